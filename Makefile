@@ -1,0 +1,53 @@
+# Asterism: every routine of the repository. `make install` needs Python 3.11+, pip and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := asterism.py orchestrator planner protocol workers devices bench
+
+.PHONY: install dev demo test check format lock proto clean
+
+install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
+
+$(VENV)/installed: requirements/runtime.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dev: $(VENV)/dev                      ## what the tests and the linters need, on top
+
+$(VENV)/dev: $(VENV)/installed requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@touch $@
+
+demo: install                         ## the tour: one request, three workers, one real failure
+	@$(BIN)/asterism demo
+
+test: dev                             ## every test, offline, under 5 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+check: dev                            ## format, lint, types, import contracts, generated code, docs, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:                                 ## refresh the lock files (needs uv on the PATH); they name no registry
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --group build pyproject.toml -o requirements/runtime.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  --group dev -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
+
+proto:                                ## regenerate protocol/_pb from proto/ in a throw-away environment
+	rm -rf build/proto && $(PYTHON) -m venv build/proto
+	build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.76.0
+	build/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=protocol/_pb proto/asterism_v1.proto
+	rm -rf build/proto
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .hypothesis .import_linter_cache

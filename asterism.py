@@ -1,0 +1,1 @@
+"""Asterism: one request, many machines."""

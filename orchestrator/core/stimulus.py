@@ -1,0 +1,237 @@
+"""Everything that can happen to the core: its only inputs.
+
+`reply` is an opaque number of the engine's: the core answers it with a `Reply` command. `conn` numbers a worker
+stream; frames of a conn that is not a worker's current one are stale and change nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from protocol.frame import FromWorker, Hello
+from protocol.ids import AttemptId
+from protocol.patch import Patch
+from protocol.task import RunSettings
+
+
+class _Stimulus(msgspec.Struct, frozen=True, gc=False):
+    pass
+
+
+class Started(_Stimulus, frozen=True):
+    """The orchestrator has replayed its journal and begins epoch `epoch` of `journal`."""
+
+    epoch: int
+    journal: str
+
+
+class Enrolled(_Stimulus, frozen=True):
+    """A token was good: give `name` an identity with this credential hash."""
+
+    reply: int
+    name: str
+    secret_hash: str
+    serves: str = ""
+
+
+class WorkerJoined(_Stimulus, frozen=True):
+    """A stream's Hello, its sender authenticated as `worker` (an id from WorkerEnrolled)."""
+
+    conn: int
+    worker: int
+    hello: Hello
+
+
+class WorkerSent(_Stimulus, frozen=True):
+    """Items of one frame. `delivered`: Assigns the worker has confirmed to have seen since the last time."""
+
+    conn: int
+    worker: int
+    items: tuple[FromWorker, ...]
+    delivered: tuple[AttemptId, ...] = ()
+
+
+class WorkerGone(_Stimulus, frozen=True):
+    """The stream ended. `clean`: after Goodbye."""
+
+    conn: int
+    worker: int
+    clean: bool = False
+
+
+class WorkerDismissed(_Stimulus, frozen=True):
+    """A client's temporary worker will not come back (its client left), or an admin removed it."""
+
+    worker: int
+
+
+class DrainAsked(_Stimulus, frozen=True):
+    reply: int
+    worker: str
+    deadline_s: float = 60.0
+
+
+class Submitted(_Stimulus, frozen=True):
+    """A new run. Patches follow as PatchProposed, then PlanFinished; with `plan` True the engine asks its planner."""
+
+    reply: int
+    request: str
+    key: str
+    author: str
+    settings: RunSettings
+    inputs: dict[str, bytes] = {}
+    home: str = ""
+    plan: bool = False
+    planner: str = ""
+    labels: dict[str, str] = {}
+
+
+class PatchProposed(_Stimulus, frozen=True):
+    """`call`: the planner call it belongs to (0: none). A first plan streams as several of these.
+
+    `whole`: refused = the run is settled as failed (a plan file must be accepted whole).
+    """
+
+    reply: int
+    run: int
+    patch: Patch
+    call: int = 0
+    whole: bool = False
+
+
+class PlanFinished(_Stimulus, frozen=True):
+    """The planner returned, or the last chunk of a plan was proposed. `outcome`: complete, truncated, refused,
+    abstained, failed."""
+
+    run: int
+    call: int = 0
+    outcome: str = "complete"
+    message: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    price: float = 0.0
+
+
+class Resolved(_Stimulus, frozen=True):
+    """Answer to Resolve: JSON at the pointer (`what` value), or how many elements a list has (`what` length)."""
+
+    run: int
+    task: int
+    key: str
+    value: bytes = b"null"
+    found: bool = True
+    error: str = ""
+
+
+class CancelRequested(_Stimulus, frozen=True):
+    """`task` "" cancels the run."""
+
+    reply: int
+    run: int
+    task: str
+    by: str
+    why: str = ""
+
+
+class PauseRequested(_Stimulus, frozen=True):
+    reply: int
+    run: int
+    by: str
+    resume: bool = False
+
+
+class ApprovalDecided(_Stimulus, frozen=True):
+    reply: int
+    run: int
+    task: str
+    by: str
+    approved: bool
+    message: str = ""
+
+
+class AnswerGiven(_Stimulus, frozen=True):
+    """A person's answer to `human.ask` or `ctx.ask`; `value` is JSON."""
+
+    reply: int
+    run: int
+    task: str
+    by: str
+    value: bytes
+
+
+class UnknownResolved(_Stimulus, frozen=True):
+    """A person settled an Unknown task. `value` (JSON) only with `succeeded`."""
+
+    reply: int
+    run: int
+    task: str
+    by: str
+    how: Literal["succeeded", "retry", "fail"]
+    value: bytes = b"null"
+
+
+class ForkRequested(_Stimulus, frozen=True):
+    """A new run with the graph of `run` at version `at` (-1: the last). Results of equal pins are reused."""
+
+    reply: int
+    run: int
+    at: int = -1
+    by: str = ""
+    key: str = ""
+    home: str = ""
+
+
+class UndoRequested(_Stimulus, frozen=True):
+    reply: int
+    run: int
+    version: int
+    by: str
+
+
+class RemoveRequested(_Stimulus, frozen=True):
+    """Forget a settled run and its events."""
+
+    reply: int
+    run: int
+
+
+class DiskState(_Stimulus, frozen=True):
+    """The journal can't commit (`full`) or can again: dispatching pauses."""
+
+    full: bool
+
+
+class Tick(_Stimulus, frozen=True):
+    """Time has passed; the machine had asked to be woken (`Machine.next_wake`)."""
+
+
+class Flush(_Stimulus, frozen=True):
+    """All streams are drained for this turn of the loop: placement runs once, over everything ready."""
+
+
+Stimulus = (
+    Started
+    | Enrolled
+    | WorkerJoined
+    | WorkerSent
+    | WorkerGone
+    | WorkerDismissed
+    | DrainAsked
+    | Submitted
+    | PatchProposed
+    | PlanFinished
+    | Resolved
+    | CancelRequested
+    | PauseRequested
+    | ApprovalDecided
+    | AnswerGiven
+    | UnknownResolved
+    | ForkRequested
+    | UndoRequested
+    | RemoveRequested
+    | DiskState
+    | Tick
+    | Flush
+)

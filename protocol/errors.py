@@ -1,0 +1,215 @@
+"""The one error tree: what happened, why, and what to do about it.
+
+    AsterismError                 .code .hint .exit_code .where .partial
+    +-- UsageError                2   bad input: nothing was changed
+    |   +-- PlanRefused           2   .problems: every problem of a plan or patch at once
+    |   +-- PlannerAbstained      2   no skill serves the request
+    |   +-- SchemaMismatch        2   a value does not fit its schema
+    |   +-- ConfigInvalid         2
+    |   +-- CalledWhileLoading    2   run() at import time of a skill module
+    +-- NotFound                  3
+    +-- NotAllowed                4   no credential, wrong role, refused by policy
+    +-- ServerUnreachable         5
+    +-- VersionMismatch           9
+    +-- Conflict                  2   an optimistic edit lost the race
+    +-- RunFailed                 1   .partial: the report of what was reached
+    |   +-- NoEligibleWorker      6
+    |   +-- BudgetSpent           7
+    |   +-- AwaitingApproval      8
+    |   +-- TimedOut              124
+    |   +-- Interrupted           130
+    +-- WireError                 5   a frame that can't be decoded or is out of place
+    +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
+    +-- JournalBusy               5   another server owns the journal
+    +-- Unavailable               5   the far side can't do it now (disk full, draining)
+
+Errors cross processes as `to_wire` / `from_wire` dictionaries; the tree and the codes are the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One defect of a plan, patch or argument: `code` is stable, `where` a path into the document."""
+
+    code: str
+    where: str
+    message: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        fix = f" (fix: {self.fix})" if self.fix else ""
+        return f"{self.code} at {self.where}: {self.message}{fix}"
+
+
+class AsterismError(Exception):
+    """Base of every error a person or a caller may see.
+
+    `message` says what and why, `hint` what to do; `code` is stable and documented; `partial` is what was
+    reached before the error (a report), if anything.
+    """
+
+    code: ClassVar[str] = "Error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        ref: str = "",
+        where: str = "",
+        problems: Sequence[Problem] = (),
+        partial: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.ref = ref
+        self.where = where
+        self.problems = tuple(problems)
+        self.partial = partial
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  - {problem}" for problem in self.problems)]
+        if self.hint:
+            lines.append(f"  fix: {self.hint}")
+        return "\n".join(lines)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The `error` object of cli.md; also what travels between processes."""
+        wire: dict[str, Any] = {"code": self.code, "ref": self.ref, "message": self.message, "hint": self.hint}
+        if self.where:
+            wire["where"] = self.where
+        if self.problems:
+            wire["problems"] = [msgspec.to_builtins(problem) for problem in self.problems]
+        return wire
+
+
+class UsageError(AsterismError):
+    code = "Usage"
+    exit_code = 2
+
+
+class PlanRefused(UsageError):
+    code = "PlanRefused"
+
+
+class PlanTooLarge(PlanRefused):
+    code = "PlanTooLarge"
+
+
+class PlannerAbstained(UsageError):
+    code = "PlannerAbstained"
+
+
+class SchemaMismatch(UsageError):
+    code = "SchemaMismatch"
+
+
+class ConfigInvalid(UsageError):
+    code = "ConfigInvalid"
+
+
+class CalledWhileLoading(UsageError):
+    code = "CalledWhileLoading"
+
+
+class Conflict(UsageError):
+    code = "Conflict"
+
+
+class NotFound(AsterismError):
+    code = "NotFound"
+    exit_code = 3
+
+
+class NotAllowed(AsterismError):
+    code = "NotAllowed"
+    exit_code = 4
+
+
+class ServerUnreachable(AsterismError):
+    code = "ServerUnreachable"
+    exit_code = 5
+
+
+class WireError(AsterismError):
+    code = "WireError"
+    exit_code = 5
+
+
+class JournalBusy(AsterismError):
+    code = "JournalBusy"
+    exit_code = 5
+
+
+class Unavailable(AsterismError):
+    code = "Unavailable"
+    exit_code = 5
+
+
+class JournalCorrupt(AsterismError):
+    code = "JournalCorrupt"
+
+
+class VersionMismatch(AsterismError):
+    code = "VersionMismatch"
+    exit_code = 9
+
+
+class RunFailed(AsterismError):
+    code = "RunFailed"
+
+
+class NoEligibleWorker(RunFailed):
+    code = "NoEligibleWorker"
+    exit_code = 6
+
+
+class BudgetSpent(RunFailed):
+    code = "BudgetSpent"
+    exit_code = 7
+
+
+class AwaitingApproval(RunFailed):
+    code = "AwaitingApproval"
+    exit_code = 8
+
+
+class TimedOut(RunFailed):
+    code = "TimedOut"
+    exit_code = 124
+
+
+class Interrupted(RunFailed):
+    code = "Interrupted"
+    exit_code = 130
+
+
+def _tree(root: type[AsterismError]) -> dict[str, type[AsterismError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_wire(wire: Mapping[str, Any]) -> AsterismError:
+    """Rebuild an error that `to_wire` made; an unknown code becomes the base class with the code in its text."""
+    kind = _tree(AsterismError).get(str(wire.get("code", "")))
+    message = str(wire.get("message", "unknown error"))
+    problems = [msgspec.convert(problem, Problem) for problem in wire.get("problems", ())]
+    if kind is None:
+        kind, message = AsterismError, f"{wire.get('code')}: {message}"
+    return kind(
+        message,
+        hint=str(wire.get("hint", "")),
+        ref=str(wire.get("ref", "")),
+        where=str(wire.get("where", "")),
+        problems=problems,
+    )

@@ -1,0 +1,60 @@
+"""What a worker says of itself when it joins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from .resource import Resources
+from .skill import SkillSpec
+
+Policy = Literal["allow", "ask", "deny"]
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One device. `kind`: cpu, gpu, edge. Speeds are relative to a reference core (1.0) until calibrated."""
+
+    kind: str
+    name: str = ""
+    count: float = 1.0
+    memory: int = 0
+    speed: float = 1.0
+    simulated: bool = False
+
+
+class LinkProfile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the orchestrator should believe of the network to this worker: bytes/s and seconds."""
+
+    bandwidth: float = 100e6
+    latency_s: float = 0.0005
+
+
+class WorkerProfile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole of Hello's profile.
+
+    `slots`: attempts that may run at once. `capacity`: what may be reserved in all. `labels` are matched by `on:
+    ["key=value"]`, a bare `on: ["gpu"]` matches a device kind or a label key. `policies`: (pattern, allow|ask|deny),
+    first match wins. `serves`: for `here` workers, the client identity whose runs alone it serves. `edge` selects the
+    slower heartbeat and lease.
+    """
+
+    slots: int = 1
+    capacity: Resources = Resources()
+    devices: tuple[DeviceProfile, ...] = ()
+    labels: dict[str, str] = {}
+    skills: tuple[SkillSpec, ...] = ()
+    policies: tuple[tuple[str, Policy], ...] = ()
+    serves: str = ""
+    edge: bool = False
+    roots: tuple[str, ...] = ()
+    platform: str = ""
+    sandbox: str = "process"
+    link: LinkProfile = LinkProfile()
+
+    def has(self, word: str) -> bool:
+        """Whether `on: [word]` names a kind of device or a label of this worker."""
+        key, equals, value = word.partition("=")
+        if equals:
+            return self.labels.get(key) == value
+        return word in self.labels or any(device.kind == word for device in self.devices)

@@ -1,0 +1,59 @@
+"""A skill as announced: a named callable with closed schemas, an effect and what it needs per device."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from .resource import Resources
+from .task import Effect
+
+Place = Literal["any", "local", "engine"]
+
+
+def _no_params() -> dict[str, Any]:
+    return {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+
+
+class Variant(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One implementation: the device kind it drives (`cpu`, `gpu`, `edge`) and what it reserves there."""
+
+    device: str = "cpu"
+    needs: Resources = Resources()
+
+
+class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What planner, orchestrator and worker agree on about a skill.
+
+    `params` and `result` are JSON Schema objects of the closed subset (protocol/schema.py); `{"type": "file"}` is
+    the scalar file type. `place`: "local" acts on one machine's own files (default `here`), "engine" is served by the
+    orchestrator itself. `sinks` names arguments that leave the system (url, path, command). `inline` runs on the
+    worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker allows it.
+    """
+
+    name: str
+    doc: str = ""
+    params: dict[str, Any] = msgspec.field(default_factory=_no_params)
+    result: dict[str, Any] = {}
+    effect: Effect = "once"
+    place: Place = "any"
+    variants: tuple[Variant, ...] = (Variant(),)
+    timeout_s: float = 3600.0
+    retry_max: int = 2
+    cached: bool = True
+    inline: bool = False
+    asks: bool = False
+    hedge: bool = False
+    tainted: bool = False
+    begin_effect: Literal["runner", "own"] = "runner"
+    spawns: bool = False
+    sinks: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Identity of the contract: equal digests may serve the same run."""
+        contract = msgspec.structs.replace(self, doc="", examples=(), tags=())
+        return hashlib.sha256(msgspec.json.encode(contract, order="deterministic")).hexdigest()[:32]

@@ -1,0 +1,219 @@
+"""A task as written: what to run, where it may run, what it reads. Frozen; the orchestrator adds the life.
+
+References are data, never text substitution: `{"ref": "scan/files[]/file"}` anywhere inside `args`, or
+`{"ref": ["a/x", "b/x"]}` for the first that succeeded. `{"literal": ...}` protects an object that looks like one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import msgspec
+
+from .resource import Resources
+
+Effect = Literal["pure", "idempotent", "once"]
+EFFECT_ORDER: Final = {"pure": 0, "idempotent": 1, "once": 2}
+INPUT: Final = "input"
+"""The reserved source of run inputs: `input/NAME`."""
+
+
+class Ref(msgspec.Struct, frozen=True, array_like=True, tag="ref", gc=False):
+    """One reference. `source` is a task id or "input"; `path` is the JSON pointer before `[]`, `rest` the one after.
+
+    `each` means once per element of what `path` names; then `rest` is applied to each element.
+    """
+
+    source: str
+    path: tuple[str, ...] = ()
+    each: bool = False
+    rest: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        head = "/".join((self.source, *map(_escape, self.path)))
+        return head + ("[]" if self.each else "") + "".join("/" + _escape(part) for part in self.rest)
+
+
+class FirstOf(msgspec.Struct, frozen=True, array_like=True, tag="first", gc=False):
+    """The first of these, in order, whose task succeeded; waits until all are final."""
+
+    refs: tuple[Ref, ...]
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.refs))
+
+
+AnyRef = Ref | FirstOf
+
+
+def _escape(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _unescape(part: str) -> str:
+    return part.replace("~1", "/").replace("~0", "~")
+
+
+def parse_reference(text: str) -> Ref:
+    """`scan/files[]/file` -> Ref. Raises: ValueError with the reason."""
+    head, bracket, tail = text.partition("[]")
+    if "[]" in tail:
+        raise ValueError("only one [] per reference: nested maps need a task in between")
+    if bracket and tail and not tail.startswith("/"):
+        raise ValueError("write a / after []")
+    parts = head.split("/")
+    if not parts[0]:
+        raise ValueError("a reference starts with a task id or input/")
+    if parts[0] == INPUT and len(parts) < 2:
+        raise ValueError("name the input: input/NAME")
+    rest = tuple(_unescape(part) for part in tail.split("/")[1:]) if tail else ()
+    return Ref(parts[0], tuple(_unescape(part) for part in parts[1:]), bool(bracket), rest)
+
+
+def reference_in(node: object) -> AnyRef | None:
+    """The reference that this JSON object is, or None. Raises: ValueError for a malformed one."""
+    if not isinstance(node, dict) or len(node) != 1 or "ref" not in node:
+        return None
+    target = node["ref"]
+    if isinstance(target, str):
+        return parse_reference(target)
+    if isinstance(target, list) and target and all(isinstance(one, str) for one in target):
+        refs = tuple(parse_reference(one) for one in target)
+        if any(ref.each for ref in refs):
+            raise ValueError("a first-of reference can't be mapped with []")
+        return FirstOf(refs)
+    raise ValueError('a reference is {"ref": "task/path"} or {"ref": ["a/x", "b/x"]}')
+
+
+def references(args: object) -> Iterator[AnyRef]:
+    """Every reference inside decoded arguments, in document order (iterative: nesting can't overflow the stack)."""
+    stack: list[object] = [args]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            found = reference_in(node)
+            if found is not None:
+                yield found
+            elif set(node) != {"literal"}:
+                stack.extend(reversed(node.values()))
+        elif isinstance(node, list):
+            stack.extend(reversed(node))
+
+
+def substitute(args: Any, values: dict[str, Any]) -> Any:
+    """Arguments with each reference replaced by `values[str(ref)]` and each `{"literal": x}` unwrapped.
+
+    A value is never scanned again. Raises: KeyError for a reference without a value.
+    """
+    if isinstance(args, dict):
+        found = reference_in(args)
+        if found is not None:
+            return values[str(found)]
+        if set(args) == {"literal"}:
+            return args["literal"]
+        return {key: substitute(item, values) for key, item in args.items()}
+    if isinstance(args, list):
+        return [substitute(item, values) for item in args]
+    return args
+
+
+class Condition(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True):
+    """One line of `when`: `ref op value` on a value, or `ref is state` on a task."""
+
+    ref: Ref
+    op: Literal["==", "!=", "<", "<=", ">", ">=", "in", "exists", "is"]
+    value: bytes = b"null"
+    """JSON. For `is`: "succeeded", "failed", "skipped" or "finished"."""
+
+
+class MapSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a task with `[]` references is spread. `chunk` 0 means auto, 1 one child per item."""
+
+    limit: int = 0
+    chunk: int = 1
+    on_error: Literal["fail", "collect"] = "fail"
+    max: int = 10_000
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`max` counts further attempts after the first; `backoff_s` is the base of the exponential."""
+
+    max: int = 2
+    backoff_s: float = 0.2
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One task of a plan. `args` is canonical JSON (sorted keys, no spaces) with references inside.
+
+    `on` holds `any here all cpu gpu edge NAME label=value` or a `Ref` to a task ("where that ran"). None in an
+    optional field means the skill's own default. A plan may tighten (effect, approve, retry, timeout), never loosen.
+    """
+
+    id: str
+    skill: str
+    args: bytes = b"{}"
+    on: tuple[str | Ref, ...] = ()
+    when: tuple[Condition, ...] = ()
+    after: tuple[str, ...] = ()
+    map: MapSpec = MapSpec()
+    alt: tuple[str, ...] = ()
+    needs: Resources | None = None
+    retry: Retry | None = None
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+    priority: int = 0
+    effect: Effect | None = None
+    cache: bool | None = None
+    approve: bool = False
+    label: str = ""
+
+
+class RunBudget(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Hard caps of one run; 0 means the server's default, for `wall_s` none."""
+
+    tasks: int = 0
+    depth: int = 8
+    attempts: int = 0
+    calls: int = 0
+    tokens: int = 0
+    price: float = 0.0
+    wall_s: float = 0.0
+
+
+class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The `run` object of a plan, merged with the submitter's flags."""
+
+    on_failure: Literal["continue", "stop", "replan"] = "continue"
+    deadline_s: float = 0.0
+    budget: RunBudget = RunBudget()
+    review: int = 0
+    home: str = ""
+    schedule_grace_s: float = 30.0
+    priority: int = 0
+    labels: dict[str, str] = {}
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True):
+    """A declared output of the run."""
+
+    name: str
+    ref: Ref | FirstOf
+
+
+class InputSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A declared input of a plan; `default` is JSON or None when it must be given."""
+
+    name: str
+    type: str = "string"
+    default: bytes | None = None
+    doc: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A whole plan document, parsed: the same noun for a planner's first plan, a file and the Python API."""
+
+    tasks: tuple[TaskSpec, ...]
+    inputs: tuple[InputSpec, ...] = ()
+    settings: RunSettings = RunSettings()
+    outputs: tuple[Output, ...] = ()

@@ -18,6 +18,9 @@
     |   +-- AwaitingApproval      8
     |   +-- TimedOut              124
     |   +-- Interrupted           130
+    +-- SkillFailed               1   what a skill raises: its `klass` decides the next means (permanent: the next alt)
+    |   +-- TryAgain              1   klass transient: another attempt may do better
+    |   +-- NeedsApproval         1   klass policy: a person has to allow it first
     +-- WireError                 5   a frame that can't be decoded or is out of place
     +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
     +-- JournalBusy               5   another server owns the journal
@@ -137,6 +140,23 @@ class NotAllowed(AsterismError):
 class ServerUnreachable(AsterismError):
     code = "ServerUnreachable"
     exit_code = 5
+
+
+class SkillFailed(AsterismError):
+    """A skill's own failure. `klass` is one of outcome.FailureClass and drives what happens next."""
+
+    code = "SkillFailed"
+    klass: ClassVar[str] = "permanent"
+
+
+class TryAgain(SkillFailed):
+    code = "TryAgain"
+    klass = "transient"
+
+
+class NeedsApproval(SkillFailed):
+    code = "NeedsApproval"
+    klass = "policy"
 
 
 class WireError(AsterismError):

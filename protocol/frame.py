@@ -142,13 +142,15 @@ class HeartbeatAck(msgspec.Struct, frozen=True):
 class Input(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The value of one reference, by its text. An artifact is read by the worker, `pointer` applied to its JSON.
 
-    `parts`, when not None, is a list value kept as a manifest: each part a value of its own, in order.
+    `parts`, when not None, is a list value kept as a manifest: each part a value of its own, in order; with `flat`
+    each part is itself a list, and the value is their concatenation.
     """
 
     key: str
     value: Value = b"null"
     pointer: tuple[str, ...] = ()
     parts: tuple[Value, ...] | None = None
+    flat: bool = False
 
 
 class StagedFile(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -77,15 +77,21 @@ class RunSubmitted(_Event, frozen=True):
     home: str = ""
     fork_of: int = 0
     labels: dict[str, str] = {}
+    at: float = 0.0
 
 
 class PatchAccepted(_Event, frozen=True):
-    """`version` is the graph's number after it; parts of one streamed plan share a version."""
+    """`version` is the graph's number after it; parts of one streamed plan share a version.
+
+    `key` names a spawned child under `patch.parent`; `reused`: results by pin that a fork may take over.
+    """
 
     run: int
     version: int
     patch: Patch
-    reused: tuple[tuple[int, bytes, Value], ...] = ()
+    at: float = 0.0
+    key: str = ""
+    reused: tuple[tuple[bytes, Value], ...] = ()
 
 
 class PatchRefused(_Event, frozen=True):
@@ -122,6 +128,7 @@ class MapExpanded(_Event, frozen=True):
     items: int
     chunk: int = 1
     workers: tuple[int, ...] = ()
+    at: float = 0.0
 
 
 class WhenJudged(_Event, frozen=True):
@@ -129,6 +136,7 @@ class WhenJudged(_Event, frozen=True):
     task: int
     held: bool
     why: str = ""
+    at: float = 0.0
 
 
 class AttemptDispatched(_Event, frozen=True):
@@ -170,6 +178,15 @@ class TaskRequeued(_Event, frozen=True):
     counted: bool = True
     skill: str = ""
     avoid: int = -1
+    at: float = 0.0
+
+
+class ResultReused(_Event, frozen=True):
+    """A fork took over the result of an equal pin; TaskSettled(succeeded) follows."""
+
+    run: int
+    task: int
+    pin: bytes
 
 
 class TaskSettled(_Event, frozen=True):
@@ -194,6 +211,7 @@ class FailureSettled(_Event, frozen=True):
     run: int
     task: int
     how: str
+    at: float = 0.0
 
 
 class EffectBegun(_Event, frozen=True):
@@ -210,6 +228,15 @@ class TaskUnknown(_Event, frozen=True):
     run: int
     task: int
     number: int
+
+
+class UnknownResolved(_Event, frozen=True):
+    """A person knows that the effect happened; TaskSettled(succeeded) follows with this value."""
+
+    run: int
+    task: int
+    by: str
+    value: bytes
 
 
 class TaskWaited(_Event, frozen=True):
@@ -276,12 +303,13 @@ class ApprovalRefused(_Event, frozen=True):
 
 
 class CancelAsked(_Event, frozen=True):
-    """`task` -1: the whole run."""
+    """`task` -1: the whole run; then `code` (TimedOut, BudgetSpent, ...) makes its verdict failed, not cancelled."""
 
     run: int
     task: int
     by: str
     why: str = ""
+    code: str = ""
 
 
 class ClaimTaken(_Event, frozen=True):
@@ -323,6 +351,7 @@ class PlannerCallOpened(_Event, frozen=True):
     deadline: float = 0.0
     why: str = ""
     planner: str = ""
+    at: float = 0.0
 
 
 class PlannerCallClosed(_Event, frozen=True):
@@ -353,6 +382,7 @@ class RunSettled(_Event, frozen=True):
     state: Literal["succeeded", "failed", "cancelled"]
     code: str = ""
     message: str = ""
+    at: float = 0.0
 
 
 class RunRemoved(_Event, frozen=True):
@@ -374,10 +404,12 @@ Event = (
     | AttemptDispatched
     | AttemptEnded
     | TaskRequeued
+    | ResultReused
     | TaskSettled
     | FailureSettled
     | EffectBegun
     | TaskUnknown
+    | UnknownResolved
     | TaskWaited
     | TaskResumed
     | CallAnswered

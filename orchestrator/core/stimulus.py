@@ -67,6 +67,15 @@ class WorkerDismissed(_Stimulus, frozen=True):
     worker: int
 
 
+class StageAsked(_Stimulus, frozen=True):
+    """Worker `worker` needs files of other machines for a task of `run`: answered with {uri: [digest, media, size]}."""
+
+    reply: int
+    worker: int
+    run: int
+    uris: tuple[str, ...]
+
+
 class DrainAsked(_Stimulus, frozen=True):
     reply: int
     worker: str
@@ -74,7 +83,8 @@ class DrainAsked(_Stimulus, frozen=True):
 
 
 class Submitted(_Stimulus, frozen=True):
-    """A new run. Patches follow as PatchProposed, then PlanFinished; with `plan` True the engine asks its planner."""
+    """A new run. With `patch` the whole plan is in it (refused: no run is made, nothing is journaled). Else with `plan`
+    the engine asks its planner, or patches follow as PatchProposed and then PlanFinished."""
 
     reply: int
     request: str
@@ -86,6 +96,7 @@ class Submitted(_Stimulus, frozen=True):
     plan: bool = False
     planner: str = ""
     labels: dict[str, str] = {}
+    patch: Patch | None = None
 
 
 class PatchProposed(_Stimulus, frozen=True):
@@ -218,6 +229,7 @@ Stimulus = (
     | WorkerSent
     | WorkerGone
     | WorkerDismissed
+    | StageAsked
     | DrainAsked
     | Submitted
     | PatchProposed

@@ -1,0 +1,190 @@
+"""What a task's references stand for, now that its upstreams are final: the inputs of an Assign, and its pin.
+
+Inline values are resolved here, a pointer into an artifact on the worker that runs the task. The pin is
+SHA-256(canonical spec, input digests, journal id): equal pins mean equal work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+
+from protocol.artifact import ArtifactRef, Value
+from protocol.frame import Input
+from protocol.task import INPUT, AnyRef, FirstOf, Ref
+
+from .graph import Run, Task
+from .lifecycle import Settled
+
+_CACHED: Final = 64
+_SPEC: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class RefMissing(Exception):
+    """A reference points at nothing: the upstream has no such path, element or value."""
+
+
+class Bound(msgspec.Struct, frozen=True, gc=False):
+    """The inputs of one attempt. `items` only for a chunk of a map."""
+
+    inputs: tuple[Input, ...]
+    items: tuple[tuple[Input, ...], ...]
+    pin: bytes
+
+
+class Missing:
+    """No value at the pointer; distinct from JSON null."""
+
+
+MISSING: Final = Missing()
+
+
+def descend(value: Any, path: tuple[str, ...]) -> Any:
+    """The value at a JSON pointer, or MISSING."""
+    for part in path:
+        if isinstance(value, dict):
+            if part not in value:
+                return MISSING
+            value = value[part]
+        elif isinstance(value, list):
+            if not part.isdigit() or int(part) >= len(value):
+                return MISSING
+            value = value[int(part)]
+        else:
+            return MISSING
+    return value
+
+
+class Binder:
+    """Resolves references. Keeps the last decoded values: a map over one list decodes it once."""
+
+    def __init__(self) -> None:
+        self._decoded: OrderedDict[bytes, Any] = OrderedDict()
+
+    def bind(self, run: Run, task: Task, journal: str, digest: str) -> Bound:
+        """Inputs and pin of the next attempt of `task`; `digest` is its skill's contract. Raises: RefMissing."""
+        refs = task.wiring.refs
+        mapped = run.tasks[task.parent] if task.parent >= 0 else None
+        spread = mapped.spread if mapped is not None else None
+        if not refs:
+            return Bound((), (), self._pin(task, (), journal, digest))
+        each = [ref for ref in refs if type(ref) is Ref and ref.each]
+        inputs = [self.input(run, ref) for ref in refs if not (type(ref) is Ref and ref.each)]
+        items: tuple[tuple[Input, ...], ...] = ()
+        if spread is not None and each:
+            low = task.k * spread.chunk
+            rows = tuple(
+                tuple(self.element(run, ref, index) for ref in each)
+                for index in range(low, min(low + spread.chunk, spread.items))
+            )
+            if spread.chunk == 1:
+                inputs.extend(rows[0])
+            else:
+                items = rows
+        found = tuple(inputs)
+        return Bound(found, items, self._pin(task, (*found, *(one for row in items for one in row)), journal, digest))
+
+    def input(self, run: Run, ref: AnyRef) -> Input:
+        """The value of a whole reference. Raises: RefMissing."""
+        if type(ref) is FirstOf:
+            for one in ref.refs:
+                if one.source == INPUT or run.tasks[run.names[one.source]].succeeded:
+                    return msgspec.structs.replace(self.input(run, one), key=str(ref))
+            raise RefMissing(f"none of {ref} succeeded")
+        assert type(ref) is Ref
+        key, path = str(ref), ref.path
+        if ref.source == INPUT:
+            return Input(key, self._at(run.inputs.get(path[0], b"null"), path[1:], key))
+        task = run.tasks[run.names[ref.source]]
+        if task.spread is not None:
+            if not path:
+                return Input(key, b"null", (), self.parts(run, task), task.spread.chunk > 1)
+            if not path[0].isdigit() or int(path[0]) >= task.spread.items:
+                raise RefMissing(f"{key}: {ref.source} has {task.spread.items} elements")
+            return self._element_of(run, task, int(path[0]), path[1:], key)
+        return self._point(self._value(run, task, key), path, key)
+
+    def element(self, run: Run, ref: Ref, index: int) -> Input:
+        """The value of a `[]` reference for element `index`. Raises: RefMissing."""
+        key = str(ref)
+        if ref.source == INPUT:
+            return Input(
+                key, self._at(run.inputs.get(ref.path[0], b"null"), (*ref.path[1:], str(index), *ref.rest), key)
+            )
+        task = run.tasks[run.names[ref.source]]
+        if task.spread is not None and not ref.path:
+            return self._element_of(run, task, index, ref.rest, key)
+        if task.spread is not None:
+            inner = self._element_of(run, task, int(ref.path[0]), ref.path[1:], key)
+            return self._point(inner.value, (*inner.pointer, str(index), *ref.rest), key)
+        return self._point(self._value(run, task, key), (*ref.path, str(index), *ref.rest), key)
+
+    def _element_of(self, run: Run, task: Task, index: int, rest: tuple[str, ...], key: str) -> Input:
+        spread = task.spread
+        assert spread is not None
+        child = run.tasks[spread.first + index // spread.chunk]
+        if spread.chunk > 1 and child.succeeded:
+            rest = (str(index % spread.chunk), *rest)
+        return self._point(self._value(run, child, key), rest, key)
+
+    def _value(self, run: Run, task: Task, key: str) -> Value:
+        if task.succeeded:
+            return task.value if task.value is not None else b"null"
+        if type(task.state) is Settled and task.parent >= 0:
+            return collected(task)
+        raise RefMissing(f"{key}: {run.name_of(task)} has no result")
+
+    def parts(self, run: Run, task: Task) -> tuple[Value, ...]:
+        """A map's result as its manifest: one value a child, in order."""
+        return tuple(self._value(run, run.tasks[ix], task.spec.id) for ix in run.children(task))
+
+    def _point(self, value: Value, path: tuple[str, ...], key: str) -> Input:
+        if type(value) is ArtifactRef:
+            return Input(key, value, path)
+        assert isinstance(value, bytes)
+        return Input(key, self._at(value, path, key))
+
+    def _at(self, data: bytes, path: tuple[str, ...], key: str) -> bytes:
+        if not path:
+            return data
+        found = descend(self.decoded(data), path)
+        if found is MISSING:
+            raise RefMissing(f"{key} points at nothing: no /{'/'.join(path)} in the result")
+        return msgspec.json.encode(found)
+
+    def decoded(self, data: bytes) -> Any:
+        """The JSON value of inline bytes, remembered for a while."""
+        cache = self._decoded
+        if data in cache:
+            cache.move_to_end(data)
+            return cache[data]
+        value = msgspec.json.decode(data)
+        cache[data] = value
+        if len(cache) > _CACHED:
+            cache.popitem(last=False)
+        return value
+
+    @staticmethod
+    def _pin(task: Task, inputs: tuple[Input, ...], journal: str, digest: str) -> bytes:
+        spec = task.spec
+        whole = hashlib.sha256(spec.args)
+        whole.update(f"\0{task.skill}\0{digest}\0{spec.effect}\0{spec.approve}\0{journal}\0{task.at}".encode())
+        if spec.needs is not None or spec.timeout_s is not None:
+            whole.update(_SPEC.encode((spec.needs, spec.timeout_s)))
+        for one in inputs:
+            whole.update(f"\0{one.key}\0{'/'.join(one.pointer)}\0".encode())
+            for value in one.parts if one.parts is not None else (one.value,):
+                whole.update(
+                    value.digest.encode() if isinstance(value, ArtifactRef) else hashlib.sha256(value).digest()
+                )
+        return whole.digest()
+
+
+def collected(task: Task) -> bytes:
+    """What stands in the place of a failed child of a map with `on_error: collect`."""
+    state = task.state
+    assert type(state) is Settled
+    return msgspec.json.encode({"error": {"code": state.code or state.state, "message": state.message}})

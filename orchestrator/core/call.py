@@ -1,0 +1,195 @@
+"""What a running attempt may ask of the orchestrator: spawn, join, ask, propose, begin_effect, checkpoint, emit.
+
+The k-th call of an attempt is answered once, from the journal; a repetition gets the same answer. Children are named
+by the place of their spawn in the attempt, so a re-run of the parent finds them again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from protocol.document import canonical
+from protocol.errors import AsterismError, Conflict, NotAllowed, NotFound, PlanRefused, Problem, UsageError
+from protocol.frame import Call, Return
+from protocol.ids import AttemptId
+from protocol.patch import Patch
+from protocol.plan import parse_patch
+from protocol.schema import check
+from protocol.task import TaskSpec
+
+from . import event as e
+from .edit import propose
+from .fleet import Session
+from .graph import Run, Task
+from .lifecycle import Running, Waiting
+from .turn import Turn
+
+_CALLS: int = 1_000_000
+
+
+def called(turn: Turn, session: Session, call: Call) -> None:
+    """Answer a Call, unless its attempt is not this worker's live one."""
+    ident = call.attempt
+    run = turn.state.runs.get(ident.run)
+    task = run.tasks[ident.task] if run is not None and 0 <= ident.task < len(run.tasks) else None
+    attempt = task.attempt(ident.number) if task is not None else None
+    if run is None or task is None or attempt is None or attempt.worker != session.worker or attempt.ended:
+        turn.count("call_inadmissible")
+        return
+    if attempt.fence != call.fence:
+        turn.count("call_stale_fence")
+        return
+    known = task.spawned.calls.get(ident.number * _CALLS + call.k) if task.spawned is not None else None
+    if known is not None:
+        turn.send(session, Return(ident, call.k, known[0], known[1]), after_commit=True)
+        return
+    if type(task.state) is Waiting:
+        return  # a repetition of the call it waits in: the answer will come
+    try:
+        body = msgspec.json.decode(call.body)
+        value = _carry_out(turn, run, task, call, body)
+    except msgspec.DecodeError:
+        _answer(turn, session, run, task, call, error=UsageError("the call's body is not JSON"))
+    except AsterismError as error:
+        _answer(turn, session, run, task, call, error=error)
+    else:
+        if value is not _LATER:
+            _answer(turn, session, run, task, call, value=value)
+
+
+_LATER = object()
+
+
+def _answer(
+    turn: Turn, session: Session, run: Run, task: Task, call: Call, value: object = None,
+    error: AsterismError | None = None,
+) -> None:  # fmt: skip
+    data = msgspec.json.encode(value)
+    wrong = msgspec.json.encode(error.to_wire()) if error is not None else b""
+    turn.emit(e.CallAnswered(run.ix, task.ix, call.attempt.number, call.k, data, wrong))
+    turn.send(session, Return(call.attempt, call.k, data, wrong), after_commit=True)
+
+
+def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> object:
+    number = call.attempt.number
+    if type(task.state) is not Running:
+        raise Conflict(f"{turn.name(run, task)} is not running")
+    if call.what == "spawn":
+        return _spawn(turn, run, task, number, body)
+    if call.what == "join":
+        return _join(turn, run, task, call, body)
+    if call.what == "ask":
+        deadline = turn.now + turn.settings.approval_s
+        turn.emit(e.TaskWaited(run.ix, task.ix, number, "ask", canonical(body).decode(), deadline))
+        turn.joins[run.ix, task.ix] = (number, call.k, [])
+        turn.wake(deadline, "approval", run.ix, task.ix)
+        _yield(turn, run, task, number)
+        return _LATER
+    if call.what == "propose":
+        return _propose(turn, run, task, body)
+    if call.what == "begin_effect":
+        if task.cancelling or run.cancelled:
+            raise NotAllowed("the task is being cancelled")
+        turn.emit(e.EffectBegun(run.ix, task.ix, number))
+        return None
+    if not isinstance(body, dict) and call.what == "emit":
+        raise UsageError("emit takes a kind and a body")
+    kind = str(body.get("kind", "")) if call.what == "emit" else "checkpoint"
+    data = body.get("body") if call.what == "emit" else body
+    turn.emit(e.Emitted(run.ix, task.ix, number, kind, canonical(data)))
+    return None
+
+
+def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str, str]:
+    if not isinstance(body, dict) or not isinstance(body.get("skill"), str):
+        raise UsageError("spawn takes a skill and its args")
+    args = body.get("args") or {}
+    skill = turn.state.skill(body["skill"])
+    if skill is None:
+        raise NotFound(f"no worker ever announced {body['skill']}", hint="see asterism skills")
+    problems = check(skill.params, args, "args")
+    if problems:
+        raise PlanRefused(f"spawn of {skill.name} was refused", problems=problems)
+    on = tuple(word for word in (body.get("on") or ()) if isinstance(word, str))
+    spec = TaskSpec(id=task.spec.id, skill=skill.name, args=canonical({"literal": args}), on=on)
+    spawned = task.spawned
+    answered = spawned.calls.items() if spawned is not None else ()
+    place = sum(key // _CALLS == number and not bad and b'"id"' in value for key, (value, bad) in answered)
+    key = str(body.get("key") or place)
+    child = spawned.children.get(key) if spawned is not None else None
+    if child is not None:
+        if run.tasks[child].spec != spec:
+            raise Conflict(f"SpawnDiverged: child {key} was spawned before with another spec", hint="give a key")
+        return {"id": run.name_of(run.tasks[child])}
+    _check_room(turn, run, task)
+    patch = Patch(author=f"task:{run.name_of(task)}", tasks=(spec,), why="spawn", parent=run.name_of(task))
+    turn.emit(e.PatchAccepted(run.ix, run.version, patch, turn.now, key))
+    return {"id": f"{run.name_of(task)}.{key}"}
+
+
+def _check_room(turn: Turn, run: Run, task: Task) -> None:
+    budget, depth, above = run.settings.budget, 1, task
+    while above.parent >= 0:
+        depth, above = depth + 1, run.tasks[above.parent]
+    if depth > (budget.depth or turn.settings.max_depth):
+        raise PlanRefused("spawned too deep", problems=[Problem("BudgetSpent", "depth", f"{depth} levels")])
+    if len(run.tasks) >= (budget.tasks or turn.settings.max_tasks):
+        raise PlanRefused(
+            "no room for another task", problems=[Problem("BudgetSpent", "tasks", f"{len(run.tasks)} tasks")]
+        )
+
+
+def _join(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> object:
+    names = body.get("ids") if isinstance(body, dict) else None
+    if not isinstance(names, list):
+        raise UsageError("join takes the ids of children")
+    children = []
+    for name in names:
+        child = run.find(str(name))
+        if child is None or child.parent != task.ix:
+            raise NotFound(f"{name} is not a child of {run.name_of(task)}")
+        children.append(child.ix)
+    number = call.attempt.number
+    turn.joins[run.ix, task.ix] = (number, call.k, children)
+    turn.emit(e.TaskWaited(run.ix, task.ix, number, "join", ", ".join(map(str, names))))
+    _yield(turn, run, task, number)
+    return _LATER
+
+
+def _yield(turn: Turn, run: Run, task: Task, number: int) -> None:
+    attempt = task.attempt(number)
+    session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
+    if session is not None:
+        session.yield_cpu((run.ix, task.ix, number))
+
+
+def _propose(turn: Turn, run: Run, task: Task, body: Any) -> dict[str, int]:
+    document = body.get("patch") if isinstance(body, dict) else None
+    patch = parse_patch(document if isinstance(document, dict) else {}, author=f"task:{run.name_of(task)}")
+    fresh = msgspec.structs.replace(patch, author=f"task:{run.name_of(task)}", parent="")
+    propose(turn, run, fresh)
+    return {"version": run.version}
+
+
+def answer(turn: Turn, run: Run, task: Task, value: bytes, by: str) -> None:
+    """A person's answer to the question a task waits in. Raises: NotFound when it asks nothing."""
+    state = task.state
+    waiting = turn.joins.get((run.ix, task.ix))
+    if type(state) is not Waiting or state.what != "ask" or waiting is None:
+        raise NotFound(f"{turn.name(run, task)} asks nothing", hint="see asterism status")
+    number, k, _ = waiting
+    question = msgspec.json.decode(state.detail)
+    choices = question.get("choices") if isinstance(question, dict) else None
+    given = msgspec.json.decode(value)
+    if choices and given not in choices:
+        raise UsageError(f"{given!r} is not one of {', '.join(map(str, choices))}")
+    del turn.joins[run.ix, task.ix]
+    data = canonical({"answer": given, "by": by})
+    turn.emit(e.CallAnswered(run.ix, task.ix, number, k, data))
+    turn.emit(e.TaskResumed(run.ix, task.ix, number))
+    attempt = task.attempt(number)
+    session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
+    if session is not None:
+        turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, data), after_commit=True)

@@ -1,0 +1,256 @@
+"""Patches: checked whole against the graph as it is, then accepted as one event or refused with every problem."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from protocol.artifact import parse_file
+from protocol.cycle import find_cycle
+from protocol.document import nearest
+from protocol.errors import Conflict, PlanRefused, Problem
+from protocol.patch import Edit, Patch
+from protocol.schema import check, files_in
+from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references
+
+from . import event as e
+from .graph import Run, Task
+from .lifecycle import AwaitingApproval, Closed, Pending, Ready, Settled
+from .settlement import cancel_task, settle
+from .turn import Turn
+
+_WORDS: Final = frozenset(("any", "here", "all", "cpu", "gpu", "edge"))
+
+
+def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> list[Problem]:
+    """Everything wrong with the patch as an edit of `run`. `first`: a part of the first plan, where ids are new."""
+    found: list[Problem] = []
+    ids = {spec.id for spec in patch.tasks}
+    settings, budget = turn.settings, run.settings.budget
+    new = sum(spec.id not in run.names for spec in patch.tasks)
+    cap = min(budget.tasks or settings.max_tasks, settings.max_tasks)
+    if len(run.tasks) + new > cap:
+        found.append(Problem("PlanTooLarge", "tasks", f"{len(run.tasks) + new} tasks, the limit is {cap}"))
+    if patch.author == "planner" and len(patch.tasks) > settings.max_planner_tasks:
+        found.append(Problem("PlanTooLarge", "tasks", f"a planner may add {settings.max_planner_tasks} tasks at once"))
+    for index, spec in enumerate(patch.tasks):
+        where = f"tasks/{index}"
+        old = run.tasks[run.names[spec.id]] if spec.id in run.names else None
+        if old is not None and (first or not editable(old)):
+            code, why = (
+                ("DuplicateId", "is used already") if first else ("AlreadyDispatched", "is dispatched or settled")
+            )
+            found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
+        _check_skill(turn, spec, where, found)
+        _check_names(turn, run, spec, ids, where, found)
+    if patch.links or any(spec.id in run.names for spec in patch.tasks):
+        cycle = find_cycle(_upstreams(run, patch))
+        if cycle:
+            found.append(Problem("Cycle", "tasks", " -> ".join(cycle), "remove one of these edges"))
+    for name in (name for pair in (*patch.links, *patch.unlinks) for name in pair):
+        if name not in run.names and name not in ids:
+            found.append(Problem("UnknownReference", "links", f"there is no task {name}", nearest(name, run.names)))
+    for _, down in (*patch.links, *patch.unlinks):
+        if down in run.names and not editable(run.tasks[run.names[down]]):
+            found.append(Problem("AlreadyDispatched", "links", f"{down} is dispatched or settled"))
+    for output in patch.outputs or ():
+        for ref in output.ref.refs if isinstance(output.ref, FirstOf) else (output.ref,):
+            if ref.source != INPUT and ref.source not in run.names and ref.source not in ids:
+                found.append(Problem("BadOutput", f"outputs/{output.name}", f"there is no task {ref.source}"))
+    for index, edit in enumerate(patch.edits):
+        _check_edit(run, edit, f"edits/{index}", found)
+    return found
+
+
+def editable(task: Task) -> bool:
+    """Not dispatched, not settled; or failed and still open."""
+    if type(task.state) is Settled:
+        return task.state.open
+    return type(task.state) in (Pending, Ready, AwaitingApproval) and not task.attempts
+
+
+def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -> None:
+    args = msgspec.json.decode(spec.args)
+    for n, name in enumerate((spec.skill, *spec.alt)):
+        at = f"{where}/skill" if n == 0 else f"{where}/alt/{n - 1}"
+        skill = turn.state.skill(name)
+        if skill is None:
+            hint = nearest(name, turn.state.digests)
+            fix = f"did you mean {hint}?" if hint else "see asterism skills"
+            found.append(Problem("UnknownSkill", at, f"no worker ever announced {name}", fix))
+            continue
+        found.extend(check(skill.params, args, f"{where}/args", refs=True))
+        if spec.effect is not None and EFFECT_ORDER[spec.effect] < EFFECT_ORDER[skill.effect]:
+            message = f"{name} is {skill.effect}; a plan may tighten that, not loosen it to {spec.effect}"
+            found.append(Problem("Loosens", f"{where}/effect", message, "leave effect out"))
+        effect = spec.effect or skill.effect
+        if effect == "once" and spec.retry is not None and spec.retry.max > 0:
+            message = f"{name} runs once; it is never retried by itself"
+            found.append(Problem("Loosens", f"{where}/retry", message, "leave retry out"))
+        if skill.place == "local":
+            machines = {uri.worker for text in files_in(skill.params, args) if (uri := parse_file(text))}
+            if len(machines) > 1:
+                message = f"{name} acts on one machine's files, these are of {' and '.join(sorted(machines))}"
+                found.append(Problem("FilesOnTwoMachines", f"{where}/args", message, "use one task for each machine"))
+
+
+def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> None:
+    known = run.names.keys() | ids
+
+    def check_ref(ref: Ref, at: str) -> None:
+        if ref.source == INPUT:
+            if ref.path[0] not in run.inputs:
+                message = f"the run has no input {ref.path[0]}"
+                found.append(Problem("UnknownInput", at, message, nearest(ref.path[0], run.inputs)))
+        elif ref.source == spec.id:
+            found.append(Problem("SelfReference", at, f"{spec.id} refers to itself"))
+        elif ref.source not in known:
+            found.append(Problem("UnknownReference", at, f"there is no task {ref.source}", nearest(ref.source, known)))
+
+    mapped = False
+    if b'"ref"' in spec.args:
+        for ref in references(msgspec.json.decode(spec.args)):
+            for one in ref.refs if isinstance(ref, FirstOf) else (ref,):
+                check_ref(one, f"{where}/args")
+                mapped = mapped or one.each
+    for line in spec.when:
+        check_ref(line.ref, f"{where}/when")
+    for name in spec.after:
+        check_ref(Ref(name), f"{where}/after")
+    for word in spec.on:
+        if isinstance(word, Ref):
+            check_ref(word, f"{where}/on")
+        elif word not in _WORDS and not _known_place(turn, word):
+            names = [record.name for record in turn.state.workers.values() if not record.gone]
+            message = f"no worker is called or labelled {word}"
+            found.append(
+                Problem("UnknownPlace", f"{where}/on", message, nearest(word, names) or "see asterism workers")
+            )
+    if mapped and "all" in spec.on:
+        found.append(Problem("BadOn", f"{where}/on", "a map can't also run on all", "use one task for each"))
+
+
+def _known_place(turn: Turn, word: str) -> bool:
+    key, equals, value = word.partition("=")
+    for record in turn.state.workers.values():
+        if equals and record.labels.get(key) == value:
+            return True
+        if not equals and (word == record.name or word in record.labels or word in record.devices):
+            return True
+    return False
+
+
+def _upstreams(run: Run, patch: Patch) -> dict[str, set[str]]:
+    specs = {task.spec.id: task.spec for task in run.roots()} | {spec.id: spec for spec in patch.tasks}
+    found: dict[str, set[str]] = {}
+    for name, spec in specs.items():
+        up = {
+            *spec.after,
+            *(line.ref.source for line in spec.when),
+            *(on.source for on in spec.on if isinstance(on, Ref)),
+        }
+        if b'"ref"' in spec.args:
+            for ref in references(msgspec.json.decode(spec.args)):
+                up |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
+        found[name] = up - {INPUT}
+    for upper, lower in patch.links:
+        found.setdefault(lower, set()).add(upper)
+    for upper, lower in patch.unlinks:
+        found.get(lower, set()).discard(upper)
+    return found
+
+
+def _check_edit(run: Run, edit: Edit, where: str, found: list[Problem]) -> None:
+    if edit.op == "finish":
+        return
+    task = run.find(edit.id)
+    if task is None:
+        found.append(Problem("UnknownReference", where, f"there is no task {edit.id}", nearest(edit.id, run.names)))
+        return
+    is_open = type(task.state) is Settled and task.state.open
+    if edit.op in ("retry", "give_up") and not is_open:
+        found.append(Problem("NotOpen", where, f"{edit.id} is not an open failure", "fork the run to run it again"))
+    if edit.op == "remove" and not editable(task):
+        found.append(Problem("AlreadyDispatched", where, f"{edit.id} is dispatched or settled", "cancel it instead"))
+    if edit.op == "cancel" and type(task.state) is Settled:
+        found.append(Problem("AlreadySettled", where, f"{edit.id} is settled"))
+    if edit.op == "retry" and edit.alt and edit.alt not in task.spec.alt:
+        found.append(Problem("UnknownSkill", where, f"{edit.alt} is not an alt of {edit.id}"))
+
+
+def conflicts(run: Run, patch: Patch) -> list[str]:
+    """Tasks the patch touches or relies on that changed after its base; empty if it has none."""
+    if patch.base < 0:
+        return []
+    names = {spec.id for spec in patch.tasks} | {edit.id for edit in patch.edits} | set(patch.relies)
+    names |= {name for pair in (*patch.links, *patch.unlinks) for name in pair}
+    for spec in patch.tasks:
+        names |= {line.ref.source for line in spec.when} | set(spec.after)
+        if b'"ref"' in spec.args:
+            for ref in references(msgspec.json.decode(spec.args)):
+                names |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
+    return sorted(
+        name for name in names if (ix := run.names.get(name)) is not None and run.tasks[ix].version > patch.base
+    )
+
+
+def propose(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
+    """Accept the patch as one event, and carry out its edits. Raises: PlanRefused, Conflict (nothing has changed)."""
+    if type(run.state) is Closed:
+        raise PlanRefused(f"{run.name} is settled; its graph can't change", hint=f"asterism fork {run.name}")
+    moved = conflicts(run, patch)
+    if moved:
+        raise Conflict(
+            f"{', '.join(moved)} changed after version {patch.base}", hint=f"read version {run.version} and try again"
+        )
+    found = problems_of(turn, run, patch, first=first)
+    if found:
+        raise PlanRefused(f"the patch was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
+    version = run.version if patch.parent else max(1, run.version) if first else run.version + 1
+    turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now))
+    for spec in patch.tasks:
+        if spec.deadline_s is not None:
+            turn.wake(turn.now + spec.deadline_s, "task_deadline", run.ix, run.names[spec.id])
+    for edit in patch.edits:
+        _carry_out(turn, run, edit, patch.author)
+
+
+def _carry_out(turn: Turn, run: Run, edit: Edit, author: str) -> None:
+    why = edit.note or f"edit by {author}"
+    task = run.find(edit.id)
+    if edit.op == "finish":
+        needed = _needed(run)
+        for other in run.tasks:
+            if other.parent < 0 and other.ix not in needed:
+                cancel_task(turn, run, other, why, author)
+    elif task is None:
+        return
+    elif edit.op == "retry":
+        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, edit.alt or task.skill, -1, turn.now))
+    elif edit.op == "give_up":
+        turn.emit(e.FailureSettled(run.ix, task.ix, "given_up", turn.now))
+    elif edit.op == "cancel":
+        cancel_task(turn, run, task, why, author)
+    else:
+        settle(turn, run, task, "cancelled", code="Removed", message=why)
+
+
+def _needed(run: Run) -> set[int]:
+    """Tasks the declared outputs hang on; all of them when none are declared."""
+    if not run.outputs:
+        return {task.ix for task in run.tasks}
+    stack = [
+        run.names[one.source]
+        for output in run.outputs
+        for one in (output.ref.refs if isinstance(output.ref, FirstOf) else (output.ref,))
+        if one.source != INPUT
+    ]
+    seen = set(stack)
+    while stack:
+        wiring = run.tasks[stack.pop()].wiring
+        for up in wiring.upstreams() | set(wiring.chain):
+            if up not in seen:
+                seen.add(up)
+                stack.append(up)
+    return seen

@@ -1,0 +1,137 @@
+"""Which workers may run a kind of task, and why the others may not: the words of `explain`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from protocol.profile import Policy
+from protocol.resource import Resources
+from protocol.skill import SkillSpec, Variant
+from protocol.task import Ref
+
+from .fleet import Fleet, Session
+from .graph import Run, Task
+from .queue import Kind
+from .state import State, WorkerRecord
+
+
+def kind_of(state: State, run: Run, task: Task, spec: SkillSpec, file_worker: str) -> Kind:
+    """What decides where this task may run. `file_worker`: whose file a local skill was given ("" if none)."""
+    on = task.spec.on
+    if task.at >= 0:
+        words: tuple[str, ...] = (f"#{task.at}",)
+    elif on:
+        words = tuple(_place_of(run, word) if isinstance(word, Ref) else word for word in on)
+    elif spec.place == "local":
+        words = (file_worker or "here",)
+    else:
+        words = ("any",)
+    return Kind(task.skill, words, run.home, task.spec.needs)
+
+
+def _place_of(run: Run, ref: Ref) -> str:
+    attempt = run.tasks[run.names[ref.source]].winner()
+    return f"#{attempt.worker}" if attempt is not None else "any"
+
+
+def amounts(needs: Resources | None, variant: Variant) -> dict[str, float]:
+    """The variant's needs, raised by the task's."""
+    found = variant.needs.amounts()
+    if needs is not None:
+        for name, amount in needs.amounts().items():
+            found[name] = max(found.get(name, 0.0), amount)
+    return found
+
+
+def named(session_name: str, kind: Kind, word: str) -> bool:
+    """Whether `word` names this worker itself."""
+    return word == session_name or (word == "here" and bool(kind.home) and session_name == kind.home)
+
+
+def matches(session: Session, kind: Kind, word: str) -> bool:
+    """Whether one word of `on` admits this worker."""
+    if word in ("any", "all"):
+        return True
+    if word.startswith("#"):
+        return session.worker == int(word[1:])
+    return named(session.name, kind, word) or session.profile.has(word)
+
+
+def policy_of(session: Session, spec: SkillSpec) -> Policy:
+    """allow, ask or deny: the first pattern of the worker that fits, else ask for skills that ask."""
+    for pattern, policy in session.policies:
+        if fnmatchcase(spec.name, pattern):
+            return policy
+    return "ask" if spec.asks else "allow"
+
+
+def variants(session: Session, kind: Kind, spec: SkillSpec) -> list[tuple[str, dict[str, float]]]:
+    """The (device, needs) this worker could ever give the task, free or not."""
+    capacity = session.profile.capacity.amounts()
+    kinds = {device.kind for device in session.profile.devices} | {"cpu"}
+    labels = kind.needs.labels if kind.needs is not None else {}
+    found = []
+    for variant in spec.variants:
+        wanted = variant.needs.labels | labels
+        if variant.device not in kinds and variant.device not in session.profile.labels:
+            continue
+        if any(session.profile.labels.get(key) != value for key, value in wanted.items()):
+            continue
+        needs = amounts(kind.needs, variant)
+        if all(capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
+            found.append((variant.device, needs))
+    return found
+
+
+def eligible(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> tuple[tuple[int, str, dict[str, float]], ...]:
+    """Connected workers that may run it: those of the first word of `on` that has any."""
+    for word in kind.on:
+        found = [
+            (session.worker, device, needs)
+            for session in fleet.sessions.values()
+            if matches(session, kind, word) and not refusal(state, session, kind, spec)
+            for device, needs in variants(session, kind, spec)
+        ]
+        if found:
+            return tuple(found)
+    return ()
+
+
+def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
+    """Why this connected worker can never run it, whatever is free: "" if it can."""
+    if session.profile.serves and session.name != kind.home:
+        return "serves only its own client's runs"
+    digest = state.workers[session.worker].skills.get(kind.skill)
+    if digest is None:
+        return f"doesn't offer {kind.skill}"
+    if digest != state.digests.get(kind.skill):
+        return f"offers another version of {kind.skill}"
+    if policy_of(session, spec) == "deny":
+        return f"denies {kind.skill}"
+    if session.phase == "draining":
+        return "is draining"
+    if not variants(session, kind, spec):
+        least = min((amounts(kind.needs, v) for v in spec.variants), key=lambda needs: sum(needs.values()), default={})
+        have = session.profile.capacity.amounts()
+        short = [f"{name}>={amount:g} (has {have.get(name, 0):g})" for name, amount in least.items()
+                 if have.get(name, 0.0) < amount]  # fmt: skip
+        return "lacks " + (", ".join(short) or f"a device for {kind.skill}")
+    return ""
+
+
+def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> list[WorkerRecord]:
+    """Enrolled workers that are away and would be eligible: the task waits for them rather than fail."""
+    digest = state.digests.get(kind.skill)
+    found = []
+    for record in state.workers.values():
+        if record.gone or record.ix in fleet.sessions or record.skills.get(kind.skill) != digest:
+            continue
+        if record.serves and record.name != kind.home:
+            continue
+        for word in kind.on:
+            key, equals, value = word.partition("=")
+            label = record.labels.get(key) == value if equals else word in record.labels or word in record.devices
+            if word in ("any", "all") or word == f"#{record.ix}" or named(record.name, kind, word) or label:
+                found.append(record)
+                break
+    return found

@@ -1,0 +1,234 @@
+"""Tasks that are due for a decision: conditions judged, maps expanded, maps and joins completed, runs closed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from protocol.artifact import ArtifactRef
+from protocol.errors import AsterismError
+from protocol.frame import Return
+from protocol.ids import AttemptId
+from protocol.task import INPUT, AnyRef, Ref
+
+from . import command as c
+from . import event as e
+from .binding import MISSING, RefMissing
+from .condition import Judgement, default_condition, judge
+from .eligibility import eligible, kind_of
+from .graph import Run, Task
+from .lifecycle import Expanded, Pending, Settled, Waiting
+from .settlement import close_run, fail, settle
+from .turn import Turn
+
+_RECHECK_S: Final = 0.5
+
+
+def settle_due(turn: Turn) -> None:
+    """Decide everything that is due, in order, until nothing is; then close the runs that came to an end."""
+    state = turn.state
+    while state.due or turn.dirty:
+        due, state.due = state.due, []
+        for number, ix in due:
+            run = state.runs.get(number)
+            if run is not None:
+                _decide(turn, run, run.tasks[ix])
+        if not state.due:
+            runs, turn.dirty = turn.dirty, {}
+            for number in runs:
+                run = state.runs.get(number)
+                if run is not None:
+                    close_run(turn, run)
+
+
+def _decide(turn: Turn, run: Run, task: Task) -> None:
+    state = task.state
+    if type(state) is Expanded:
+        if task.spread is not None and not task.spread.left:
+            _complete_map(turn, run, task)
+    elif type(state) is Waiting:
+        _complete_join(turn, run, task)
+    elif type(state) is Pending and not task.waits:
+        if run.cancelled:
+            settle(turn, run, task, "cancelled", message="the run was cancelled")
+        else:
+            _judge(turn, run, task)
+
+
+def _judge(turn: Turn, run: Run, task: Task) -> None:
+    elements = turn.state.elements(run, task) if task.parent >= 0 else []
+    if task.parent >= 0:
+        _element(turn, run, task, elements)
+        return
+    found = default_condition(run, task, elements)
+    if found.held and task.spec.when and not task.judged:
+        found = judge(run, task, turn.binder, turn.resolved.get((run.ix, task.ix), {}))
+        if found.held is None and found.wants is not None:
+            _resolve(turn, run, task, found.wants, "value")
+            return
+        if found.error:
+            fail(turn, run, task, "WhenType", found.error)
+            return
+        turn.emit(e.WhenJudged(run.ix, task.ix, bool(found.held), found.why, turn.now))
+        if found.held:
+            return  # due again, or ready
+    if not found.held:
+        settle(turn, run, task, "skipped", code="ConditionNotHeld", message=found.why)
+    elif task.spec.on == ("all",):
+        _expand_all(turn, run, task)
+    elif task.wiring.mapped:
+        _expand_map(turn, run, task)
+    else:
+        turn.emit(e.WhenJudged(run.ix, task.ix, True, "", turn.now))
+
+
+def _element(turn: Turn, run: Run, task: Task, elements: list[int]) -> None:
+    """A child whose upstream element did not succeed: it takes the failure over where that map collects errors."""
+    found: Judgement = default_condition(run, task, elements)
+    bad = next((run.tasks[ix] for ix in elements if not run.tasks[ix].succeeded), None)
+    if bad is not None and bad.state_is("failed") and bad.spec.map.on_error == "collect":
+        fail(turn, run, task, "UpstreamFailed", found.why)
+    else:
+        settle(turn, run, task, "skipped", code="ConditionNotHeld", message=found.why)
+
+
+def _expand_all(turn: Turn, run: Run, task: Task) -> None:
+    spec = turn.contract(task)
+    if spec is None:
+        fail(turn, run, task, "UnknownSkill", f"nobody offers {task.skill}")
+        return
+    found = eligible(turn.state, turn.fleet, kind_of(turn.state, run, task, spec, ""), spec)
+    workers = tuple(sorted({worker for worker, _, _ in found}))
+    if workers:
+        _expand(turn, run, task, len(workers), workers)
+        return
+    since = turn.waiting_since.setdefault((run.ix, task.ix), turn.now)
+    if turn.now - since >= run.settings.schedule_grace_s:
+        fail(turn, run, task, "NoEligibleWorker", f"no connected worker offers {task.skill}")
+    else:
+        turn.wake(turn.now + _RECHECK_S, "due", run.ix, task.ix)
+
+
+def _expand_map(turn: Turn, run: Run, task: Task) -> None:
+    lengths: dict[str, int] = {}
+    for ref in task.wiring.refs:
+        if isinstance(ref, Ref) and ref.each:
+            try:
+                found = _length(turn, run, task, ref)
+            except RefMissing as error:
+                fail(turn, run, task, "MapType", str(error))
+                return
+            if found is None:
+                _resolve(turn, run, task, ref, "length")
+                return
+            if found < 0:
+                fail(turn, run, task, "MapType", f"{ref} is not a list")
+                return
+            lengths[str(ref)] = found
+    items = next(iter(lengths.values()))
+    if any(length != items for length in lengths.values()):
+        unlike = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        fail(turn, run, task, "MapType", f"lists of unlike length: {unlike}")
+    elif items > task.spec.map.max:
+        fail(turn, run, task, "MapTooLarge", f"{items} elements, map.max is {task.spec.map.max}")
+    elif run.settings.budget.tasks and len(run.tasks) + items > run.settings.budget.tasks:
+        fail(turn, run, task, "BudgetSpent", f"{items} elements, the run may have {run.settings.budget.tasks} tasks")
+    else:
+        _expand(turn, run, task, items, ())
+
+
+def _expand(turn: Turn, run: Run, task: Task, items: int, workers: tuple[int, ...]) -> None:
+    chunk = task.spec.map.chunk if not workers else 1
+    if chunk <= 0:
+        slots = sum(session.profile.slots for session in turn.fleet.sessions.values())
+        chunk = max(1, items // (4 * max(1, slots)))
+    turn.emit(e.MapExpanded(run.ix, task.ix, items, chunk, workers, turn.now))
+
+
+def _length(turn: Turn, run: Run, task: Task, ref: Ref) -> int | None:
+    """How many elements; -1 for no list, None when an artifact must be read. Raises: RefMissing."""
+    known = turn.resolved.get((run.ix, task.ix), {})
+    if str(ref) in known:
+        length = known[str(ref)]
+        return length if isinstance(length, int) else -1
+    if ref.source != INPUT:
+        source = run.tasks[run.names[ref.source]]
+        if source.spread is not None and not ref.path:
+            return source.spread.items
+    found = turn.binder.input(run, Ref(ref.source, ref.path))
+    if isinstance(found.value, ArtifactRef):
+        return None
+    value = turn.binder.decoded(found.value)
+    return len(value) if isinstance(value, list) else -1
+
+
+def _resolve(turn: Turn, run: Run, task: Task, ref: AnyRef, what: str) -> None:
+    """Have the engine read an artifact; the task is due again with the answer."""
+    if (run.ix, task.ix) in turn.resolving:
+        return
+    plain = Ref(ref.source, ref.path) if isinstance(ref, Ref) else ref
+    found = turn.binder.input(run, plain)
+    assert isinstance(found.value, ArtifactRef)
+    turn.resolving.add((run.ix, task.ix))
+    turn.command(c.Resolve(run.ix, task.ix, str(ref), found.value, found.pointer, what))
+
+
+def resolved(turn: Turn, run: int, ix: int, key: str, value: bytes, found: bool, error: str) -> None:
+    """The engine has read an artifact for `_resolve`."""
+    turn.resolving.discard((run, ix))
+    record = turn.state.runs.get(run)
+    if record is None or ix >= len(record.tasks) or type(record.tasks[ix].state) is not Pending:
+        return
+    if error:
+        fail(turn, record, record.tasks[ix], "ArtifactUnreadable", error)
+        return
+    answer: Any = msgspec.json.decode(value) if found else MISSING
+    turn.resolved.setdefault((run, ix), {})[key] = answer
+    turn.state.due.append((run, ix))
+
+
+def _complete_map(turn: Turn, run: Run, task: Task) -> None:
+    children = [run.tasks[ix] for ix in run.children(task)]
+    collect = task.spec.map.on_error == "collect"
+    failed = next((child for child in children if child.state_is("failed")), None)
+    stopped = next((child for child in children if child.state_is("cancelled") or child.state_is("skipped")), None)
+    if failed is not None and not collect and isinstance(failed.state, Settled):
+        fail(turn, run, task, failed.state.code, f"{run.name_of(failed)}: {failed.state.message}")
+    elif task.cancelling or run.cancelled:
+        settle(turn, run, task, "cancelled", message="cancelled")
+    elif stopped is not None and not collect and isinstance(stopped.state, Settled):
+        message = f"{run.name_of(stopped)} was {stopped.state.state}: {stopped.state.message}"
+        settle(turn, run, task, "skipped", code="ElementSkipped", message=message)
+    else:
+        settle(turn, run, task, "succeeded")
+
+
+def _complete_join(turn: Turn, run: Run, task: Task) -> None:
+    waiting = turn.joins.get((run.ix, task.ix))
+    if waiting is None:
+        return
+    number, k, children = waiting
+    if not all(run.tasks[ix].final for ix in children):
+        return
+    del turn.joins[run.ix, task.ix]
+    value, error = b"null", b""
+    bad = next((run.tasks[ix] for ix in children if not run.tasks[ix].succeeded), None)
+    if bad is not None and isinstance(bad.state, Settled):
+        text = f"{run.name_of(bad)} {bad.state.state}: {bad.state.code} {bad.state.message}"
+        error = msgspec.json.encode(AsterismError(text, hint="catch it, or spawn another").to_wire())
+    else:
+        value = b"[" + b",".join(_whole(run.tasks[ix]) for ix in children) + b"]"
+    turn.emit(e.CallAnswered(run.ix, task.ix, number, k, value, error))
+    turn.emit(e.TaskResumed(run.ix, task.ix, number))
+    attempt = task.attempt(number)
+    session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
+    if session is not None:
+        turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, value, error), after_commit=True)
+
+
+def _whole(task: Task) -> bytes:
+    value = task.value
+    if isinstance(value, ArtifactRef):
+        return msgspec.json.encode({"$artifact": [value.digest, value.media, value.size]})
+    return value or b"null"

@@ -1,0 +1,117 @@
+"""Why a task is where it is: waiting for what, refused by whom for which reason, placed by which estimate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.errors import NotFound
+
+from .eligibility import could_return, eligible, kind_of, matches, refusal
+from .graph import Run, Task
+from .lifecycle import AwaitingApproval, Pending, Ready, Settled, Waiting, shown
+from .queue import Kind
+from .turn import Turn
+
+
+def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
+    """A plain record: state, why, waits_for, workers with their reasons, attempts with theirs. Raises: NotFound."""
+    run = turn.state.runs.get(number)
+    task = run.find(name) if run is not None else None
+    if run is None or task is None:
+        raise NotFound(f"there is no task r{number}/{name}", hint=f"see asterism tasks r{number}")
+    return {
+        "run": run.name,
+        "task": run.name_of(task),
+        "skill": task.skill,
+        "state": shown(task.state),
+        "why": _why(turn, run, task),
+        "waits_for": [run.name_of(run.tasks[ix]) for ix in _open_upstreams(turn, run, task)],
+        "workers": _workers(turn, run, task) if type(task.state) in (Pending, Ready) else [],
+        "attempts": [
+            {
+                "number": attempt.number,
+                "worker": turn.state.workers[attempt.worker].name,
+                "device": attempt.device,
+                "state": attempt.ended or "running",
+                "why": attempt.why,
+                "hedge": attempt.hedge,
+                "code": attempt.code,
+                "message": attempt.message,
+            }
+            for attempt in task.attempts
+        ],
+    }
+
+
+def _open_upstreams(turn: Turn, run: Run, task: Task) -> list[int]:
+    if type(task.state) is not Pending:
+        return []
+    if task.parent >= 0:
+        return [ix for ix in turn.state.elements(run, task) if not run.tasks[ix].final]
+    wiring = task.wiring
+    chained = (ix for ix in wiring.chain if not (run.tasks[ix].final or run.tasks[ix].spread))
+    return [*sorted(ix for ix in wiring.upstreams() if not run.tasks[ix].final), *chained]
+
+
+def _kind(turn: Turn, run: Run, task: Task) -> Kind | None:
+    spec = turn.contract(task)
+    return kind_of(turn.state, run, task, spec, "") if spec is not None else None
+
+
+def waiting_for(turn: Turn, run: Run, task: Task) -> str:
+    """One line on a ready task: the worker or the resource it waits for."""
+    spec, kind = turn.contract(task), _kind(turn, run, task)
+    if spec is None or kind is None:
+        return f"nobody offers {task.skill}"
+    if run.held(task.ix):
+        return "held by a re-plan"
+    state = task.state
+    if isinstance(state, Ready) and state.not_before > turn.now:
+        return f"retry in {state.not_before - turn.now:.1f} s after {state.why}"
+    found = eligible(turn.state, turn.fleet, kind, spec)
+    if found:
+        names = sorted({turn.fleet.sessions[worker].name for worker, _, _ in found})
+        return f"waiting for a free slot on {', '.join(names)}"
+    away = could_return(turn.state, turn.fleet, kind, spec)
+    if away:
+        return f"waiting for {' or '.join(record.name for record in away)}, which is away"
+    if kind.on == ("here",) and not kind.home:
+        return f"{task.skill} runs `here` by default and this run has no `here`; give it an on, or run.home"
+    return f"no worker can run it: NoEligibleWorker after {run.settings.schedule_grace_s:g} s"
+
+
+def _why(turn: Turn, run: Run, task: Task) -> str:
+    state = task.state
+    if isinstance(state, Ready):
+        return waiting_for(turn, run, task)
+    if isinstance(state, Settled):
+        return f"{state.code}: {state.message}" if state.code else state.message
+    if isinstance(state, AwaitingApproval):
+        return f"{state.why}; asterism approve {turn.name(run, task)}"
+    if isinstance(state, Waiting):
+        return f"in {state.what}: {state.detail}"
+    if type(state) is Pending:
+        names = [run.name_of(run.tasks[ix]) for ix in _open_upstreams(turn, run, task)]
+        return f"waiting for {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    winner = task.winner()
+    return winner.why if winner is not None else ""
+
+
+def _workers(turn: Turn, run: Run, task: Task) -> list[dict[str, str]]:
+    spec, kind = turn.contract(task), _kind(turn, run, task)
+    if spec is None or kind is None:
+        return []
+    found = []
+    for session in sorted(turn.fleet.sessions.values(), key=lambda one: one.name):
+        why = refusal(turn.state, session, kind, spec)
+        if not why and not any(matches(session, kind, word) for word in kind.on):
+            why = f"is not {' or '.join(kind.on)}"
+        if not why and session.phase != "up":
+            why = f"is {session.phase}"
+        found.append({"worker": session.name, "verdict": "refused" if why else "eligible", "why": why})
+    away = {record.ix for record in could_return(turn.state, turn.fleet, kind, spec)}
+    for record in turn.state.workers.values():
+        if record.ix not in turn.fleet.sessions and not record.gone and not record.serves:
+            verdict = "away" if record.ix in away else "refused"
+            found.append({"worker": record.name, "verdict": verdict, "why": "is away"})
+    return found

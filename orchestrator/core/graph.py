@@ -1,0 +1,349 @@
+"""A run's task graph in memory: tasks, attempts, edges, and the order that keeps it acyclic.
+
+Tasks are numbered in the order they were accepted. `Wiring` is what a spec's references mean in this graph; it and
+everything marked derived follows from the rest. Nothing here decides: `State.apply` changes, the machine decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from protocol.artifact import ArtifactRef, Value
+from protocol.ids import Fence, run_name
+from protocol.outcome import Usage
+from protocol.patch import Patch
+from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec, references
+
+from .lifecycle import OPEN, PENDING, RunState, Settled, TaskState
+
+
+class Attempt(msgspec.Struct, gc=False, array_like=True):
+    """One execution. `ended`: "" while live, else succeeded, failed, stopped or lost."""
+
+    number: int
+    worker: int
+    fence: Fence
+    pin: bytes
+    device: str
+    at: float
+    skill: str = ""
+    why: str = ""
+    hedge: bool = False
+    ended: str = ""
+    ended_at: float = 0.0
+    usage: Usage | None = None
+    code: str = ""
+    message: str = ""
+    began: bool = False
+    """Its effect has begun (`once`)."""
+
+    @property
+    def live(self) -> bool:
+        return not self.ended
+
+
+class Wiring(msgspec.Struct, frozen=True, gc=False):
+    """What the references of a spec mean, by task index. Derived.
+
+    `needs`: must have succeeded. `after`: must be final and not failed. `when`: judged by the condition alone.
+    `firsts`: groups of which one must have succeeded. `chain`: maps whose elements feed ours one to one (the edge is
+    satisfied by their expansion). `refs` are the argument references, in order.
+    """
+
+    refs: tuple[AnyRef, ...] = ()
+    needs: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    when: tuple[int, ...] = ()
+    firsts: tuple[tuple[int, ...], ...] = ()
+    chain: tuple[int, ...] = ()
+    ons: tuple[int, ...] = ()
+
+    @property
+    def mapped(self) -> bool:
+        return any(type(ref) is Ref and ref.each for ref in self.refs)
+
+    def upstreams(self) -> set[int]:
+        """Every task this one waits for to be final (chain edges apart)."""
+        found = {*self.needs, *self.after, *self.when, *self.ons, *(ix for group in self.firsts for ix in group)}
+        return found - set(self.chain)
+
+
+UNWIRED: Final = Wiring()
+
+
+class Spawned(msgspec.Struct, array_like=True):
+    """The children a task has spawned, by key, and the calls it was answered."""
+
+    children: dict[str, int] = {}
+    calls: dict[int, tuple[bytes, bytes]] = {}
+
+
+class Spread(msgspec.Struct, array_like=True):
+    """A map's children: tasks [first, first + count), `chunk` of `items` each. `left` and `busy` are derived."""
+
+    first: int
+    count: int
+    items: int
+    chunk: int
+    left: int = 0
+    """Children not final."""
+    busy: int = 0
+    """Live attempts of children."""
+
+
+class Task(msgspec.Struct, array_like=True):
+    """A task of a run. `k` is its place under `parent` (a map, an `all` or a spawn), else -1."""
+
+    ix: int
+    spec: TaskSpec
+    version: int
+    state: TaskState = PENDING
+    parent: int = -1
+    k: int = -1
+    key: str = ""
+    alt: int = 0
+    """0: the skill itself, n: `spec.alt[n - 1]`."""
+    tries: int = 0
+    """Counted attempts of the current skill that failed."""
+    losses: int = 0
+    attempts: list[Attempt] = []
+    value: Value | None = None
+    at: int = -1
+    """The worker this one must run on (a child of `all`)."""
+    judged: bool = False
+    by: str = ""
+    cancelling: bool = False
+    ready_at: float = -1.0
+    reused: bool = False
+    """Its value was taken over from the run this one was forked from."""
+    spawned: Spawned | None = None
+    spread: Spread | None = None
+    wiring: Wiring = UNWIRED
+    waits: int = 0
+    down: list[int] | None = None
+    chained: list[int] | None = None
+
+    @property
+    def skill(self) -> str:
+        return self.spec.skill if self.alt == 0 else self.spec.alt[self.alt - 1]
+
+    @property
+    def final(self) -> bool:
+        """Settled, and not open to a retry."""
+        return type(self.state) is Settled and not self.state.open
+
+    @property
+    def succeeded(self) -> bool:
+        return type(self.state) is Settled and self.state.state == "succeeded"
+
+    def state_is(self, word: str) -> bool:
+        """Settled as `word`."""
+        return type(self.state) is Settled and self.state.state == word
+
+    @property
+    def bad(self) -> bool:
+        """Failed or cancelled: what comes `after` it does not run."""
+        return type(self.state) is Settled and self.state.state in ("failed", "cancelled")
+
+    def live(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if not attempt.ended]
+
+    def attempt(self, number: int) -> Attempt | None:
+        for attempt in self.attempts:
+            if attempt.number == number:
+                return attempt
+        return None
+
+    def winner(self) -> Attempt | None:
+        """The winning attempt, else the last one."""
+        if type(self.state) is Settled and self.state.winner:
+            return self.attempt(self.state.winner)
+        return self.attempts[-1] if self.attempts else None
+
+
+class PlannerCall(msgspec.Struct, array_like=True):
+    """An open call of a planner. `claim` is what a re-plan holds (0: none)."""
+
+    call: int
+    kind: str
+    claim: int
+    deadline: float
+    why: str = ""
+    started: float = 0.0
+
+
+class Version(msgspec.Struct, array_like=True):
+    """One numbered version of the graph: its patches, in order, and who wrote them."""
+
+    number: int
+    author: str
+    why: str
+    patches: list[Patch]
+    at: float
+
+
+class Spend(msgspec.Struct, array_like=True):
+    """What the run has used of its budget; `reserved` is held by open planner calls."""
+
+    attempts: int = 0
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    price: float = 0.0
+    reserved: dict[int, int] = {}
+    first_task_s: float = -1.0
+
+
+class Run(msgspec.Struct, array_like=True):
+    """One request and its graph. What stands below `# derived` follows from the rest."""
+
+    ix: int
+    request: str
+    key: str
+    author: str
+    settings: RunSettings
+    inputs: dict[str, bytes]
+    home: str
+    submitted_at: float
+    fork_of: int = 0
+    labels: dict[str, str] = {}
+    state: RunState = OPEN
+    planned: bool = False
+    """No more parts of the first plan will come."""
+    plan_error: tuple[str, str] = ("", "")
+    planner: str = ""
+    tasks: list[Task] = []
+    names: dict[str, int] = {}
+    outputs: tuple[Output, ...] = ()
+    versions: list[Version] = []
+    files: dict[str, ArtifactRef] = {}
+    calls: dict[int, PlannerCall] = {}
+    claims: dict[int, tuple[tuple[int, ...], float]] = {}
+    spend: Spend = msgspec.field(default_factory=Spend)
+    reuse: dict[bytes, Value] = {}
+    rounds: int = 0
+    settled_at: float = 0.0
+    cancelled: bool = False
+    stop_code: str = ""
+    # derived
+    order: list[int] = []
+    rank: list[float] = []
+    unsettled: int = 0
+    spawned: int = 0
+
+    @property
+    def version(self) -> int:
+        return self.versions[-1].number if self.versions else 0
+
+    @property
+    def name(self) -> str:
+        return run_name(self.ix)
+
+    def name_of(self, task: Task) -> str:
+        """`count`, or `count.3` for a child."""
+        if task.parent < 0:
+            return task.spec.id
+        return f"{self.name_of(self.tasks[task.parent])}.{task.key or task.k}"
+
+    def find(self, name: str) -> Task | None:
+        """The task a person calls `name`; None if there is none."""
+        ix = self.names.get(name)
+        if ix is not None:
+            return self.tasks[ix]
+        head, dot, key = name.rpartition(".")
+        parent = self.find(head) if dot else None
+        if parent is None:
+            return None
+        if parent.spawned and key in parent.spawned.children:
+            return self.tasks[parent.spawned.children[key]]
+        children = self.children(parent)
+        return self.tasks[children[int(key)]] if key.isdigit() and int(key) < len(children) else None
+
+    def children(self, task: Task) -> range:
+        """The indices of a map's children; empty for other tasks."""
+        spread = task.spread
+        return range(spread.first, spread.first + spread.count) if spread else range(0)
+
+    def held(self, ix: int) -> bool:
+        """A re-plan has claimed this task."""
+        return any(ix in tasks for tasks, _ in self.claims.values())
+
+    def roots(self) -> Iterator[Task]:
+        """Tasks as written: no children of maps or spawns."""
+        return (task for task in self.tasks if task.parent < 0)
+
+
+def wire(spec: TaskSpec, names: dict[str, int], tasks: list[Task]) -> Wiring:
+    """What the references of `spec` mean. Every name must be known (core.edit has checked). Raises: KeyError."""
+    refs: tuple[AnyRef, ...] = ()
+    if b'"ref"' in spec.args:
+        refs = tuple(dict.fromkeys(references(msgspec.json.decode(spec.args))))
+    ons = tuple(names[on.source] for on in spec.on if type(on) is Ref)
+    if not refs and not spec.when and not spec.after and not ons:
+        return UNWIRED
+    judged = tuple(dict.fromkeys(names[line.ref.source] for line in spec.when if line.ref.source != INPUT))
+    needs: dict[int, None] = {}
+    chain: dict[int, None] = {}
+    firsts: list[tuple[int, ...]] = []
+    for ref in refs:
+        if type(ref) is FirstOf:
+            firsts.append(tuple(names[one.source] for one in ref.refs if one.source != INPUT))
+        elif type(ref) is Ref and ref.source != INPUT:
+            ix = names[ref.source]
+            if ref.each and not ref.path and is_map(tasks[ix]):
+                chain[ix] = None
+            elif ix not in judged:
+                needs[ix] = None
+    after = tuple(dict.fromkeys(names[name] for name in spec.after if names[name] not in judged))
+    return Wiring(refs, tuple(needs), after, judged, tuple(firsts), tuple(chain), ons)
+
+
+def is_map(task: Task) -> bool:
+    """Whether it spreads into children: `[]` references or `on: ["all"]`."""
+    return task.parent < 0 and (task.wiring.mapped or task.spec.on == ("all",))
+
+
+def would_cycle(run: Run, up: int, down: int) -> bool:
+    """Add the edge up -> down to the order of `run`; True (and nothing changed) if that closes a cycle.
+
+    Pearce and Kelly's dynamic topological order (JEA 2006): an edge that agrees with the order costs nothing, any
+    other reorders only the region between the two. Iterative, so depth is no limit.
+    """
+    order = run.order
+    low, high = order[down], order[up]
+    if up == down:
+        return True
+    if high < low:
+        return False
+    forward = _reach(down, lambda ix: _downstreams(run.tasks[ix]), order, lambda place: place <= high)
+    if up in forward:
+        return True
+    backward = _reach(up, lambda ix: _upstreams(run.tasks[ix]), order, lambda place: place >= low)
+    moved = sorted(backward, key=order.__getitem__) + sorted(forward, key=order.__getitem__)
+    for ix, place in zip(moved, sorted(order[ix] for ix in moved), strict=True):
+        order[ix] = place
+    return False
+
+
+def _downstreams(task: Task) -> Iterable[int]:
+    return [*(task.down or ()), *(task.chained or ())]
+
+
+def _upstreams(task: Task) -> Iterable[int]:
+    return task.wiring.upstreams() | set(task.wiring.chain)
+
+
+def _reach(
+    start: int, edges: Callable[[int], Iterable[int]], order: list[int], within: Callable[[int], bool]
+) -> set[int]:
+    seen = {start}
+    stack = [start]
+    while stack:
+        for ix in edges(stack.pop()):
+            if ix not in seen and within(order[ix]):
+                seen.add(ix)
+                stack.append(ix)
+    return seen

@@ -1,0 +1,75 @@
+"""Who may speak of an attempt, and what becomes of one the orchestrator has forgotten. Pure predicates."""
+
+from __future__ import annotations
+
+from protocol.frame import Held, Report, Verdict
+from protocol.ids import Fence
+
+from .binding import Binder, RefMissing
+from .graph import Attempt, Run, Task
+from .lifecycle import Settled
+from .state import State
+
+
+def admissible(worker: int, task: Task, attempt: Attempt | None, report: Report, effect: str) -> str:
+    """Whether this report may end the task: "" if so, else why not (wire.md section 2).
+
+    The sender is the attempt's worker, the task has no winner, fence and pin are equal, and the attempt is live or
+    (pure / idempotent) lost, but neither cancelled nor superseded.
+    """
+    if attempt is None:
+        return "unknown_attempt"
+    if attempt.worker != worker:
+        return "foreign_worker"
+    if attempt.fence != report.fence:
+        return "stale_fence"
+    if attempt.pin != report.pin:
+        return "other_pin"
+    if type(task.state) is Settled:
+        return "already_settled"
+    if attempt.live:
+        return ""
+    if attempt.ended == "lost" and effect != "once":
+        return ""
+    return "superseded"
+
+
+def verdict(
+    state: State, binder: Binder, worker: int, held: Held, refused: set[tuple[int, int, int, Fence]]
+) -> Verdict:
+    """What a worker shall do with something it has (wire.md section 3d). `adopt` is keep or resend of an unknown one.
+
+    Known and live here: keep (resend if finished). Unknown: keep iff its task exists, has no winner and no live
+    attempt, and its pin is the one the core would dispatch now; hold while that can't be known; else drop or kill.
+    """
+    goon: Verdict = "resend" if held.digest else "keep"
+    stop: Verdict = "drop" if held.digest else "kill"
+    ident = held.attempt
+    if (ident.run, ident.task, ident.number, held.fence) in refused:
+        return stop
+    run = state.runs.get(ident.run)
+    if run is None or not 0 <= ident.task < len(run.tasks):
+        # A run or a part of a graph that never reached the disk: only an open planner call could bring it back.
+        return "hold" if run is not None and (run.calls or not run.planned) else stop
+    task = run.tasks[ident.task]
+    attempt = task.attempt(ident.number)
+    if attempt is not None and attempt.fence == held.fence:
+        if attempt.worker != worker or attempt.pin != held.pin or type(task.state) is Settled:
+            return stop
+        if attempt.live:
+            return goon
+        return goon if attempt.ended == "lost" and held.digest else stop
+    if attempt is not None or type(task.state) is Settled or task.live() or ident.number <= len(task.attempts):
+        return stop
+    return adoptable(state, binder, run, task, held, goon, stop)
+
+
+def adoptable(state: State, binder: Binder, run: Run, task: Task, held: Held, goon: Verdict, stop: Verdict) -> Verdict:
+    """The verdict on an attempt the journal doesn't know, of a task that exists and is free."""
+    if task.waits or (task.wiring.mapped and task.parent < 0):
+        return "hold"
+    try:
+        bound = binder.bind(run, task, state.journal, state.digests.get(task.skill, ""))
+    except RefMissing:
+        return "hold" if run.calls else stop
+    return goon if bound.pin == held.pin else stop

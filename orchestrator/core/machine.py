@@ -1,0 +1,242 @@
+"""The core: `handle(stimulus, now, luck) -> Decision(events, commands)`, one machine for the fleet and all runs.
+
+Pure: time and luck come in as arguments, effects go out as commands. The same machine runs in production, in recovery,
+in the simulator and in tests. It routes each stimulus to its reactor, then decides everything that became due.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.outcome import Failure, Usage
+
+from ..placement.eft import Eft
+from ..placement.policy import Policy
+from . import command as c
+from . import event as e
+from . import stimulus as s
+from .dispatch import enqueue, flush
+from .expansion import resolved, settle_due
+from .explanation import explain
+from .fleet import Fleet
+from .lifecycle import AwaitingApproval, Expanded, Pending, Ready, Running, Settled, Waiting
+from .reconcile import broken, drain, expired, gone, joined, received, silent, stage
+from .replan import planner_timed_out, replan
+from .setting import CoreSettings
+from .settlement import cancel_task, end_attempt, fail
+from .state import State
+from .steering import (
+    answered,
+    approval_decided,
+    cancel_asked,
+    cancel_run,
+    forked,
+    guarded,
+    patched,
+    paused,
+    plan_finished,
+    removed,
+    submitted,
+    undone,
+    unknown_resolved,
+)
+from .turn import Turn
+
+_REQUESTS: dict[type, Any] = {
+    s.Submitted: submitted,
+    s.PatchProposed: patched,
+    s.CancelRequested: cancel_asked,
+    s.PauseRequested: paused,
+    s.ApprovalDecided: approval_decided,
+    s.AnswerGiven: answered,
+    s.UnknownResolved: unknown_resolved,
+    s.ForkRequested: forked,
+    s.UndoRequested: undone,
+    s.RemoveRequested: removed,
+}
+
+
+class Machine:
+    """See the module. `state` is durable and changes only by events; `fleet` is rebuilt from Hello."""
+
+    def __init__(self, state: State, settings: CoreSettings | None = None, policy: Policy | None = None) -> None:
+        self._turn = Turn(state, settings or CoreSettings(), policy or Eft())
+
+    @property
+    def state(self) -> State:
+        return self._turn.state
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._turn.fleet
+
+    def handle(self, stimulus: s.Stimulus, now: float, luck: float = 0.5) -> c.Decision:
+        """Decide. Events are applied already; the caller journals them and carries the commands out."""
+        turn = self._turn
+        turn.now, turn.luck = max(turn.now, now), luck
+        self._route(turn, stimulus)
+        settle_due(turn)
+        if turn.replans:
+            replan(turn)
+            settle_due(turn)
+        events, commands = tuple(turn.events), tuple(turn.commands)
+        turn.events.clear()
+        turn.commands.clear()
+        return c.Decision(events, commands)
+
+    def next_wake(self) -> float | None:
+        """Run time of the next Tick it wants; None for none."""
+        return self._turn.next_wake()
+
+    def explain(self, run: int, task: str) -> dict[str, Any]:
+        """Why the task is where it is. Raises: NotFound."""
+        return explain(self._turn, run, task)
+
+    def check(self) -> None:
+        """G1 to G10, as far as one instant shows them. Raises: AssertionError with the story."""
+        self._turn.state.check()
+        self._turn.fleet.check()
+
+    def _route(self, turn: Turn, item: s.Stimulus) -> None:
+        act = _REQUESTS.get(type(item))
+        if act is not None:
+            guarded(turn, item.reply, act, item)  # type: ignore[union-attr]
+        elif isinstance(item, s.Flush):
+            flush(turn)
+        elif isinstance(item, s.WorkerSent):
+            received(turn, item.conn, item.worker, item.items, item.delivered)
+        elif isinstance(item, s.WorkerJoined):
+            joined(turn, item.conn, item.worker, item.hello)
+        elif isinstance(item, s.WorkerGone):
+            gone(turn, item.conn, item.worker, item.clean)
+        elif isinstance(item, s.Tick):
+            self._tick(turn)
+        elif isinstance(item, s.PlanFinished):
+            guarded(turn, 0, plan_finished, item)
+        elif isinstance(item, s.Resolved):
+            resolved(turn, item.run, item.task, item.key, item.value, item.found, item.error)
+        elif isinstance(item, s.StageAsked):
+            stage(turn, item.reply, item.worker, item.run, item.uris)
+        elif isinstance(item, s.DrainAsked):
+            drain(turn, item.reply, item.worker, item.deadline_s)
+        elif isinstance(item, s.Enrolled):
+            self._enrol(turn, item)
+        elif isinstance(item, s.WorkerDismissed):
+            self._dismiss(turn, item.worker)
+        elif isinstance(item, s.DiskState):
+            turn.disk_full = item.full
+        elif isinstance(item, s.Started):
+            self._start(turn, item)
+        else:
+            raise TypeError(f"unknown stimulus {item!r}")
+
+    def _start(self, turn: Turn, item: s.Started) -> None:
+        """A new epoch over a replayed state: timers again, ready tasks again, lost planner calls asked again."""
+        turn.emit(e.EpochStarted(item.epoch, item.journal))
+        turn.started = True
+        state = turn.state
+        state.fresh, state.due = [], []
+        for worker in state.live:
+            if state.live[worker]:
+                turn.fleet.away[worker] = turn.now + 5.0 * turn.settings.lease_factor
+                turn.wake(turn.fleet.away[worker], "lease", worker)
+        for run in list(state.runs.values()):
+            turn.dirty[run.ix] = None
+            for call in list(run.calls.values()):
+                turn.emit(e.PlannerCallLost(run.ix, call.call))
+                if call.claim in run.claims:
+                    turn.emit(e.ClaimReleased(run.ix, call.claim))
+                if call.kind == "plan" and not run.planned:
+                    turn.emit(
+                        e.PlanClosed(run.ix, "PlannerLost", "the orchestrator stopped while the plan was written")
+                    )
+            if run.settings.deadline_s:
+                turn.wake(run.submitted_at + run.settings.deadline_s, "run_deadline", run.ix)
+            if run.settings.budget.wall_s:
+                turn.wake(run.submitted_at + run.settings.budget.wall_s, "run_wall", run.ix)
+            for task in run.tasks:
+                kind = type(task.state)
+                if kind is Ready:
+                    enqueue(turn, run, task)
+                elif (kind is Pending and not task.waits) or kind is Expanded:
+                    state.due.append((run.ix, task.ix))
+                elif isinstance(task.state, AwaitingApproval | Waiting) and task.state.deadline:
+                    turn.wake(task.state.deadline, "approval", run.ix, task.ix)
+                elif isinstance(task.state, Settled) and task.state.open:
+                    turn.replans.append((run.ix, task.ix))
+                if task.spec.deadline_s is not None and task.parent < 0 and not task.final:
+                    turn.wake(run.submitted_at + task.spec.deadline_s, "task_deadline", run.ix, task.ix)
+
+    def _enrol(self, turn: Turn, item: s.Enrolled) -> None:
+        """A known name gets a new credential (its holder proved itself with a token); a new one a new identity."""
+        known = next((one for one in turn.state.workers.values() if one.name == item.name), None)
+        number = known.ix if known is not None else max(turn.state.workers, default=0) + 1
+        turn.emit(e.WorkerEnrolled(number, item.name, item.secret_hash, item.serves))
+        turn.reply(item.reply, {"worker": number, "name": item.name})
+
+    def _dismiss(self, turn: Turn, worker: int) -> None:
+        record = turn.state.workers.get(worker)
+        if record is None or record.gone:
+            return
+        session = turn.fleet.sessions.get(worker)
+        if session is not None:
+            turn.fleet.left(session)
+            turn.command(c.Close(session.conn))
+        turn.fleet.away.pop(worker, None)
+        for key in list(turn.state.live.get(worker, ())):
+            run = turn.state.runs[key[0]]
+            task = run.tasks[key[1]]
+            attempt = task.attempt(key[2])
+            assert attempt is not None
+            failure = Failure("Lost", f"{record.name} left", "infra")
+            end_attempt(turn, run, task, attempt, failure, Usage(), lost=True)
+        turn.emit(e.WorkerForgotten(worker))
+        turn.fleet.changes += 1
+
+    def _tick(self, turn: Turn) -> None:
+        for kind, key in turn.due_timers():
+            if kind == "silence":
+                silent(turn, key[0])
+            elif kind == "broken":
+                broken(turn, key[0])
+            elif kind == "lease":
+                expired(turn, key[0])
+            elif kind == "flush":
+                pass  # the Flush after this turn looks again
+            elif kind == "planner":
+                planner_timed_out(turn, key[0], key[1])
+            else:
+                self._run_timer(turn, kind, key)
+
+    @staticmethod
+    def _run_timer(turn: Turn, kind: str, key: tuple[int, ...]) -> None:
+        run = turn.state.runs.get(key[0])
+        if run is None:
+            return
+        if kind == "run_deadline":
+            cancel_run(turn, run, "deadline", f"over its deadline of {run.settings.deadline_s:g} s", "TimedOut")
+            return
+        if kind == "run_wall":
+            cancel_run(turn, run, "budget", f"over its budget of {run.settings.budget.wall_s:g} s", "BudgetSpent")
+            return
+        task = run.tasks[key[1]]
+        if kind == "ready":
+            enqueue(turn, run, task)
+        elif kind == "due":
+            turn.state.due.append((run.ix, task.ix))
+        elif kind == "task_deadline":
+            if not task.final:
+                if isinstance(task.state, Running | Waiting):
+                    cancel_task(turn, run, task, "over its deadline")
+                else:
+                    fail(turn, run, task, "TimedOut", "over its deadline")
+        elif (
+            kind == "approval"
+            and isinstance(task.state, AwaitingApproval | Waiting)
+            and task.state.deadline
+            and task.state.deadline <= turn.now
+        ):
+            if isinstance(task.state, Waiting):
+                cancel_task(turn, run, task, "nobody answered in time")
+            else:
+                fail(turn, run, task, "ApprovalLapsed", "nobody approved it in time")

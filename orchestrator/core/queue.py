@@ -1,0 +1,62 @@
+"""Ready tasks, grouped by what decides where they may run, so that one look serves all of a kind.
+
+A bucket is a heap by (priority, upward rank, arrival). Entries are never searched for: one whose task is no longer
+ready is dropped when it comes up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+import msgspec
+
+from protocol.resource import Resources
+from protocol.skill import SkillSpec
+
+from .graph import Run, Task
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a bucket's tasks have in common. `on`: words, or `#N` for worker N; `needs` None: the variant's own."""
+
+    skill: str
+    on: tuple[str, ...]
+    home: str
+    needs: Resources | None = None
+
+
+class Bucket:
+    """The ready tasks of one kind."""
+
+    def __init__(self, kind: Kind, spec: SkillSpec) -> None:
+        self.kind = kind
+        self.spec = spec
+        self.heap: list[tuple[float, float, int, int, int]] = []
+        self.seen_changes = -1
+        self.offered: tuple[tuple[int, str, dict[str, float]], ...] = ()
+        """Eligible (worker, device, needs), as of `seen_changes` of the fleet."""
+        self.stuck_since = -1.0
+
+
+class Queue:
+    """All buckets."""
+
+    def __init__(self) -> None:
+        self.buckets: dict[Kind, Bucket] = {}
+        self._arrivals = 0
+
+    def push(self, kind: Kind, spec: SkillSpec, run: Run, task: Task) -> None:
+        """The task is ready, or a hedge of it is wanted."""
+        bucket = self.buckets.get(kind)
+        if bucket is None:
+            bucket = self.buckets[kind] = Bucket(kind, spec)
+        self._arrivals += 1
+        priority = task.spec.priority + run.settings.priority
+        heapq.heappush(bucket.heap, (-priority, -run.rank[task.ix], self._arrivals, run.ix, task.ix))
+
+    def waiting(self) -> Iterator[Bucket]:
+        """Buckets with entries, the most urgent head first; empty ones are forgotten."""
+        for kind in [kind for kind, bucket in self.buckets.items() if not bucket.heap]:
+            del self.buckets[kind]
+        yield from sorted(self.buckets.values(), key=lambda bucket: bucket.heap[0])

@@ -1,0 +1,116 @@
+"""Planner calls: the first plan and re-plans after failures no rule could recover. The rest of the graph keeps running.
+
+A re-plan claims what hangs on the failure until its deadline; when its call ends, what is still open is continued.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import command as c
+from . import event as e
+from .graph import Run, Task
+from .lifecycle import Settled, shown
+from .turn import Turn
+
+
+def open_call(turn: Turn, run: Run, planner: str) -> None:
+    """Ask the planner for the first plan."""
+    call = run.spend.calls + 1
+    deadline = turn.now + turn.settings.planner_s
+    turn.emit(e.PlannerCallOpened(run.ix, call, "plan", 0, deadline, "", planner, turn.now))
+    turn.command(c.StartPlanner(run.ix, call, run.request, deadline))
+    turn.wake(deadline, "planner", run.ix, call)
+
+
+def replan(turn: Turn) -> None:
+    """Open a call for each run with open failures that has none: one claim over everything that hangs on them."""
+    wanted, turn.replans = turn.replans, []
+    for number in dict.fromkeys(run for run, _ in wanted):
+        run = turn.state.runs[number]
+        failed = [run.tasks[ix] for n, ix in wanted if n == number and _is_open(run.tasks[ix])]
+        if not failed:
+            continue
+        if run.calls:
+            turn.replans.extend((number, task.ix) for task in failed)
+            continue
+        _open_replan(turn, run, failed)
+
+
+def _is_open(task: Task) -> bool:
+    return type(task.state) is Settled and task.state.open
+
+
+def _open_replan(turn: Turn, run: Run, failed: list[Task]) -> None:
+    call = run.spend.calls + 1
+    closure = tuple(sorted(_closure(run, failed)))
+    until = turn.now + turn.settings.claim_s
+    why = "; ".join(f"{run.name_of(task)} {task.state.code}" for task in failed if type(task.state) is Settled)
+    deadline = turn.now + turn.settings.planner_s
+    turn.emit(e.ClaimTaken(run.ix, call, closure, until))
+    turn.emit(e.PlannerCallOpened(run.ix, call, "replan", call, deadline, why, run.planner, turn.now))
+    turn.command(c.StartPlanner(run.ix, call, run.request, deadline, digest(turn, run, closure, failed, why)))
+    turn.wake(deadline, "planner", run.ix, call)
+
+
+def _closure(run: Run, failed: list[Task]) -> set[int]:
+    stack, seen = [task.ix for task in failed], {task.ix for task in failed}
+    while stack:
+        task = run.tasks[stack.pop()]
+        for ix in (*(task.down or ()), *(task.chained or ())):
+            if ix not in seen:
+                seen.add(ix)
+                stack.append(ix)
+    return seen
+
+
+def digest(turn: Turn, run: Run, closure: tuple[int, ...], failed: list[Task], why: str) -> dict[str, Any]:
+    """What a planner is told for a re-plan: typed state only, never a worker's text."""
+    return {
+        "base": run.version,
+        "why": why,
+        "failed": [
+            {"id": run.name_of(task), "skill": task.skill, "code": task.state.code, "attempts": len(task.attempts)}
+            for task in failed
+            if type(task.state) is Settled
+        ],
+        "tasks": [
+            {"id": run.name_of(task), "skill": task.skill, "state": shown(task.state)}
+            for task in (run.tasks[ix] for ix in closure)
+        ],
+        "outputs": [output.name for output in run.outputs],
+        "rounds_left": turn.settings.replan_rounds - run.rounds,
+        "workers": [session.name for session in turn.fleet.sessions.values()],
+    }
+
+
+def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str) -> None:
+    """A planner call ended: release its claim; a first plan is closed, open failures that it left are continued."""
+    call = run.calls.get(number)
+    if call is None:
+        turn.count("planner_call_stale")
+        return
+    first = -1.0
+    if run.tasks and call.kind == "plan":
+        first = run.versions[0].at - run.submitted_at if run.versions else -1.0
+    turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first))
+    if call.claim in run.claims:
+        turn.emit(e.ClaimReleased(run.ix, call.claim))
+    if call.kind == "plan":
+        codes = {"abstained": "PlannerAbstained", "refused": "PlanRefused", "failed": "PlannerFailed"}
+        code = codes.get(outcome, "") if not run.tasks or outcome == "refused" else ""
+        if not run.tasks and not code:
+            code, message = "PlanRefused", message or "the plan is empty"
+        turn.emit(e.PlanClosed(run.ix, code, message))
+    else:
+        for task in run.roots():
+            if _is_open(task) and (run.ix, task.ix) not in turn.replans:
+                turn.emit(e.FailureSettled(run.ix, task.ix, "continued", turn.now))
+
+
+def planner_timed_out(turn: Turn, number: int, call: int) -> None:
+    """Timer: the planner call is over its deadline."""
+    run = turn.state.runs.get(number)
+    if run is not None and call in run.calls:
+        turn.command(c.StopPlanner(number, call))
+        close_call(turn, run, call, "failed", f"the planner took longer than {turn.settings.planner_s:g} s")

@@ -1,0 +1,27 @@
+"""The core's constants, as one frozen value given to its constructor."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CoreSettings(msgspec.Struct, frozen=True):
+    """Seconds and counts; the defaults are those of the design pages."""
+
+    max_tasks: int = 200_000
+    max_planner_tasks: int = 500
+    max_depth: int = 8
+    max_losses: int = 5
+    backoff_cap_s: float = 30.0
+    broken_grace_s: float = 0.3
+    approval_s: float = 24 * 3600.0
+    planner_s: float = 120.0
+    claim_s: float = 150.0
+    replan_rounds: int = 3
+    edits_a_round: int = 8
+    tasks_a_round: int = 6
+    cancel_grace_s: float = 2.0
+    prefetch_target_s: float = 0.05
+    prefetch_max: int = 64
+    dispatch_ahead: bool = True
+    lease_factor: float = 1.2

@@ -1,0 +1,202 @@
+"""What follows when an attempt or a task has ended: the next means, the verdict of the task, then of its run.
+
+Next means (graph.md): lost work goes elsewhere uncounted, transient failures back off and retry, permanent ones try
+the next `alt`, refused ones ask. Then the run's `on_failure` decides.
+"""
+
+from __future__ import annotations
+
+from protocol.frame import Cancel
+from protocol.ids import AttemptId
+from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
+from protocol.task import AnyRef, FirstOf, Retry
+
+from . import event as e
+from .graph import Attempt, Run, Task
+from .lifecycle import Closed, Running, Settled, Waiting
+from .turn import Turn
+
+
+def end_attempt(
+    turn: Turn, run: Run, task: Task, attempt: Attempt, outcome: Outcome, usage: Usage, *, lost: bool = False
+) -> None:
+    """The attempt is over; decide what becomes of its task."""
+    ident = AttemptId(run.ix, task.ix, attempt.number)
+    session = turn.fleet.sessions.get(attempt.worker)
+    if session is not None:
+        session.drop((run.ix, task.ix, attempt.number))
+    turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now))
+    if task.parent >= 0 and (parked := turn.parked.get((run.ix, task.parent))):
+        turn.state.fresh.append((run.ix, parked.pop()))
+    if type(task.state) is Settled:
+        return
+    turn.joins.pop((run.ix, task.ix), None)
+    if isinstance(outcome, Success):
+        turn.estimator.note(attempt.skill or task.skill, attempt.device, usage.run_s)
+        if task.cancelling:
+            settle(turn, run, task, "cancelled", message="cancelled as it finished")
+        else:
+            settle(turn, run, task, "succeeded", winner=attempt.number)
+        return
+    if task.live():
+        return  # a hedge goes on
+    if task.cancelling or run.cancelled:
+        settle(turn, run, task, "cancelled", winner=attempt.number)
+    elif isinstance(outcome, Stopped):
+        _again(turn, run, task, attempt, Failure("Stopped", outcome.why or "stopped by its worker", "infra"))
+    else:
+        if lost and turn.effect(task) == "once" and attempt.began:
+            turn.emit(e.TaskUnknown(run.ix, task.ix, ident.number))
+            return
+        _again(turn, run, task, attempt, outcome)
+
+
+def _again(turn: Turn, run: Run, task: Task, attempt: Attempt, failure: Failure) -> None:
+    now, settings = turn.now, turn.settings
+    why = f"{failure.code}: {failure.message}" if failure.message else failure.code
+    if failure.klass == "infra":
+        if task.losses < settings.max_losses:
+            turn.emit(e.TaskRequeued(run.ix, task.ix, now, why, False, "", attempt.worker, now))
+            return
+    elif failure.klass == "policy":
+        turn.emit(e.TaskRequeued(run.ix, task.ix, now, why, False, "", -1, now))
+        deadline = now + settings.approval_s
+        turn.emit(e.ApprovalAsked(run.ix, task.ix, attempt.pin, why, deadline))
+        turn.wake(deadline, "approval", run.ix, task.ix)
+        return
+    elif failure.klass == "transient":
+        retry = retry_of(turn, task)
+        if task.tries < retry.max and not _spent(run):
+            delay = min(retry.backoff_s * 2.0**task.tries, settings.backoff_cap_s) * turn.luck
+            turn.emit(e.TaskRequeued(run.ix, task.ix, now + delay, why, True, "", attempt.worker, now))
+            return
+    if task.alt < len(task.spec.alt) and not _spent(run):
+        following = task.spec.alt[task.alt]
+        turn.emit(e.TaskRequeued(run.ix, task.ix, now, f"{why}; next: {following}", True, following, -1, now))
+        return
+    fail(turn, run, task, failure.code, failure.message, winner=attempt.number)
+
+
+def retry_of(turn: Turn, task: Task) -> Retry:
+    """The task's retry policy: its own, else the skill's; none for `once`."""
+    if task.spec.retry is not None:
+        return task.spec.retry
+    spec = turn.contract(task)
+    return Retry(max=0 if turn.effect(task) == "once" else spec.retry_max if spec else 2)
+
+
+def _spent(run: Run) -> bool:
+    cap = run.settings.budget.attempts
+    return bool(cap) and run.spend.attempts >= cap
+
+
+def settle(
+    turn: Turn, run: Run, task: Task, state: e.SettledState, *, winner: int = 0, code: str = "", message: str = "",
+    open_: bool = False,
+) -> None:  # fmt: skip
+    """The task is final as `state`; other live attempts of it are cancelled."""
+    turn.emit(e.TaskSettled(run.ix, task.ix, state, winner, code, message, open_, turn.now))
+    turn.hedges.discard((run.ix, task.ix))
+    for attempt in task.attempts:
+        if not attempt.ended:
+            stop_attempt(turn, run, task, attempt)
+    if task.spawned and state != "succeeded":
+        for ix in task.spawned.children.values():
+            cancel_task(turn, run, run.tasks[ix], "its parent ended")
+
+
+def fail(turn: Turn, run: Run, task: Task, code: str, message: str, *, winner: int = 0) -> None:
+    """The task has no means left. Handled by a `when`, by its map or parent, else by the run's on_failure."""
+    if task.parent >= 0:
+        parent = run.tasks[task.parent]
+        settle(turn, run, task, "failed", winner=winner, code=code, message=message)
+        if parent.spread is not None and type(parent.state) is not Settled and task.spec.map.on_error == "fail":
+            for ix in run.children(parent):
+                cancel_task(turn, run, run.tasks[ix], f"{run.name_of(task)} failed")
+            fail(turn, run, parent, code, f"{run.name_of(task)}: {message}")
+        return
+    replan = (
+        run.settings.on_failure == "replan"
+        and not handled(run, task)
+        and run.rounds < turn.settings.replan_rounds
+        and not run.cancelled
+    )
+    settle(turn, run, task, "failed", winner=winner, code=code, message=message, open_=replan)
+    if replan:
+        turn.replans.append((run.ix, task.ix))
+    elif run.settings.on_failure == "stop" and not handled(run, task):
+        for other in run.tasks:
+            cancel_task(turn, run, other, f"{run.name_of(task)} failed and on_failure is stop")
+
+
+def handled(run: Run, task: Task) -> bool:
+    """Whether some `when` names this task with failed or finished."""
+    for ix in task.down or ():
+        for line in run.tasks[ix].spec.when:
+            if line.op == "is" and line.ref.source == task.spec.id and line.value in (b'"failed"', b'"finished"'):
+                return True
+    return False
+
+
+def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestrator") -> None:
+    """Stop it: at once if nothing runs, else when every live attempt has confirmed its exit."""
+    if type(task.state) is Settled:
+        return
+    live = task.live()
+    if not task.cancelling and not run.cancelled:
+        turn.emit(e.CancelAsked(run.ix, task.ix, by, why))
+    for ix in (*run.children(task), *(task.spawned.children.values() if task.spawned else ())):
+        cancel_task(turn, run, run.tasks[ix], why, by)
+    if type(task.state) is Settled:
+        return
+    if live and type(task.state) in (Running, Waiting):
+        for attempt in live:
+            stop_attempt(turn, run, task, attempt)
+    else:
+        settle(turn, run, task, "cancelled", message=why)
+
+
+def stop_attempt(turn: Turn, run: Run, task: Task, attempt: Attempt) -> None:
+    """Ask the worker to end it. Its resources come back with the confirmed exit."""
+    session = turn.fleet.sessions.get(attempt.worker)
+    if session is None:
+        return
+    key = (run.ix, task.ix, attempt.number)
+    load = session.loads.get(key)
+    if load is not None and not load.cancelled:
+        load.cancelled = True
+        turn.send(session, Cancel(AttemptId(*key), turn.settings.cancel_grace_s), after_commit=True)
+
+
+def close_run(turn: Turn, run: Run) -> None:
+    """Settle the run if nothing of it is open any more: succeeded iff every declared output was produced."""
+    if run.unsettled or not run.planned or run.calls or type(run.state) is Closed:
+        return
+    state, code, message = verdict_of(run)
+    turn.emit(e.RunSettled(run.ix, state, code, message, turn.now))  # type: ignore[arg-type]
+    turn.resolved = {key: value for key, value in turn.resolved.items() if key[0] != run.ix}
+    turn.parked = {key: value for key, value in turn.parked.items() if key[0] != run.ix}
+
+
+def verdict_of(run: Run) -> tuple[str, str, str]:
+    """(state, code, message) of a run whose tasks are all final."""
+    if run.cancelled:
+        return ("failed", run.stop_code, "") if run.stop_code else ("cancelled", "Cancelled", "")
+    if run.plan_error[0]:
+        return "failed", *run.plan_error
+    failed = [task for task in run.roots() if task.state_is("failed") and not handled(run, task)]
+    missing = [output.name for output in run.outputs if not _produced(run, output.ref)]
+    if not missing and (run.outputs or not failed):
+        return "succeeded", "", ""
+    first = failed[0] if failed else next((task for task in run.roots() if task.state_is("failed")), None)
+    codes = {task.state.code for task in failed if type(task.state) is Settled}
+    code = codes.pop() if len(codes) == 1 and codes <= {"NoEligibleWorker", "BudgetSpent", "TimedOut"} else "TaskFailed"
+    message = f"no output {', '.join(missing)}" if missing else ""
+    if first is not None and type(first.state) is Settled:
+        message = "; ".join(filter(None, (f"{run.name_of(first)}: {first.state.code}: {first.state.message}", message)))
+    return "failed", code, message
+
+
+def _produced(run: Run, ref: AnyRef) -> bool:
+    refs = ref.refs if isinstance(ref, FirstOf) else (ref,)
+    return any(one.source == "input" or run.tasks[run.names[one.source]].succeeded for one in refs)

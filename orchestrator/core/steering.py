@@ -1,0 +1,270 @@
+"""What persons do to runs: submit, edit, cancel, pause, approve, answer, resolve, fork, undo, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from protocol.artifact import Value
+from protocol.errors import AsterismError, Conflict, NotFound, PlanRefused
+from protocol.patch import Patch
+from protocol.task import TaskSpec
+
+from . import command as c
+from . import event as e
+from . import stimulus as s
+from .call import answer
+from .edit import problems_of, propose
+from .graph import Run, Task
+from .lifecycle import AwaitingApproval, Closed, Open, Paused, Unknown
+from .replan import close_call, open_call
+from .settlement import cancel_task, fail, settle
+from .turn import Turn
+
+
+def find_run(turn: Turn, number: int) -> Run:
+    """Raises: NotFound."""
+    run = turn.state.runs.get(number)
+    if run is None:
+        raise NotFound(f"there is no run r{number}", hint="see asterism ps")
+    return run
+
+
+def find_task(run: Run, name: str) -> Task:
+    """Raises: NotFound."""
+    task = run.find(name)
+    if task is None:
+        raise NotFound(f"{run.name} has no task {name}", hint=f"see asterism tasks {run.name}")
+    return task
+
+
+def submitted(turn: Turn, item: s.Submitted) -> None:
+    """A new run; the same key again gives the same run."""
+    if item.key and item.key in turn.state.keys:
+        turn.reply(item.reply, {"run": turn.state.keys[item.key], "known": True})
+        return
+    number = turn.state.runs_made + 1
+    event = e.RunSubmitted(
+        number, item.request, item.key, item.author, item.settings, item.inputs, item.home, 0, item.labels, turn.now
+    )
+    if item.patch is not None:
+        draft = Run(number, "", "", "", item.settings, item.inputs, item.home, turn.now)
+        found = problems_of(turn, draft, item.patch, first=True)
+        if found:
+            raise PlanRefused(f"the plan was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
+    turn.emit(event)
+    run = turn.state.runs[number]
+    if item.settings.deadline_s:
+        turn.wake(turn.now + item.settings.deadline_s, "run_deadline", number)
+    if item.settings.budget.wall_s:
+        turn.wake(turn.now + item.settings.budget.wall_s, "run_wall", number)
+    if item.patch is not None:
+        propose(turn, run, item.patch, first=True)
+        turn.emit(e.PlanClosed(number))
+    elif item.plan:
+        open_call(turn, run, item.planner)
+    turn.reply(item.reply, {"run": number})
+
+
+def patched(turn: Turn, item: s.PatchProposed) -> None:
+    """A part of a first plan, a re-plan's edit, or a person's."""
+    run = find_run(turn, item.run)
+    if item.call and item.call not in run.calls:
+        turn.count("patch_of_closed_call")
+        return
+    try:
+        first = not run.planned and (bool(item.call) or item.whole)
+        propose(turn, run, item.patch, first=first)
+    except (PlanRefused, Conflict) as error:
+        problems = tuple((p.code, p.where, p.message, p.fix) for p in error.problems)
+        turn.emit(e.PatchRefused(run.ix, item.patch.author, problems, error.message))
+        if item.whole:
+            cancel_run(turn, run, item.patch.author, "the plan was refused", "PlanRefused")
+            turn.emit(e.PlanClosed(run.ix, "PlanRefused", error.message))
+        raise
+    turn.reply(item.reply, {"version": run.version})
+
+
+def plan_finished(turn: Turn, item: s.PlanFinished) -> None:
+    """The last part of a first plan was proposed, or a planner call returned."""
+    run = find_run(turn, item.run)
+    if item.call:
+        if item.tokens_in or item.tokens_out or item.price:
+            turn.emit(e.BudgetSpent(run.ix, item.call, item.tokens_in, item.tokens_out, item.price))
+        close_call(turn, run, item.call, item.outcome, item.message)
+    elif not run.planned:
+        turn.emit(e.PlanClosed(run.ix, "" if item.outcome == "complete" else "PlanRefused", item.message))
+
+
+def cancel_asked(turn: Turn, item: s.CancelRequested) -> None:
+    run = find_run(turn, item.run)
+    if item.task:
+        cancel_task(turn, run, find_task(run, item.task), item.why or f"cancelled by {item.by}", item.by)
+    elif type(run.state) is not Closed:
+        cancel_run(turn, run, item.by, item.why or f"cancelled by {item.by}")
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
+    """Stop everything of the run; it is settled when every attempt has confirmed its exit."""
+    if type(run.state) is Closed:
+        return
+    if not run.cancelled:
+        turn.emit(e.CancelAsked(run.ix, -1, by, why, code))
+    for call in list(run.calls):
+        turn.command(c.StopPlanner(run.ix, call))
+        close_call(turn, run, call, "failed", why)
+    if not run.planned:
+        turn.emit(e.PlanClosed(run.ix))
+    for task in run.tasks:
+        if task.parent < 0:
+            cancel_task(turn, run, task, why, by)
+
+
+def paused(turn: Turn, item: s.PauseRequested) -> None:
+    run = find_run(turn, item.run)
+    if item.resume and type(run.state) is Paused:
+        turn.emit(e.RunResumed(run.ix, item.by))
+    elif not item.resume and type(run.state) is Open:
+        turn.emit(e.RunPaused(run.ix, item.by))
+    elif type(run.state) is Closed:
+        raise Conflict(f"{run.name} is settled")
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def approval_decided(turn: Turn, item: s.ApprovalDecided) -> None:
+    run = find_run(turn, item.run)
+    tasks = [find_task(run, item.task)] if item.task else list(run.tasks)
+    asked = [task for task in tasks if type(task.state) is AwaitingApproval]
+    if not asked:
+        raise NotFound(f"nothing of {run.name} awaits approval", hint=f"see asterism status {run.name}")
+    for task in asked:
+        assert isinstance(task.state, AwaitingApproval)
+        if item.approved:
+            turn.emit(e.ApprovalGiven(run.ix, task.ix, item.by, task.state.pin, item.message))
+        else:
+            turn.emit(e.ApprovalRefused(run.ix, task.ix, item.by, item.message))
+            fail(turn, run, task, "Rejected", item.message or f"rejected by {item.by}")
+    turn.reply(item.reply, {"run": run.ix, "tasks": [run.name_of(task) for task in asked]})
+
+
+def answered(turn: Turn, item: s.AnswerGiven) -> None:
+    run = find_run(turn, item.run)
+    answer(turn, run, find_task(run, item.task), item.value, item.by)
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def unknown_resolved(turn: Turn, item: s.UnknownResolved) -> None:
+    run = find_run(turn, item.run)
+    task = find_task(run, item.task)
+    if type(task.state) is not Unknown:
+        raise NotFound(f"{turn.name(run, task)} is not unknown", hint="only an Unknown task is resolved")
+    if item.how == "succeeded":
+        turn.emit(e.UnknownResolved(run.ix, task.ix, item.by, item.value))
+        settle(turn, run, task, "succeeded", message=f"resolved by {item.by}")
+    elif item.how == "retry":
+        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, f"resolved by {item.by}", False, "", -1, turn.now))
+    else:
+        fail(turn, run, task, "UnknownOutcome", f"resolved as failed by {item.by}")
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def specs_at(run: Run, version: int) -> tuple[dict[str, TaskSpec], Patch]:
+    """The graph of `version`: its specs by id, in order, and a patch with the outputs it had."""
+    found: dict[str, TaskSpec] = {}
+    outputs = None
+    for record in run.versions:
+        if record.number > version:
+            break
+        for patch in record.patches:
+            if patch.parent:
+                continue
+            found.update((spec.id, spec) for spec in patch.tasks)
+            for edit in patch.edits:
+                if edit.op == "remove":
+                    found.pop(edit.id, None)
+            for up, down in patch.links:
+                found[down] = msgspec.structs.replace(found[down], after=(*found[down].after, up))
+            for up, down in patch.unlinks:
+                after = tuple(name for name in found[down].after if name != up)
+                found[down] = msgspec.structs.replace(found[down], after=after)
+            outputs = patch.outputs if patch.outputs is not None else outputs
+    return found, Patch("person", tuple(found.values()), outputs=outputs)
+
+
+def forked(turn: Turn, item: s.ForkRequested) -> None:
+    """A new run with an old graph; succeeded results of equal pins are taken over."""
+    run = find_run(turn, item.run)
+    if item.key and item.key in turn.state.keys:
+        turn.reply(item.reply, {"run": turn.state.keys[item.key], "known": True})
+        return
+    at = run.version if item.at < 0 else item.at
+    if not 1 <= at <= run.version:
+        raise NotFound(f"{run.name} has versions 1 to {run.version}, not {at}")
+    _, patch = specs_at(run, at)
+    patch = msgspec.structs.replace(patch, author=f"person:{item.by}", why=f"fork of {run.name} at version {at}")
+    number = turn.state.runs_made + 1
+    turn.emit(
+        e.RunSubmitted(
+            number, run.request, item.key, item.by, run.settings, run.inputs, item.home or run.home, run.ix, run.labels,
+            turn.now,
+        )
+    )  # fmt: skip
+    turn.emit(e.PatchAccepted(number, 1, patch, turn.now, "", tuple(reusable(turn, run))))
+    turn.emit(e.PlanClosed(number))
+    turn.reply(item.reply, {"run": number, "fork_of": run.ix})
+
+
+def reusable(turn: Turn, run: Run) -> list[tuple[bytes, Value]]:
+    """(pin, value) of every result that a fork may take over: cached skills, and `once` always."""
+    found = []
+    for task in run.tasks:
+        spec = turn.contract(task)
+        winner = task.winner()
+        if not task.succeeded or task.value is None or winner is None or spec is None:
+            continue
+        cached = task.spec.cache if task.spec.cache is not None else spec.cached and turn.effect(task) == "pure"
+        if cached or turn.effect(task) == "once":
+            found.append((winner.pin, task.value))
+    return found
+
+
+def undone(turn: Turn, item: s.UndoRequested) -> None:
+    """Take version N back, if nothing of it was dispatched."""
+    run = find_run(turn, item.run)
+    record = next((one for one in run.versions if one.number == item.version), None)
+    if record is None:
+        raise NotFound(f"{run.name} has versions 1 to {run.version}, not {item.version}")
+    before, _ = specs_at(run, item.version - 1)
+    ids = [spec.id for patch in record.patches if not patch.parent for spec in patch.tasks]
+    touched = [run.tasks[run.names[name]] for name in ids]
+    busy = [run.name_of(task) for task in touched if task.attempts or task.spread is not None or task.final]
+    if busy:
+        raise Conflict(
+            f"version {item.version} can't be undone: {', '.join(busy)} already dispatched", hint="cancel them"
+        )
+    restored = tuple(before[name] for name in ids if name in before)
+    why = f"undo of version {item.version}"
+    propose(turn, run, Patch(f"person:{item.by}", restored, why, outputs=None))
+    for task in touched:
+        if task.spec.id not in before:
+            settle(turn, run, task, "cancelled", code="Removed", message=why)
+    turn.reply(item.reply, {"version": run.version})
+
+
+def removed(turn: Turn, item: s.RemoveRequested) -> None:
+    run = find_run(turn, item.run)
+    if type(run.state) is not Closed:
+        raise Conflict(f"{run.name} is still open", hint=f"asterism cancel {run.name}")
+    turn.emit(e.RunRemoved(run.ix))
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def guarded(turn: Turn, reply: int, act: Callable[[Turn, Any], None], item: object) -> None:
+    """Run one request; its refusal is its answer, and leaves nothing half-applied."""
+    try:
+        act(turn, item)
+    except AsterismError as error:
+        turn.refuse(reply, error)

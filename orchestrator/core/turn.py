@@ -1,0 +1,130 @@
+"""What the reactors share: the state, the fleet, and the decision that is being made. One per machine.
+
+`emit` applies an event as it records it, so every later line of the same decision sees it. Reactors are plain
+functions over a Turn, one module a concern; none keeps state of its own.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from protocol.errors import AsterismError
+from protocol.frame import ToWorker
+from protocol.ids import Fence
+from protocol.skill import SkillSpec
+from protocol.task import EFFECT_ORDER, Effect
+
+from ..placement.estimate import Estimator
+from ..placement.policy import Policy
+from . import command as c
+from .binding import Binder
+from .event import Event
+from .fleet import Fleet, Session
+from .graph import Run, Task
+from .queue import Queue
+from .setting import CoreSettings
+from .state import State
+
+
+class Turn:
+    """See the module. `now` is run time, `luck` the caller's uniform draw."""
+
+    def __init__(self, state: State, settings: CoreSettings, policy: Policy) -> None:
+        self.state = state
+        self.settings = settings
+        self.policy = policy
+        self.fleet = Fleet()
+        self.queue = Queue()
+        self.binder = Binder()
+        self.estimator = Estimator()
+        self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
+        self.resolving: set[tuple[int, int]] = set()
+        self.parked: dict[tuple[int, int], list[int]] = {}
+        """(run, map) -> ready children over the map's limit."""
+        self.hedges: set[tuple[int, int]] = set()
+        """Running tasks of suspect workers that want one more attempt elsewhere."""
+        self.waiting_since: dict[tuple[int, int], float] = {}
+        """(run, task) that runs on all workers -> since when there has been none."""
+        self.staging: dict[tuple[int, str], list[int]] = {}
+        """(run, uri) -> the replies that wait for this file."""
+        self.stages: dict[int, tuple[int, tuple[str, ...]]] = {}
+        """Reply -> (run, uris) of a worker that waits for files of other machines."""
+        self.joins: dict[tuple[int, int], tuple[int, int, list[int]]] = {}
+        """(run, task) -> (attempt, k, children) of a join that has no answer yet."""
+        self.refused: set[tuple[int, int, int, Fence]] = set()
+        self.dirty: dict[int, None] = {}
+        """Runs that may have come to an end."""
+        self.replans: list[tuple[int, int]] = []
+        """Open failures for which a planner must be asked."""
+        self.disk_full = False
+        self.started = False
+        self.counter = 0
+        self.now = 0.0
+        self.luck = 0.5
+        self.events: list[Event] = []
+        self.commands: list[c.Command] = []
+        self._timers: list[tuple[float, int, str, tuple[int, ...]]] = []
+        self._timed = 0
+
+    def emit(self, event: Event) -> None:
+        """Record a fact and apply it."""
+        self.state.apply(event)
+        self.events.append(event)
+        run = getattr(event, "run", 0)
+        if run:
+            self.dirty[run] = None
+
+    def command(self, command: c.Command) -> None:
+        self.commands.append(command)
+
+    def send(self, session: Session, item: ToWorker, *, after_commit: bool = False) -> None:
+        self.commands.append(c.Send(session.conn, item, after_commit))
+
+    def reply(self, reply: int, value: Any = None) -> None:
+        """Answer a request, once what it changed is on disk. Reply 0 is nobody's."""
+        if reply:
+            self.commands.append(c.Reply(reply, value))
+
+    def refuse(self, reply: int, error: AsterismError) -> None:
+        if reply:
+            self.commands.append(c.Reply(reply, None, error.to_wire()))
+
+    def count(self, name: str) -> None:
+        self.commands.append(c.Count(name))
+
+    def fence(self) -> Fence:
+        """A new fencing token: the epoch is durable, so no fence is ever issued twice."""
+        self.counter += 1
+        return Fence(self.state.epoch, self.counter)
+
+    def wake(self, at: float, kind: str, *key: int) -> None:
+        """Ask for a Tick at run time `at`; the machine then calls the timer `kind` with `key`."""
+        self._timed += 1
+        heapq.heappush(self._timers, (at, self._timed, kind, key))
+
+    def due_timers(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Timers that have come, each once."""
+        found = []
+        while self._timers and self._timers[0][0] <= self.now:
+            _, _, kind, key = heapq.heappop(self._timers)
+            found.append((kind, key))
+        return found
+
+    def next_wake(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def contract(self, task: Task) -> SkillSpec | None:
+        """The skill of the task's current means."""
+        return self.state.skill(task.skill)
+
+    def effect(self, task: Task) -> Effect:
+        """The stricter of the skill's effect and the plan's."""
+        spec = self.contract(task)
+        found: Effect = spec.effect if spec else "once"
+        stated = task.spec.effect
+        return stated if stated is not None and EFFECT_ORDER[stated] > EFFECT_ORDER[found] else found
+
+    def name(self, run: Run, task: Task, attempt: int = 0) -> str:
+        """`r7/scan#2`."""
+        return f"{run.name}/{run.name_of(task)}" + (f"#{attempt}" if attempt else "")

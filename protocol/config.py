@@ -1,0 +1,222 @@
+"""Layered settings with their sources.
+
+    flag > ASTERISM_* (`__` nests) > ./asterism.toml > [tool.asterism] in ./pyproject.toml
+         > $XDG_CONFIG_HOME/asterism/config.toml > /etc/asterism/config.toml > default
+
+Each leaf remembers where its value came from, so `asterism config view --sources` can say it. A key that no setting
+has is an error in a file (a typo must not be silent) and ignored in the environment (which also carries what is no
+setting). Secrets are not settings: they come by their own variables and files and are never shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import ConfigInvalid, UsageError
+from .resource import span_s
+
+PREFIX: Final = "ASTERISM_"
+DEFAULT: Final = "default"
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BudgetDefaults(_Section):
+    """Caps that a run gets unless it says otherwise; 0 is the server's own default."""
+
+    tasks: Count = 0
+    attempts: Count = 0
+    calls: Count = 0
+    tokens: Count = 0
+    price: Amount = 0.0
+    wall: Amount = 0.0
+
+
+class RunDefaults(_Section):
+    """What `run` assumes where neither flags nor the plan say anything."""
+
+    on_failure: Literal["", "continue", "stop", "replan"] = ""
+    deadline: Amount = 0.0
+    priority: int = 0
+    budget: BudgetDefaults = BudgetDefaults()
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
+class HereDefaults(_Section):
+    """The temporary worker `here` that joins with each run. `slots` 0: one per core."""
+
+    slots: Count = 0
+    roots: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+
+
+class ServerDefaults(_Section):
+    """What `server start` assumes. `idle`: a private server ends itself after this long without work or client."""
+
+    listen: str = "127.0.0.1:0"
+    dispatch: Literal["ahead", "durable"] = "ahead"
+    idle: Amount = 300.0
+
+    @field_validator("idle", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
+class Settings(_Section):
+    """Every setting there is. `server` is an address to use instead of the local server, `home` moves all files."""
+
+    home: str = ""
+    server: str = ""
+    model: str = ""
+    run: RunDefaults = RunDefaults()
+    here: HereDefaults = HereDefaults()
+    daemon: ServerDefaults = ServerDefaults()
+
+
+class Config(_Section):
+    """The merged settings, and by dotted key the layer that set it (absent: the default)."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+    def leaves(self) -> Iterator[tuple[str, Any, str]]:
+        """(dotted key, value, source) of every setting, in declared order."""
+        for key, value in _leaves(self.settings.model_dump(mode="json")):
+            yield key, value, self.sources.get(key, DEFAULT)
+
+
+def load(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Config:
+    """Read all layers. `flags` are dotted keys; None values were not given. Raises: ConfigInvalid, naming the layer."""
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, layer in _layers(flags or {}, environ, folder or Path.cwd()):
+        for key, value in layer.items():
+            merged[key] = value
+            sources[key] = name
+    tree: dict[str, Any] = {}
+    for key, value in merged.items():
+        _plant(tree, key.split("."), value)
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _invalid(error, sources) from None
+    return Config(settings=settings, sources=sources)
+
+
+def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The layers from the weakest to the strongest, each as dotted leaves."""
+    xdg = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    for path in (Path("/etc/asterism/config.toml"), xdg / "asterism" / "config.toml"):
+        yield str(path), _from_file(path)
+    yield "pyproject.toml", _from_file(folder / "pyproject.toml", ("tool", "asterism"))
+    yield "asterism.toml", _from_file(folder / "asterism.toml")
+    for key, name, text in _from_environment(environ):
+        yield name, {key: text}
+    for key, value in flags.items():
+        if value is not None:
+            yield f"flag --{key.rpartition('.')[2].replace('_', '-')}", {key: value}
+
+
+def _from_file(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except UnicodeDecodeError:
+        raise ConfigInvalid(f"{path} is not UTF-8 text", hint="save it as UTF-8", where=str(path)) from None
+    try:
+        data: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}", hint="mend that line", where=str(path)) from None
+    for key in table:
+        data = data.get(key, {}) if isinstance(data, dict) else {}
+    leaves = dict(_leaves(data))
+    known = _known()
+    for key in leaves:
+        if key not in known:
+            raise ConfigInvalid(f"{path} sets {key}, which is no setting", hint=_nearest(key, known), where=str(path))
+    return leaves
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
+    known = _known()
+    for name in sorted(environ):
+        key = name.removeprefix(PREFIX).replace("__", ".").lower()
+        if name.startswith(PREFIX) and key in known:
+            yield key, name, _environment_value(environ[name], known[key])
+
+
+def _environment_value(text: str, default: Any) -> Any:
+    """A list is JSON or comma-separated; everything else is left to the model, which reads numbers from text."""
+    if not isinstance(default, list):
+        return text
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return [text]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _known() -> dict[str, Any]:
+    return dict(_leaves(Settings().model_dump(mode="json")))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plant(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]}?" if close else "asterism config view lists every setting"
+
+
+def _invalid(error: ValidationError, sources: Mapping[str, str]) -> ConfigInvalid:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(parts)
+    while parts and ".".join(parts) not in sources:
+        parts.pop()
+    source = sources.get(".".join(parts) or key, "the settings")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return ConfigInvalid(f"{key} from {source}: {message}", hint=f"correct {key} in {source}", where=source)
+
+
+def _seconds(value: Any) -> float:
+    """A duration as config files write it. ValueError, so that pydantic names the key."""
+    try:
+        return span_s(value)
+    except UsageError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from None

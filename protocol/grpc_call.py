@@ -1,0 +1,228 @@
+"""What both ends of a gRPC call share: channel constants, errors as trailing metadata, one worker stream.
+
+Invariant: each stream has one reading task that nobody cancels but its owner (cancelling a read ends the call), and an
+error of the far side is either rebuilt from its `to_wire` JSON or becomes ServerUnreachable. EOF is not a clean end.
+Bytes are decoded here and not by gRPC, so a bad message is a WireError of its receiver. It must not know services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import grpc
+import grpc.aio
+
+from .codec import METHODS
+from .errors import (
+    AsterismError,
+    Conflict,
+    NotAllowed,
+    NotFound,
+    RunFailed,
+    ServerUnreachable,
+    Unavailable,
+    UsageError,
+    VersionMismatch,
+    WireError,
+    from_wire,
+)
+from .frame import Frame
+from .link import MESSAGE_LIMIT
+
+LINK: Final[Mapping[bool, Mapping[str, int]]] = MappingProxyType(
+    {
+        edge: MappingProxyType(
+            {
+                "grpc.keepalive_time_ms": 20_000 if edge else 2_000,
+                "grpc.keepalive_timeout_ms": 10_000 if edge else 1_000,
+                "grpc.http2.ping_timeout_ms": 10_000 if edge else 1_000,
+                "grpc.keepalive_permit_without_calls": 1,
+                "grpc.http2.max_pings_without_data": 0,
+                "grpc.max_metadata_size": 64 * 1024,
+                "grpc.absolute_max_metadata_size": 128 * 1024,
+            }
+        )
+        for edge in (False, True)
+    }
+)
+"""The channel constants both sides of a link share, by class of link (edge or not)."""
+_CLIENT: Final = {
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 5_000,
+    "grpc.min_reconnect_backoff_ms": 5_000,  # in the core's words: the time one attempt to connect may take
+    "grpc.enable_retries": 0,
+    "grpc.enable_http_proxy": 0,
+    "grpc.use_local_subchannel_pool": 1,  # channels never share a connection, and a new one never waits for an old one
+    "grpc.max_receive_message_length": 64 * 1024 * 1024,
+}
+_SERVER: Final = {
+    "grpc.so_reuseport": 0,
+    "grpc.http2.min_ping_interval_without_data_ms": 1_000,
+    "grpc.max_receive_message_length": MESSAGE_LIMIT + 64 * 1024,
+}
+ADMITTED: Final = ("asterism-link", "admitted")
+"""Initial metadata of a worker stream once its credential is accepted; a refused call has none."""
+ERROR_KEY: Final = "asterism-error-bin"
+_ERROR_BYTES: Final = 48 * 1024
+_READ_AHEAD: Final = 16
+_STATUS: Final = (
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
+    (Conflict, grpc.StatusCode.ABORTED),
+    (UsageError, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireError, grpc.StatusCode.INVALID_ARGUMENT),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (VersionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    (RunFailed, grpc.StatusCode.FAILED_PRECONDITION),
+)
+
+
+def client_options(edge: bool = False) -> list[tuple[str, int]]:
+    return [*LINK[edge].items(), *_CLIENT.items()]
+
+
+def server_options(edge: bool = False) -> list[tuple[str, int]]:
+    return [*LINK[edge].items(), *_SERVER.items()]
+
+
+# Errors across the wire
+
+
+def pack_error(error: AsterismError) -> bytes:
+    """As much of the error as fits; the count of problems left out is said."""
+    wire = error.to_wire()
+    problems = wire.get("problems", [])
+    packed = json.dumps(wire).encode()
+    kept = len(problems)
+    while len(packed) > _ERROR_BYTES and kept:
+        kept //= 2
+        wire["problems"] = problems[:kept]
+        wire["hint"] = f"{error.hint[:1000]} ({len(problems) - kept} more problems are not shown)".strip()
+        packed = json.dumps(wire).encode()
+    if len(packed) > _ERROR_BYTES:
+        packed = json.dumps({"code": error.code, "message": error.message[:2000], "hint": error.hint[:1000]}).encode()
+    return packed
+
+
+def refusal(metadata: Any) -> AsterismError | None:
+    """The typed error in trailing metadata, if the far side sent one that makes sense."""
+    for key, value in metadata or ():
+        if key == ERROR_KEY:
+            try:
+                return from_wire(json.loads(value))
+            except Exception as error:  # noqa: BLE001 - whatever the far side wrote there, it becomes a value
+                return WireError(f"an error of the far side can't be read: {error}")
+    return None
+
+
+def typed(error: grpc.aio.AioRpcError, target: str) -> AsterismError:
+    told = refusal(error.trailing_metadata())
+    if told is not None:
+        return told
+    details = error.details() or ""
+    match error.code():
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return VersionMismatch(f"{target} doesn't know this call", hint="use one version on both sides")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return WireError(f"a message is too large for the link: {details[:200]}")
+        case _:
+            hint = "is the server running? `asterism server start`, or check the address"
+            return ServerUnreachable(f"{target} can't be reached, or went away: {details[:200]}", hint=hint)
+
+
+def lost(target: str) -> ServerUnreachable:
+    return ServerUnreachable(f"the connection to {target} was closed")
+
+
+def cancelled_from_outside() -> bool:
+    """A call that ended under us raises CancelledError too; only the task knows whether it was meant."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def abort(context: Any, error: AsterismError) -> None:
+    """End a call at the server with this error. Always raises, as gRPC wants it."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), grpc.StatusCode.UNKNOWN)
+    details = error.message[:200].encode("utf-8", "replace").decode()
+    await context.abort(status, details, ((ERROR_KEY, pack_error(error)),))
+
+
+# One worker stream, either side
+
+
+class CallStream:
+    """A FrameStream over a gRPC call's read and write; `ended` turns what the call ended with into an error or None."""
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Any]],
+        write: Callable[[bytes], Awaitable[None]],
+        ended: Callable[[BaseException | None], AsterismError | None],
+        close: Callable[[], object],
+        peer: Mapping[str, str],
+    ) -> None:
+        self._read = read
+        self._write = write
+        self._end_of = ended
+        self._close = close
+        self.peer = peer
+        self._arrived: asyncio.Queue[bytes | AsterismError | None] = asyncio.Queue(_READ_AHEAD)
+        self._over = False
+        self._last: AsterismError | None = None
+        self._codec = METHODS["Link"]
+        self._reader = asyncio.create_task(self._pump())
+
+    async def _pump(self) -> None:
+        end: BaseException | None = None
+        try:
+            while True:
+                data = await self._read()
+                if data is grpc.aio.EOF:
+                    break
+                await self._arrived.put(data)
+        except (grpc.aio.BaseError, grpc.RpcError, asyncio.CancelledError) as error:
+            end = error
+        await self._arrived.put(self._end_of(end))
+
+    async def send(self, frame: Frame) -> None:
+        data = self._codec.request.encode(frame)
+        if self._over:
+            return
+        try:
+            await self._write(data)
+        except (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError):
+            return  # dead: the reader says so
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+
+    async def receive(self) -> Frame | None:
+        while not self._over:
+            found = await self._arrived.get()
+            if isinstance(found, bytes):
+                frame: Frame = self._codec.response.decode(found)
+                return frame
+            self._over, self._last = True, found
+        if self._last is not None:
+            raise self._last
+        return None
+
+    def lost(self) -> None:
+        """The call is over whatever the reader still waits for: what has arrived can still be received."""
+        self._reader.cancel()
+
+    async def aclose(self) -> None:
+        self._over = True
+        self._close()
+        while not self._arrived.empty():  # a reader that waits for room must get to its end
+            self._arrived.get_nowait()
+        self._reader.cancel()
+        await asyncio.wait({self._reader})

@@ -1,0 +1,204 @@
+"""The server end of gRPC: authenticates, checks the role, hands on to the Services, turns errors into statuses.
+
+Invariant: nobody reaches a service without a principal of a role that ROLES allows, and nothing but a typed error
+leaves one. A worker's session learns that its call is over as the end of its stream, never as a cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import grpc
+import grpc.aio
+
+from .codec import METHODS, SERVICE, Answer, ArtifactAsk, Chunk, Holding, Invocation, PutPart, SubmitPart, cut
+from .errors import AsterismError, NotAllowed, Unavailable, WireError
+from .grpc_call import ADMITTED, CallStream, abort, server_options
+from .port import Authenticate, Services
+from .security import Principal, allowed
+
+_DRAIN_BYTES: Final = 64 * 1024 * 1024
+_log: Final = logging.getLogger("asterism.transport")
+
+
+class GrpcServer:
+    """A listening server: authenticates, checks the role, hands on to the services, turns errors into statuses."""
+
+    def __init__(self, services: Services, authenticate: Authenticate, edge: bool) -> None:
+        self._services = services
+        self._authenticate = authenticate
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._server = grpc.aio.server(options=server_options(edge))
+        self.port = 0
+        serve: dict[str, Callable[[Principal, Any, Any], Awaitable[Any]]] = {
+            "Link": self._link,
+            "Invoke": self._invoke,
+            "Watch": self._watch,
+            "Submit": self._submit,
+            "Put": self._put,
+            "Has": self._has,
+            "Get": self._get,
+        }
+        handlers = {
+            name: getattr(grpc, f"{METHODS[name].kind}_rpc_method_handler")(self._guard(name, one))
+            for name, one in serve.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def start(self, listen: str) -> None:
+        try:
+            self.port = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise Unavailable(f"can't listen on {listen}: {error}", hint="choose a free port with --listen") from None
+        await self._server.start()
+
+    async def aclose(self, grace_s: float = 0.5) -> None:
+        """Take no new call, give the open ones `grace_s`, end the rest."""
+        with anyio.CancelScope(shield=True):
+            await self._server.stop(grace_s)
+            if self._sessions:
+                _, open_ = await asyncio.wait(self._sessions, timeout=grace_s)
+                for session in open_:
+                    session.cancel()
+                if open_:
+                    await asyncio.wait(open_)
+
+    def _guard(self, name: str, serve: Callable[[Principal, Any, Any], Awaitable[Any]]) -> Any:
+        """The handler of one RPC: only an authenticated principal of the right role gets in, only typed errors out."""
+
+        async def handler(request: Any, context: Any) -> Any:
+            try:
+                metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+                who = self._authenticate(metadata)
+                if who is None:
+                    raise NotAllowed("no credential, or one that this server doesn't know", hint="enrol again")
+                if name not in ("Invoke", "Watch"):
+                    _check_role(who, name)
+                return await serve(who, request, context)
+            except AsterismError as error:
+                await abort(context, error)
+            except (grpc.aio.BaseError, grpc.RpcError):
+                raise asyncio.CancelledError from None  # the client is gone, there is nobody to tell
+            except Exception as error:  # noqa: BLE001 - a bug of one call must reach its caller typed, and only them
+                _log.exception("%s failed", name)
+                hint = "this is a bug; the server's log has the details"
+                await abort(context, AsterismError(f"internal error: {type(error).__name__}: {error}", hint=hint))
+
+        return handler
+
+    async def _link(self, who: Principal, _: Any, context: Any) -> None:
+        await context.send_initial_metadata((ADMITTED,))
+        peer = {"worker": str(who.worker_id), "name": who.name, "role": who.role}
+        stream = CallStream(context.read, context.write, lambda error: None, lambda: None, peer)
+        session = asyncio.create_task(self._serve_link(stream))
+        self._sessions.add(session)
+        session.add_done_callback(self._sessions.discard)
+        try:
+            await asyncio.wait({session})
+        except asyncio.CancelledError:  # the call is over: the session learns it as the end of its stream
+            stream.lost()
+            await asyncio.wait({session})
+            raise
+        session.result()
+
+    async def _serve_link(self, stream: CallStream) -> None:
+        try:
+            await self._services.link(stream)
+        finally:
+            await stream.aclose()
+
+    async def _invoke(self, who: Principal, request: bytes, _: Any) -> bytes:
+        asked: Invocation = METHODS["Invoke"].request.decode(request)
+        _check_role(who, asked.method)
+        body = await self._services.invoke(who, asked.method, asked.body)
+        return METHODS["Invoke"].response.encode(Answer(body))
+
+    async def _watch(self, who: Principal, request: bytes, context: Any) -> None:
+        asked: Invocation = METHODS["Watch"].request.decode(request)
+        _check_role(who, asked.method)
+        answers = self._services.watch(who, asked.method, asked.body)
+        await _stream_out(context, answers, lambda body: METHODS["Watch"].response.encode(Answer(body)))
+
+    async def _submit(self, who: Principal, _: Any, context: Any) -> bytes:
+        parts = _Parts(context, "Submit")
+        first: SubmitPart = await parts.next()
+        try:
+            body = await self._services.submit(who, first.header, parts.data())
+        except AsterismError:
+            await parts.drain()
+            raise
+        return METHODS["Submit"].response.encode(Answer(body))
+
+    async def _put(self, who: Principal, _: Any, context: Any) -> bytes:
+        parts = _Parts(context, "Put")
+        first: PutPart = await parts.next()
+        try:
+            held = await self._services.put(who, first.digest, first.media, first.offset, parts.data())
+        except AsterismError:
+            await parts.drain()
+            raise
+        return METHODS["Put"].response.encode(Holding(held))
+
+    async def _has(self, who: Principal, request: bytes, _: Any) -> bytes:
+        asked: ArtifactAsk = METHODS["Has"].request.decode(request)
+        return METHODS["Has"].response.encode(Holding(await self._services.has(who, asked.digest)))
+
+    async def _get(self, who: Principal, request: bytes, context: Any) -> None:
+        asked: ArtifactAsk = METHODS["Get"].request.decode(request)
+        chunks = self._services.get(who, asked.digest, asked.offset)
+        await _stream_out(context, cut(chunks), lambda data: METHODS["Get"].response.encode(Chunk(data)))
+
+
+def _check_role(who: Principal, method: str) -> None:
+    if not allowed(who.role, method):
+        raise NotAllowed(f"{method} isn't allowed to {who.name} ({who.role})", hint="ask an admin for another role")
+
+
+async def _stream_out(context: Any, answers: AsyncIterator[bytes], encode: Callable[[bytes], bytes]) -> None:
+    try:
+        async for answer in answers:
+            await context.write(encode(answer))
+    finally:
+        close = getattr(answers, "aclose", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await close()
+
+
+class _Parts:
+    """An upload as its first part and the data of all, complete only with its `last` part.
+
+    The client sends no more than the first part until it is told to, which happens when a service asks for data: a
+    refusal before that arrives as it is. One after that arrives once the client had its say, up to a bound.
+    """
+
+    def __init__(self, context: Any, name: str) -> None:
+        self._context = context
+        self._decode = METHODS[name].request.decode
+        self._wanted = False
+        self._complete = False
+
+    async def next(self) -> Any:
+        data = await self._context.read()
+        if data is grpc.aio.EOF:
+            raise WireError("an upload was cut off before its end", hint="send it again")
+        part = self._decode(data)
+        self._complete = part.last
+        return part
+
+    async def data(self) -> AsyncIterator[bytes]:
+        await self._context.send_initial_metadata((ADMITTED,))
+        self._wanted = True
+        while not self._complete:
+            part = await self.next()
+            if part.data:
+                yield part.data
+
+    async def drain(self) -> None:
+        left = _DRAIN_BYTES
+        while self._wanted and not self._complete and left > 0:
+            left -= len((await self.next()).data)

@@ -1,0 +1,44 @@
+"""JSON that travels as bytes: checked once where it enters, then carried as it is.
+
+What passes is one JSON value in UTF-8 that msgspec and Python's json both read, of bounded depth, and that can be
+written out again. It must not know what the value means or how large it may be.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from .errors import WireError
+
+DEPTH_LIMIT: Final = 128
+"""How deep a JSON value may nest."""
+
+_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
+
+
+def check_json(data: bytes) -> None:
+    """That `data` is one JSON value in UTF-8, without lone surrogates, no deeper than DEPTH_LIMIT.
+
+    Raises: WireError. The usual value is only skipped through; building it is left to values that could break a rule.
+    """
+    try:
+        if not data.isascii():
+            data.decode()
+        if b"\\u" not in data and data.count(b"[") + data.count(b"{") <= DEPTH_LIMIT:
+            _RAW.decode(data)
+            return
+        level: list[Any] = [msgspec.json.decode(data)]
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        raise WireError(f"a value is not JSON: {error}") from None
+    for _ in range(DEPTH_LIMIT + 1):
+        level = [
+            inner
+            for node in level
+            if isinstance(node, dict | list)
+            for inner in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return
+    raise WireError(f"a value nests deeper than {DEPTH_LIMIT} levels", hint="flatten it, or put it in a file")

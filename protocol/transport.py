@@ -1,0 +1,53 @@
+"""Reach a server, or be one: grpc.aio behind the ports of protocol/port.py.
+
+With protocol/grpc_*.py the only asyncio-bound part; each process uses one loop for it. All seen in the wild: a call
+that is abandoned is never collected; a peer frozen by SIGSTOP is noticed only with `ping_timeout_ms`; a server that
+stops waits its whole grace while a stream is open, so send Bye first. Without TLS both ends refuse to leave this
+machine: the credential would travel in clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from .errors import NotAllowed
+from .grpc_client import GrpcChannel
+from .grpc_server import GrpcServer
+from .port import Authenticate, Channel, Server, Services
+from .security import is_loopback
+
+
+@asynccontextmanager
+async def dial(target: str, credential: str, edge: bool = False) -> AsyncIterator[Channel]:
+    """A channel to the server at `HOST:PORT`. Nothing is sent before the first call.
+
+    Raises: NotAllowed for an address off this machine: the credential would travel in clear.
+    """
+    if not is_loopback(target):
+        raise NotAllowed(
+            f"{target} is another machine and the link has no TLS", hint="connect to a server on this machine"
+        )
+    channel = GrpcChannel(target, credential, edge)
+    try:
+        yield channel
+    finally:
+        with anyio.CancelScope(shield=True):
+            await channel.aclose()
+
+
+async def serve(listen: str, services: Services, authenticate: Authenticate, *, edge: bool = False) -> Server:
+    """Listen on `HOST:PORT` (port 0: any free one, see `.port`) and serve until `aclose`.
+
+    Raises: NotAllowed for an address that other machines reach, as there is no TLS; Unavailable for a port in use.
+    """
+    if not is_loopback(listen):
+        raise NotAllowed(
+            f"{listen} can be reached from other machines and the link has no TLS",
+            hint="listen on 127.0.0.1:PORT (other machines can come in through an SSH tunnel)",
+        )
+    server = GrpcServer(services, authenticate, edge)
+    await server.start(listen)
+    return server

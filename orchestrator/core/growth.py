@@ -1,0 +1,209 @@
+"""How a graph grows: patches place and wire tasks, maps expand, and tasks whose upstreams are final arrive.
+
+A part of `State`: appliers of events, nothing is decided. `due` and `fresh` are what follows for the machine.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol.task import TaskSpec
+
+from . import event as e
+from .graph import Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
+from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, Settled, next_state
+
+_READY = Ready()
+
+
+class Growth:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.runs: dict[int, Run] = {}
+        self.fresh: list[tuple[int, int]] = []
+        """Derived: (run, task) that became ready."""
+        self.due: list[tuple[int, int]] = []
+        """Derived: tasks for the machine to decide on (conditions, expansions, completed maps and joins)."""
+
+    def _patch_accepted(self, event: e.PatchAccepted) -> None:
+        run, patch = self.runs[event.run], event.patch
+        if not run.versions or run.versions[-1].number != event.version:
+            run.versions.append(Version(event.version, patch.author, patch.why, [], event.at))
+        run.versions[-1].patches.append(patch)
+        for pin, value in event.reused:
+            run.reuse[pin] = value
+        if patch.outputs is not None:
+            run.outputs = patch.outputs
+        parent = run.find(patch.parent) if patch.parent else None
+        touched = [self._place(run, spec, event.version, parent, event.key) for spec in patch.tasks]
+        for up, down in patch.links:
+            task = run.tasks[run.names[down]]
+            self._respec(run, task, msgspec.structs.replace(task.spec, after=(*task.spec.after, up)))
+            touched.append(task)
+        for up, down in patch.unlinks:
+            task = run.tasks[run.names[down]]
+            after = tuple(name for name in task.spec.after if name != up)
+            self._respec(run, task, msgspec.structs.replace(task.spec, after=after))
+            touched.append(task)
+        for ix in dict.fromkeys(task.ix for task in touched):
+            self._connect(run, run.tasks[ix], event.at)
+        self._rank(run, [task.ix for task in touched])
+
+    def _place(self, run: Run, spec: TaskSpec, version: int, parent: Task | None, key: str) -> Task:
+        if parent is None and spec.id in run.names:
+            task = run.tasks[run.names[spec.id]]
+            self._respec(run, task, spec)
+            task.version = version
+            return task
+        ix = len(run.tasks)
+        task = Task(ix=ix, spec=spec, version=version)
+        if parent is None:
+            run.names[spec.id] = ix
+        else:
+            spawned = parent.spawned = parent.spawned or Spawned()
+            task.parent, task.k = parent.ix, len(spawned.children)
+            task.key = key or str(task.k)
+            spawned.children[task.key] = ix
+            run.spawned += 1
+        run.tasks.append(task)
+        run.order.append(ix)
+        run.rank.append(0.0)
+        run.unsettled += 1
+        return task
+
+    def _respec(self, run: Run, task: Task, spec: TaskSpec) -> None:
+        for up in task.wiring.upstreams():
+            down = run.tasks[up].down
+            if down and task.ix in down:
+                down.remove(task.ix)
+        for up in task.wiring.chain:
+            chained = run.tasks[up].chained
+            if chained and task.ix in chained:
+                chained.remove(task.ix)
+        if task.final or type(task.state) is Settled:
+            run.unsettled += 1
+        task.spec, task.state, task.wiring, task.judged = spec, PENDING, Wiring(), False
+        task.alt = task.tries = 0
+
+    def _connect(self, run: Run, task: Task, at: float) -> None:
+        task.wiring = wiring = wire(task.spec, run.names, run.tasks)
+        task.waits = 0
+        for up in wiring.upstreams():
+            source = run.tasks[up]
+            if would_cycle(run, up, task.ix):
+                raise AssertionError(f"G1: {run.name_of(source)} -> {run.name_of(task)} closes a cycle")
+            source.down = source.down if source.down is not None else []
+            source.down.append(task.ix)
+            task.waits += not source.final
+        for up in wiring.chain:
+            source = run.tasks[up]
+            if would_cycle(run, up, task.ix):
+                raise AssertionError(f"G1: {run.name_of(source)} -> {run.name_of(task)} closes a cycle")
+            source.chained = source.chained if source.chained is not None else []
+            source.chained.append(task.ix)
+            task.waits += not (source.final or source.spread)
+        if not task.waits:
+            self._arrive(run, task, at)
+
+    def _rank(self, run: Run, touched: list[int]) -> None:
+        # Upward rank in hops: how much still hangs on a task. New tasks come downstream first; of older ones only
+        # those whose maximum moved are visited.
+        stack = sorted(touched, key=lambda ix: run.order[ix])
+        while stack:
+            ix = stack.pop()
+            task, need = run.tasks[ix], run.rank[ix] + 1.0
+            for up in (*task.wiring.needs, *task.wiring.chain, *task.wiring.after, *task.wiring.when):
+                if run.rank[up] < need:
+                    run.rank[up] = need
+                    if run.tasks[up].version != task.version:
+                        stack.append(up)
+
+    def _map_expanded(self, event: e.MapExpanded) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = EXPANDED
+        count = len(event.workers) if event.workers else -(-event.items // event.chunk)
+        first = len(run.tasks)
+        spread = task.spread = Spread(first, count, event.items, event.chunk, left=count)
+        rank = run.rank[task.ix]
+        children = []
+        for k in range(count):
+            child = Task(ix=first + k, spec=task.spec, version=task.version, parent=task.ix, k=k, wiring=task.wiring)
+            if event.workers:
+                child.at = event.workers[k]
+            children.append(child)
+        run.tasks.extend(children)
+        run.order.extend(range(first, first + count))
+        run.rank.extend([rank] * count)
+        run.unsettled += count
+        for child in children:
+            for up in self.elements(run, child):
+                source = run.tasks[up]
+                if not source.final:
+                    source.down = source.down if source.down is not None else []
+                    source.down.append(child.ix)
+                    child.waits += 1
+            if not child.waits:
+                self._arrive(run, child, event.at)
+        for ix in task.chained or ():
+            self._release(run, ix, event.at)
+        if not spread.left:
+            self.due.append((run.ix, task.ix))
+
+    def elements(self, run: Run, child: Task) -> list[int]:
+        """The upstream children that feed this child of a map, element by element."""
+        parent = run.tasks[child.parent]
+        if not parent.wiring.chain or parent.spread is None:
+            return []
+        found: list[int] = []
+        low = child.k * parent.spread.chunk
+        high = min(low + parent.spread.chunk, parent.spread.items)
+        for up in parent.wiring.chain:
+            spread = run.tasks[up].spread
+            if spread is not None and high > low:
+                found.extend(spread.first + n for n in range(low // spread.chunk, (high - 1) // spread.chunk + 1))
+        return found
+
+    def _when_judged(self, event: e.WhenJudged) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.judged = True
+        if event.held:
+            self._arrive(run, task, event.at)
+
+    def _release(self, run: Run, ix: int, at: float) -> None:
+        task = run.tasks[ix]
+        task.waits -= 1
+        if not task.waits and type(task.state) is Pending:
+            self._arrive(run, task, at)
+
+    def _arrive(self, run: Run, task: Task, at: float) -> None:
+        """All upstreams are final: ready at once if nothing is left to decide, else due for the machine."""
+        wiring = task.wiring
+        if task.parent < 0 and (is_map(task) or (not task.judged and self._to_judge(run, task))):
+            self.due.append((run.ix, task.ix))
+            return
+        elements = self.elements(run, task) if task.parent >= 0 and wiring.chain else ()
+        if not all(run.tasks[ix].succeeded for ix in elements):
+            self.due.append((run.ix, task.ix))
+            return
+        task.state, task.ready_at = _READY, at
+        self.fresh.append((run.ix, task.ix))
+
+    @staticmethod
+    def _to_judge(run: Run, task: Task) -> bool:
+        wiring, tasks = task.wiring, run.tasks
+        return bool(
+            task.spec.when
+            or wiring.firsts
+            or not all(tasks[ix].succeeded for ix in (*wiring.needs, *wiring.ons))
+            or any(tasks[ix].bad for ix in wiring.after)
+        )
+
+    @staticmethod
+    def _enter(run: Run, task: Task, event: e.Event) -> None:
+        if (type(task.state), type(event)) not in TASK:
+            next_state(TASK, task.state, event, f"{run.name}/{run.name_of(task)} with {task.attempts} got {event}")

@@ -1,0 +1,194 @@
+"""How tasks go on: attempts begin and end, tasks are requeued, wait, are approved and settle.
+
+A part of `State`: appliers of events, nothing is decided.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol.outcome import Failure, Stopped, Success
+
+from . import event as e
+from .graph import Attempt, Run, Spawned, Task
+from .growth import Growth
+from .lifecycle import RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
+
+
+class Progress(Growth):
+    """See the module. `live`: live attempts by worker, derived."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, dict[tuple[int, int, int], None]] = {}
+
+    def _attempt_dispatched(self, event: e.AttemptDispatched) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        if event.start:
+            self._enter(run, task, event)
+            task.state = RUNNING
+        if task.parent >= 0:
+            spread = run.tasks[task.parent].spread
+            if spread is not None:
+                spread.busy += 1
+        task.attempts = [
+            *task.attempts,
+            Attempt(
+                event.number, event.worker, event.fence, event.pin, event.device, event.at, event.skill, event.why,
+                event.hedge,
+            ),
+        ]  # fmt: skip
+        run.spend.attempts += 1
+        self.live.setdefault(event.worker, {})[event.run, event.task, event.number] = None
+
+    def _attempt_ended(self, event: e.AttemptEnded) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        attempt = task.attempt(event.number)
+        if attempt is None:
+            raise AssertionError(f"G6: no attempt {event.number} of {run.name}/{run.name_of(task)}")
+        self._enter(run, task, event)
+        outcome = event.outcome
+        if not attempt.ended:
+            self.live[attempt.worker].pop((event.run, event.task, event.number), None)
+            if task.parent >= 0:
+                spread = run.tasks[task.parent].spread
+                if spread is not None:
+                    spread.busy -= 1
+        attempt.ended_at, attempt.usage = event.at, event.usage
+        run.spend.tokens_in += event.usage.tokens_in
+        run.spend.tokens_out += event.usage.tokens_out
+        run.spend.price += event.usage.price
+        if type(outcome) is Success:
+            attempt.ended = "succeeded"
+            if type(task.state) is not Settled:
+                task.value = outcome.value
+        elif type(outcome) is Stopped:
+            attempt.ended, attempt.message = "stopped", outcome.why
+        elif type(outcome) is Failure:
+            attempt.ended = "lost" if event.lost else "failed"
+            attempt.code, attempt.message = outcome.code, outcome.message
+
+    def _task_requeued(self, event: e.TaskRequeued) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        if type(task.state) is Settled:
+            run.unsettled += 1
+            if task.parent >= 0 and (spread := run.tasks[task.parent].spread) is not None and not task.state.open:
+                spread.left += 1
+        if event.skill:
+            task.alt = task.spec.alt.index(event.skill) + 1 if event.skill in task.spec.alt else 0
+            task.tries = 0
+        elif event.counted:
+            task.tries += 1
+        else:
+            task.losses += 1
+        task.state = Ready(event.until, event.avoid, False, event.why)
+        task.ready_at = event.at
+        self.fresh.append((run.ix, task.ix))
+
+    def _result_reused(self, event: e.ResultReused) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.value = run.reuse[event.pin]
+        task.reused = True
+
+    def _task_settled(self, event: e.TaskSettled) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = Settled(event.state, event.winner, event.code, event.message, event.open, event.at)
+        if event.state != "succeeded":
+            task.value = None
+        if not event.open:
+            self._finish(run, task, event.at)
+
+    def _failure_settled(self, event: e.FailureSettled) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        if isinstance(task.state, Settled) and task.state.open:
+            task.state = msgspec.structs.replace(task.state, open=False)
+            self._finish(run, task, event.at)
+
+    def _finish(self, run: Run, task: Task, at: float) -> None:
+        run.unsettled -= 1
+        if task.parent >= 0:
+            parent = run.tasks[task.parent]
+            if parent.spread is not None:
+                parent.spread.left -= 1
+                if not parent.spread.left:
+                    self.due.append((run.ix, parent.ix))
+            elif type(parent.state) is Waiting:
+                self.due.append((run.ix, parent.ix))
+        for ix in task.down or ():
+            self._release(run, ix, at)
+        if task.chained and task.spread is None:
+            for ix in task.chained:
+                self._release(run, ix, at)
+
+    def _effect_begun(self, event: e.EffectBegun) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        attempt = task.attempt(event.number)
+        if attempt is not None:
+            attempt.began = True
+
+    def _task_unknown(self, event: e.TaskUnknown) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = Unknown(event.number)
+
+    def _unknown_resolved(self, event: e.UnknownResolved) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.value = event.value
+
+    def _task_waited(self, event: e.TaskWaited) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = Waiting(event.number, event.what, event.detail, event.deadline)
+        self.due.append((run.ix, task.ix))
+
+    def _task_resumed(self, event: e.TaskResumed) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = RUNNING
+
+    def _call_answered(self, event: e.CallAnswered) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        spawned = task.spawned = task.spawned or Spawned()
+        spawned.calls[event.number * 1_000_000 + event.k] = (event.value, event.error)
+
+    def _emitted(self, event: e.Emitted) -> None:
+        pass
+
+    def _approval_asked(self, event: e.ApprovalAsked) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.state = AwaitingApproval(event.pin, event.why, event.deadline)
+
+    def _approval_given(self, event: e.ApprovalGiven) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.by = event.by
+        task.state = Ready(approved=True, why=f"approved by {event.by}")
+        self.fresh.append((run.ix, task.ix))
+
+    def _approval_refused(self, event: e.ApprovalRefused) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.by = event.by

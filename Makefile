@@ -47,6 +47,9 @@ proto:                                ## regenerate protocol/_pb from proto/ in 
 	rm -rf build/proto && $(PYTHON) -m venv build/proto
 	build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.76.0
 	build/proto/bin/python -m grpc_tools.protoc -Iproto --python_out=protocol/_pb proto/asterism_v1.proto
+	@for file in proto/asterism_v1.proto protocol/_pb/asterism_v1_pb2.py; do \
+	  $(PYTHON) -c "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())" $$file; \
+	done > protocol/_pb/stamp.txt
 	rm -rf build/proto
 
 clean:

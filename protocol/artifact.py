@@ -14,6 +14,8 @@ import msgspec
 
 INLINE_LIMIT: Final = 64 * 1024
 CHUNK_BYTES: Final = 512 * 1024
+SMALL_BYTES: Final = 256 * 1024
+"""Contents up to this size may travel several a message."""
 
 
 class ArtifactRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -22,6 +24,14 @@ class ArtifactRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     digest: str
     media: str
     size: int
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """A small content on its way, whole: `data` is what its digest says only once somebody has checked."""
+
+    digest: str
+    media: str
+    data: bytes
 
 
 Value = bytes | ArtifactRef

@@ -48,8 +48,7 @@ class RunClock:
         return self._latest
 
     async def sleep_until(self, at: float) -> None:
-        while (left := at - self.now()) > 0:
-            await anyio.sleep(left)
+        await anyio.sleep(max(0.0, at - self.now()))
 
 
 class VirtualClock:

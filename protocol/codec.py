@@ -15,12 +15,12 @@ from google.protobuf.message import DecodeError
 
 from protocol._pb import asterism_v1_pb2
 
-from .artifact import CHUNK_BYTES
+from .artifact import CHUNK_BYTES, Content
 from .errors import WireError
 from .frame import Frame, Item
 from .item_codec import ITEMS
 from .link import ITEMS_LIMIT, MESSAGE_LIMIT
-from .message_form import form
+from .message_form import Part, form, listed, texts
 
 pb: Any = asterism_v1_pb2
 
@@ -117,6 +117,34 @@ class Chunk(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class Bundle(msgspec.Struct, frozen=True):
+    """Small contents. On its way up, without a `last` one the rest was cut off."""
+
+    contents: tuple[Content, ...] = ()
+    last: bool = False
+
+
+class ArtifactsAsk(msgspec.Struct, frozen=True):
+    digests: tuple[str, ...]
+
+
+class Holdings(msgspec.Struct, frozen=True):
+    """As Holding, for each digest asked for, in that order."""
+
+    sizes: tuple[int, ...]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why one content was not taken: `error` is its wire JSON."""
+
+    digest: str
+    error: bytes
+
+
+class Refusals(msgspec.Struct, frozen=True):
+    refused: tuple[Refusal, ...] = ()
+
+
 class Codec(msgspec.Struct, frozen=True):
     """Both ways of one kind of message; either raises WireError and nothing else."""
 
@@ -132,8 +160,9 @@ class Method(msgspec.Struct, frozen=True):
     response: Codec
 
 
-def _codec(kind: type[Any]) -> Codec:
-    message_form, message_kind = form(kind, *kind.__struct_fields__), getattr(pb, kind.__name__)
+def _codec(kind: type[Any], *fields: str | Part) -> Codec:
+    message_form = form(kind, *(fields or kind.__struct_fields__))
+    message_kind = getattr(pb, kind.__name__)
 
     def encode(value: Any) -> bytes:
         message = message_kind()
@@ -155,6 +184,8 @@ def _codec(kind: type[Any]) -> Codec:
 
 _FRAME: Final = Codec(encode_frame, decode_frame)
 _ANSWER: Final = _codec(Answer)
+_BUNDLE: Final = _codec(Bundle, listed("contents", form(Content, "digest", "media", "data")), "last")
+_ASKS: Final = _codec(ArtifactsAsk, texts("digests"))
 
 SERVICE: Final = "asterism.v1.Asterism"
 METHODS: Final[dict[str, Method]] = {
@@ -165,6 +196,9 @@ METHODS: Final[dict[str, Method]] = {
     "Put": Method("stream_unary", _codec(PutPart), _codec(Holding)),
     "Has": Method("unary_unary", _codec(ArtifactAsk), _codec(Holding)),
     "Get": Method("unary_stream", _codec(ArtifactAsk), _codec(Chunk)),
+    "PutMany": Method("stream_unary", _BUNDLE, _codec(Refusals, listed("refused", form(Refusal, "digest", "error")))),
+    "HasMany": Method("unary_unary", _ASKS, _codec(Holdings, texts("sizes"))),
+    "GetMany": Method("unary_stream", _ASKS, _BUNDLE),
 }
 
 

@@ -65,6 +65,8 @@ def event_report(
         value = getattr(event, name)
         if name in _HIDDEN or (name == "kind" and type(event).__name__ == "Emitted"):
             continue
+        if name == "kind":  # of a planner call: the row's own kind is the event's
+            name = "purpose"
         if name == "tasks" and isinstance(value, tuple):
             value = [task_of(index) for index in value]
         elif name == "worker" and isinstance(value, int):

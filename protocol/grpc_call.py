@@ -174,7 +174,8 @@ class CallStream:
         self._end_of = ended
         self._close = close
         self.peer = peer
-        self._arrived: asyncio.Queue[bytes | AsterismError | None] = asyncio.Queue(_READ_AHEAD)
+        self._arrived: asyncio.Queue[bytes | AsterismError | None] = asyncio.Queue()
+        self._room = asyncio.Event()
         self._over = False
         self._last: AsterismError | None = None
         self._codec = METHODS["Link"]
@@ -187,10 +188,13 @@ class CallStream:
                 data = await self._read()
                 if data is grpc.aio.EOF:
                     break
-                await self._arrived.put(data)
+                self._arrived.put_nowait(data)
+                if self._arrived.qsize() >= _READ_AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
         except (grpc.aio.BaseError, grpc.RpcError, asyncio.CancelledError) as error:
             end = error
-        await self._arrived.put(self._end_of(end))
+        self._arrived.put_nowait(self._end_of(end))
 
     async def send(self, frame: Frame) -> None:
         data = self._codec.request.encode(frame)
@@ -207,6 +211,7 @@ class CallStream:
     async def receive(self) -> Frame | None:
         while not self._over:
             found = await self._arrived.get()
+            self._room.set()
             if isinstance(found, bytes):
                 frame: Frame = self._codec.response.decode(found)
                 return frame
@@ -218,11 +223,10 @@ class CallStream:
     def lost(self) -> None:
         """The call is over whatever the reader still waits for: what has arrived can still be received."""
         self._reader.cancel()
+        self._arrived.put_nowait(None)  # also where the reader was cancelled before it ever ran
 
     async def aclose(self) -> None:
         self._over = True
         self._close()
-        while not self._arrived.empty():  # a reader that waits for room must get to its end
-            self._arrived.get_nowait()
-        self._reader.cancel()
+        self.lost()
         await asyncio.wait({self._reader})

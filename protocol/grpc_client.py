@@ -7,19 +7,36 @@ be collected. Artifacts go over a connection of their own, so that a large one d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from .codec import METHODS, SERVICE, Answer, ArtifactAsk, Holding, Invocation, PutPart, SubmitPart, cut
+from .artifact import Content
+from .bundle import asks, bundles, refused_of
+from .codec import (
+    METHODS,
+    SERVICE,
+    Answer,
+    ArtifactAsk,
+    ArtifactsAsk,
+    Holding,
+    Holdings,
+    Invocation,
+    PutPart,
+    Refusals,
+    SubmitPart,
+    cut,
+)
 from .errors import AsterismError, UsageError
 from .grpc_call import ADMITTED, CallStream, cancelled_from_outside, client_options, lost, refusal, typed
 from .link import MESSAGE_LIMIT
 from .port import FrameStream
 from .security import bearer
+
+_BULK: Final = frozenset({"Put", "Has", "Get", "PutMany", "HasMany", "GetMany"})
 
 
 class GrpcChannel:
@@ -34,7 +51,7 @@ class GrpcChannel:
         self._streams: set[CallStream] = set()
 
     def _call(self, name: str, *request: bytes) -> Any:
-        bulk = name in ("Put", "Get", "Has")
+        bulk = name in _BULK
         if bulk not in self._channels:
             self._channels[bulk] = grpc.aio.insecure_channel(self._target, options=client_options(self._edge))
         make = getattr(self._channels[bulk], METHODS[name].kind)(f"/{SERVICE}/{name}")
@@ -152,6 +169,25 @@ class GrpcChannel:
         async with aclosing(self._responses("Get", ArtifactAsk(digest, offset))) as chunks:
             async for chunk in chunks:
                 yield chunk.data
+
+    async def put_many(self, groups: AsyncIterable[Sequence[Content]]) -> dict[str, AsterismError]:
+        refused: dict[str, AsterismError] = {}
+        messages = bundles(groups, refused)
+        answer: Refusals = await self._upload("PutMany", await anext(messages), messages)
+        return refused | refused_of(answer)
+
+    async def has_many(self, digests: Sequence[str]) -> list[int]:
+        sizes: list[int] = []
+        for ask in asks(digests):
+            holdings: Holdings = await self._unary("HasMany", ArtifactsAsk(ask))
+            sizes += holdings.sizes
+        return sizes
+
+    async def get_many(self, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        for ask in asks(digests):
+            async with aclosing(self._responses("GetMany", ArtifactsAsk(ask))) as messages:
+                async for message in messages:
+                    yield message.contents
 
     async def aclose(self) -> None:
         for stream in self._streams:

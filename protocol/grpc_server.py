@@ -9,18 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 import grpc
 import grpc.aio
 
-from .codec import METHODS, SERVICE, Answer, ArtifactAsk, Chunk, Holding, Invocation, PutPart, SubmitPart, cut
+from .artifact import Content
+from .bundle import refusals
+from .codec import (
+    METHODS,
+    SERVICE,
+    Answer,
+    ArtifactAsk,
+    ArtifactsAsk,
+    Bundle,
+    Chunk,
+    Holding,
+    Holdings,
+    Invocation,
+    PutPart,
+    SubmitPart,
+    cut,
+)
 from .errors import AsterismError, NotAllowed, Unavailable, WireError
 from .grpc_call import ADMITTED, CallStream, abort, server_options
 from .port import Authenticate, Services
 from .security import Principal, allowed
 
+T = TypeVar("T")
 _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _log: Final = logging.getLogger("asterism.transport")
 
@@ -42,6 +59,9 @@ class GrpcServer:
             "Put": self._put,
             "Has": self._has,
             "Get": self._get,
+            "PutMany": self._put_many,
+            "HasMany": self._has_many,
+            "GetMany": self._get_many,
         }
         handlers = {
             name: getattr(grpc, f"{METHODS[name].kind}_rpc_method_handler")(self._guard(name, one))
@@ -152,13 +172,39 @@ class GrpcServer:
         chunks = self._services.get(who, asked.digest, asked.offset)
         await _stream_out(context, cut(chunks), lambda data: METHODS["Get"].response.encode(Chunk(data)))
 
+    async def _put_many(self, who: Principal, _: Any, context: Any) -> bytes:
+        parts = _Parts(context, "PutMany")
+        first: Bundle = await parts.next()
+
+        async def bundles() -> AsyncIterator[tuple[Content, ...]]:
+            if first.contents:
+                yield first.contents
+            async for part in parts.rest():
+                yield part.contents
+
+        try:
+            refused = await self._services.put_many(who, bundles())
+        except AsterismError:
+            await parts.drain()
+            raise
+        return METHODS["PutMany"].response.encode(refusals(refused))
+
+    async def _has_many(self, who: Principal, request: bytes, _: Any) -> bytes:
+        asked: ArtifactsAsk = METHODS["HasMany"].request.decode(request)
+        return METHODS["HasMany"].response.encode(Holdings(tuple(await self._services.has_many(who, asked.digests))))
+
+    async def _get_many(self, who: Principal, request: bytes, context: Any) -> None:
+        asked: ArtifactsAsk = METHODS["GetMany"].request.decode(request)
+        found = self._services.get_many(who, asked.digests)
+        await _stream_out(context, found, lambda contents: METHODS["GetMany"].response.encode(Bundle(contents)))
+
 
 def _check_role(who: Principal, method: str) -> None:
     if not allowed(who.role, method):
         raise NotAllowed(f"{method} isn't allowed to {who.name} ({who.role})", hint="ask an admin for another role")
 
 
-async def _stream_out(context: Any, answers: AsyncIterator[bytes], encode: Callable[[bytes], bytes]) -> None:
+async def _stream_out(context: Any, answers: AsyncIterator[T], encode: Callable[[T], bytes]) -> None:
     try:
         async for answer in answers:
             await context.write(encode(answer))
@@ -170,7 +216,7 @@ async def _stream_out(context: Any, answers: AsyncIterator[bytes], encode: Calla
 
 
 class _Parts:
-    """An upload as its first part and the data of all, complete only with its `last` part.
+    """An upload as its first part and the others, complete only with its `last` part.
 
     The client sends no more than the first part until it is told to, which happens when a service asks for data: a
     refusal before that arrives as it is. One after that arrives once the client had its say, up to a bound.
@@ -181,24 +227,32 @@ class _Parts:
         self._decode = METHODS[name].request.decode
         self._wanted = False
         self._complete = False
+        self._size = 0
 
     async def next(self) -> Any:
         data = await self._context.read()
         if data is grpc.aio.EOF:
             raise WireError("an upload was cut off before its end", hint="send it again")
+        self._size = len(data)
         part = self._decode(data)
         self._complete = part.last
         return part
 
-    async def data(self) -> AsyncIterator[bytes]:
+    async def rest(self) -> AsyncIterator[Any]:
+        if self._complete:
+            return
         await self._context.send_initial_metadata((ADMITTED,))
         self._wanted = True
         while not self._complete:
-            part = await self.next()
+            yield await self.next()
+
+    async def data(self) -> AsyncIterator[bytes]:
+        async for part in self.rest():
             if part.data:
                 yield part.data
 
     async def drain(self) -> None:
         left = _DRAIN_BYTES
         while self._wanted and not self._complete and left > 0:
-            left -= len((await self.next()).data)
+            await self.next()
+            left -= self._size

@@ -33,12 +33,8 @@ def check_json(data: bytes) -> None:
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
         raise WireError(f"a value is not JSON: {error}") from None
     for _ in range(DEPTH_LIMIT + 1):
-        level = [
-            inner
-            for node in level
-            if isinstance(node, dict | list)
-            for inner in (node.values() if isinstance(node, dict) else node)
-        ]
+        level = [node for node in level if isinstance(node, dict | list)]
         if not level:
             return
+        level = [inner for node in level for inner in (node.values() if isinstance(node, dict) else node)]
     raise WireError(f"a value nests deeper than {DEPTH_LIMIT} levels", hint="flatten it, or put it in a file")

@@ -146,6 +146,7 @@ class Link:
 
     def __init__(self, end: End, *, edge: bool = False) -> None:
         self.end: End = end
+        self.edge = edge  # the orchestrator learns it from Hello
         self.phase = Phase.OPENING
         self.sent = 0
         self.seen = 0
@@ -153,7 +154,6 @@ class Link:
         self.queued_bytes = 0
         self.dropped_progress = 0
         self._peer: End = "worker" if end == "orchestrator" else "orchestrator"
-        self._frame_bytes = EDGE_FRAME_BYTES if edge else FRAME_BYTES
         self._first: deque[tuple[int, Item]] = deque()
         self._ordered: deque[tuple[int, Item]] = deque()
         self._lossy: deque[tuple[int, Item]] = deque()
@@ -209,7 +209,7 @@ class Link:
     def cut(self) -> Frame | None:
         """The next frame, or None when nothing waits. Results and answers go first, without starving work in order."""
         items: list[Item] = []
-        full = self._frame_bytes
+        full = EDGE_FRAME_BYTES if self.edge else FRAME_BYTES
         reserve = min(len(self._ordered), _ORDERED_SHARE)
         acks = 1 if self._acks else 0
         used = self._fill(items, self._first, ITEMS_LIMIT - acks - reserve, full * 3 // 4 if reserve else full, 0)

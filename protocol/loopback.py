@@ -3,93 +3,47 @@ by script.
 
 Frames and requests go through the codec, so what can't travel on the wire can't travel here. What happens to each
 frame of a worker stream is decided by a Fate: lost, delayed, doubled, overtaken by later ones. The stream itself stays
-up; cutting it is `aclose` of either side, or the server's. `Pipe` alone, with a virtual clock, is the network of the
-simulator. It must not know what the frames mean.
+up; cutting it is `aclose` of either side, or the server's. It must not know what the frames mean.
 """
 
 from __future__ import annotations
 
-import heapq
-import random
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
 import anyio.abc
-import msgspec
 
+from .artifact import Content
+from .bundle import asks, bundles, refusals, refused_of
 from .clock import Clock, RunClock
-from .codec import METHODS, Answer, ArtifactAsk, Chunk, Holding, Invocation, PutPart, SubmitPart, cut
+from .codec import (
+    METHODS,
+    Answer,
+    ArtifactAsk,
+    ArtifactsAsk,
+    Bundle,
+    Chunk,
+    Holding,
+    Holdings,
+    Invocation,
+    PutPart,
+    Refusals,
+    SubmitPart,
+    cut,
+)
 from .errors import AsterismError, NotAllowed, ServerUnreachable, WireError, from_wire
 from .frame import Frame
 from .link import MESSAGE_LIMIT
+from .pipe import Direction, Fate, Pipe, faithful
 from .port import Authenticate, Channel, FrameStream, Services
 from .security import Principal, allowed, bearer
 
 T = TypeVar("T")
-Direction = Literal["to_server", "to_worker"]
-Fate = Callable[[Direction, int], Sequence[float]]
-"""(direction, k-th frame from 1) -> the delay in seconds of each copy that arrives; () is a lost frame."""
 BUFFER: Final = 64
 """Frames that wait for a slow reader before the sender does."""
-
-
-def faithful(_: Direction, __: int) -> Sequence[float]:
-    return (0.0,)
-
-
-class Weather(msgspec.Struct, frozen=True):
-    """How bad the network is: chances per frame, and the bounds of a uniform delay, long enough to overtake."""
-
-    loss: float = 0.0
-    double: float = 0.0
-    late: float = 0.0
-    delay_s: tuple[float, float] = (0.001, 0.05)
-
-    def fate(self, seed: int) -> Fate:
-        """The same seed gives every frame the same fate, in whatever order they are asked for."""
-
-        def decide(direction: Direction, k: int) -> Sequence[float]:
-            draw = random.Random(f"{seed}/{direction}/{k}")
-            if draw.random() < self.loss:
-                return ()
-            copies = 2 if draw.random() < self.double else 1
-            return [draw.uniform(*self.delay_s) if draw.random() < self.late else 0.0 for _ in range(copies)]
-
-        return decide
-
-
-class Pipe(Generic[T]):
-    """One direction of a network as pure data: push what is sent, pull what has arrived by now."""
-
-    def __init__(self, direction: Direction, fate: Fate = faithful) -> None:
-        self._direction: Direction = direction
-        self._fate = fate
-        self._sent = 0
-        self._order = 0
-        self._under_way: list[tuple[float, int, T]] = []
-
-    def push(self, what: T, now: float) -> None:
-        self._sent += 1
-        for delay_s in self._fate(self._direction, self._sent):
-            self._order += 1
-            heapq.heappush(self._under_way, (now + delay_s, self._order, what))
-
-    def pull(self, now: float) -> list[T]:
-        """Everything due, in order of arrival."""
-        due = []
-        while self._under_way and self._under_way[0][0] <= now:
-            due.append(heapq.heappop(self._under_way)[2])
-        return due
-
-    @property
-    def next_at(self) -> float | None:
-        return self._under_way[0][0] if self._under_way else None
-
-    def __len__(self) -> int:
-        return len(self._under_way)
 
 
 class _Lane:
@@ -189,8 +143,16 @@ class LoopbackServer:
 
     port = 0
 
-    def __init__(self, services: Services, authenticate: Authenticate, fate: Fate, clock: Clock) -> None:
+    def __init__(
+        self,
+        services: Services,
+        authenticate: Authenticate,
+        fate: Fate,
+        clock: Clock,
+        group: anyio.abc.TaskGroup,
+    ) -> None:
         self.services = services
+        self._group = group
         self._authenticate = authenticate
         self._fate = fate
         self._clock = clock
@@ -207,7 +169,7 @@ class LoopbackServer:
             raise NotAllowed(f"{method} isn't allowed to {who.name} ({who.role})", hint="ask an admin for another role")
         return who
 
-    def connect(self, who: Principal, group: anyio.abc.TaskGroup) -> MemoryStream:
+    def connect(self, who: Principal) -> MemoryStream:
         up = _Lane("to_server", self._fate, self._clock)
         down = _Lane("to_worker", self._fate, self._clock)
         near = MemoryStream(up, down, {})
@@ -226,7 +188,7 @@ class LoopbackServer:
                 up.close()
                 down.close()
 
-        group.start_soon(session)
+        self._group.start_soon(session)
         return near
 
     async def aclose(self, grace_s: float = 0.5) -> None:
@@ -235,8 +197,11 @@ class LoopbackServer:
         with anyio.move_on_after(grace_s):
             for _, ended in open_:
                 await ended.wait()
-        for stream, _ in open_:
-            await stream.aclose()
+        self._group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            for stream, ended in open_:
+                await stream.aclose()
+                await ended.wait()
 
 
 async def answered(call: Awaitable[T]) -> T:
@@ -254,12 +219,11 @@ def _arriving(error: Exception) -> AsterismError:
 
 
 class LoopbackChannel:
-    """A Channel to a LoopbackServer. Sessions run in the task group of whoever dialled."""
+    """A Channel to a LoopbackServer."""
 
-    def __init__(self, server: LoopbackServer, credential: str, group: anyio.abc.TaskGroup) -> None:
+    def __init__(self, server: LoopbackServer, credential: str) -> None:
         self._server = server
         self._credential = credential
-        self._group = group
         self._streams: list[MemoryStream] = []
         self._open: list[AsyncGenerator[bytes]] = []
 
@@ -273,7 +237,7 @@ class LoopbackChannel:
     async def link(self) -> FrameStream:
         await anyio.lowlevel.checkpoint()
         who = self._server.who(self._credential, "Link")
-        stream = self._server.connect(who, self._group)
+        stream = self._server.connect(who)
         self._streams.append(stream)
         return stream
 
@@ -285,7 +249,7 @@ class LoopbackChannel:
         answer: Answer = self._through("Invoke", "response", Answer(body))
         return answer.body
 
-    async def _answers(self, name: str, answers: AsyncIterator[bytes], wrap: Callable[[bytes], Any]) -> Any:
+    async def _answers(self, name: str, answers: AsyncIterator[T], wrap: Callable[[T], Any]) -> Any:
         try:
             async for answer in answers:
                 yield self._through(name, "response", wrap(answer))
@@ -313,7 +277,7 @@ class LoopbackChannel:
     async def submit(self, header: bytes, chunks: AsyncIterable[bytes]) -> bytes:
         who = self._server.who(self._credential, "Submit")
         first: SubmitPart = self._through("Submit", "request", SubmitPart(header=header))
-        upload = _Upload(self, "Submit", chunks, SubmitPart)
+        upload = _Upload(self, "Submit", (SubmitPart(data=data) async for data in cut(chunks) if data))
         body = await upload.into(self._server.services.submit(who, first.header, upload.data()))
         answer: Answer = self._through("Submit", "response", Answer(body))
         return answer.body
@@ -321,7 +285,7 @@ class LoopbackChannel:
     async def put(self, digest: str, media: str, chunks: AsyncIterable[bytes], offset: int = 0) -> None:
         who = self._server.who(self._credential, "Put")
         first: PutPart = self._through("Put", "request", PutPart(digest, media, offset))
-        upload = _Upload(self, "Put", chunks, PutPart)
+        upload = _Upload(self, "Put", (PutPart(data=data) async for data in cut(chunks) if data))
         await upload.into(self._server.services.put(who, first.digest, first.media, first.offset, upload.data()))
 
     async def has(self, digest: str) -> int:
@@ -341,6 +305,35 @@ class LoopbackChannel:
             async for chunk in answers:
                 yield chunk.data
 
+    async def put_many(self, groups: AsyncIterable[Sequence[Content]]) -> dict[str, AsterismError]:
+        who = self._server.who(self._credential, "PutMany")
+        refused: dict[str, AsterismError] = {}
+        upload = _Upload(self, "PutMany", (one async for one in bundles(groups, refused) if one.contents))
+        contents = (part.contents async for part in upload.parts())
+        found = refusals(await upload.into(self._server.services.put_many(who, contents)))
+        answer: Refusals = self._through("PutMany", "response", found)
+        return refused | refused_of(answer)
+
+    async def has_many(self, digests: Sequence[str]) -> list[int]:
+        await anyio.lowlevel.checkpoint()
+        sizes: list[int] = []
+        for ask in asks(digests):
+            who = self._server.who(self._credential, "HasMany")
+            asked: ArtifactsAsk = self._through("HasMany", "request", ArtifactsAsk(ask))
+            found = await answered(self._server.services.has_many(who, asked.digests))
+            holdings: Holdings = self._through("HasMany", "response", Holdings(tuple(found)))
+            sizes += holdings.sizes
+        return sizes
+
+    async def get_many(self, digests: Sequence[str]) -> AsyncGenerator[tuple[Content, ...]]:
+        for ask in asks(digests):
+            who = self._server.who(self._credential, "GetMany")
+            asked: ArtifactsAsk = self._through("GetMany", "request", ArtifactsAsk(ask))
+            found = self._server.services.get_many(who, asked.digests)
+            async with aclosing(self._answers("GetMany", found, Bundle)) as messages:
+                async for message in messages:
+                    yield message.contents
+
     async def aclose(self) -> None:
         for stream in self._streams:
             await stream.aclose()
@@ -349,23 +342,25 @@ class LoopbackChannel:
 
 
 class _Upload:
-    """Chunks on their way into a service; the uploader's own error stays its own, the service sees a cut-off."""
+    """Parts on their way into a service; the uploader's own error stays its own, the service sees a cut-off."""
 
-    def __init__(self, channel: LoopbackChannel, name: str, chunks: AsyncIterable[bytes], part: Callable[..., Any]):
+    def __init__(self, channel: LoopbackChannel, name: str, parts: AsyncIterable[Any]) -> None:
         self._channel = channel
         self._name = name
-        self._chunks = chunks
-        self._part = part
+        self._parts = parts
         self._error: Exception | None = None
 
-    async def data(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncIterator[Any]:
         try:
-            async for chunk in cut(self._chunks):
-                if chunk:
-                    yield self._channel._through(self._name, "request", self._part(data=chunk)).data
+            async for part in self._parts:
+                yield self._channel._through(self._name, "request", part)
         except Exception as error:  # noqa: BLE001 - kept, and raised at the uploader's side
             self._error = error
             raise WireError("an upload was cut off before its end", hint="send it again") from None
+
+    async def data(self) -> AsyncIterator[bytes]:
+        async for part in self.parts():
+            yield part.data
 
     async def into(self, call: Awaitable[T]) -> T:
         try:
@@ -376,20 +371,25 @@ class _Upload:
             raise
 
 
+@asynccontextmanager
 async def serve(
     services: Services, authenticate: Authenticate, *, fate: Fate = faithful, clock: Clock | None = None
-) -> LoopbackServer:
-    """A server that is reached by handing it to `dial`."""
-    return LoopbackServer(services, authenticate, fate, clock or RunClock())
+) -> AsyncIterator[LoopbackServer]:
+    """A server that is reached by handing it to `dial`; its sessions live no longer than this context."""
+    async with anyio.create_task_group() as group:
+        server = LoopbackServer(services, authenticate, fate, clock or RunClock(), group)
+        try:
+            yield server
+        finally:
+            await server.aclose(0.0)
 
 
 @asynccontextmanager
 async def dial(server: LoopbackServer, credential: str, edge: bool = False) -> AsyncIterator[Channel]:
-    """As transport.dial; the server's side of each stream runs in this context's task group."""
-    async with anyio.create_task_group() as group:
-        channel = LoopbackChannel(server, credential, group)
-        try:
-            yield channel
-        finally:
-            with anyio.CancelScope(shield=True):
-                await channel.aclose()
+    """As transport.dial."""
+    channel = LoopbackChannel(server, credential)
+    try:
+        yield channel
+    finally:
+        with anyio.CancelScope(shield=True):
+            await channel.aclose()

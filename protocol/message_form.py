@@ -72,7 +72,7 @@ def finite(*numbers: float) -> None:
 
 
 def texts(name: str) -> Part:
-    """Repeated strings."""
+    """Repeated strings, or numbers."""
     return Part(
         name,
         lambda message, texts: getattr(message, name).extend(texts),

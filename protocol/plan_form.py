@@ -76,9 +76,7 @@ class PlanReader(FieldReader):
                 self._input_use(source, reader.where, path)
             if isinstance(name, str):
                 if name in order:
-                    reader.add(
-                        "DuplicateId", "/id", f"{short(name)} is also tasks/{order[name]}", "rename one of them"
-                    )
+                    reader.add("DuplicateId", "/id", f"{short(name)} is also tasks/{order[name]}", "rename one of them")
                 else:
                     order[name] = i
                     self.upstream[name] = tuple([use[0] for use in reader.uses])

@@ -6,10 +6,12 @@ error of protocol/errors.py; a far side that can't be reached or went away is Se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from .artifact import Content
+from .errors import AsterismError
 from .frame import Frame
 from .security import Principal
 
@@ -18,7 +20,8 @@ Authenticate = Callable[[Mapping[str, str]], Principal | None]
 
 
 class FrameStream(Protocol):
-    """One worker stream, either side. One task sends and one receives; either may be cancelled without harm."""
+    """One worker stream, either side. One task sends and one receives. A cancelled receive loses nothing; a cancelled
+    send may end the stream, so never put a timeout on one."""
 
     @property
     def peer(self) -> Mapping[str, str]:
@@ -67,8 +70,52 @@ class Channel(Protocol):
 
     def get(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]: ...
 
+    async def put_many(self, groups: AsyncIterable[Sequence[Content]]) -> Mapping[str, AsterismError]:
+        """Send small contents (SMALL_BYTES each at most), many a message, in groups of any size as they are ready.
 
-class Services(Protocol):
+        Returns once they are verified and on disk at the far side, but for those refused, with the reason by digest.
+        What is there already is not written again, yet it travels: `has_many` first. When `groups` raises, that is
+        raised here, and what was sent before may have been kept.
+        """
+        ...
+
+    async def has_many(self, digests: Sequence[str]) -> list[int]:
+        """As `has`, for each in order."""
+        ...
+
+    def get_many(self, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        """Small contents in the order asked, a message's worth at a time; whoever gets them verifies them.
+
+        What is not there or too large for a bundle is left out: `get` has it, or says why not.
+        """
+        ...
+
+
+class Artifacts(Protocol):
+    """The part of a server that takes and gives contents."""
+
+    async def put(self, who: Principal, digest: str, media: str, offset: int, chunks: AsyncIterator[bytes]) -> int:
+        """Returns what `has` would say now. `chunks` raises WireError when it was cut off: keep what came."""
+        ...
+
+    async def has(self, who: Principal, digest: str) -> int: ...
+
+    def get(self, who: Principal, digest: str, offset: int) -> AsyncIterator[bytes]: ...
+
+    async def put_many(
+        self, who: Principal, bundles: AsyncIterator[tuple[Content, ...]]
+    ) -> Mapping[str, AsterismError]:
+        """Returns what was refused, and why. `bundles` raises WireError when it was cut off: keep what came."""
+        ...
+
+    async def has_many(self, who: Principal, digests: Sequence[str]) -> Sequence[int]: ...
+
+    def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        """Groups that fit a message; the contents that are not here, or not small, are left out."""
+        ...
+
+
+class Services(Artifacts, Protocol):
     """What a server does. Each call is authenticated and its role checked before it gets here."""
 
     async def link(self, stream: FrameStream) -> None:
@@ -84,14 +131,6 @@ class Services(Protocol):
     async def submit(self, who: Principal, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
         """`chunks` raises WireError when the submission was cut off: then nothing may have happened."""
         ...
-
-    async def put(self, who: Principal, digest: str, media: str, offset: int, chunks: AsyncIterator[bytes]) -> int:
-        """Returns what `has` would say now. `chunks` raises WireError when it was cut off: keep what came."""
-        ...
-
-    async def has(self, who: Principal, digest: str) -> int: ...
-
-    def get(self, who: Principal, digest: str, offset: int) -> AsyncIterator[bytes]: ...
 
 
 class Server(Protocol):

@@ -155,13 +155,16 @@ def _most_at_once(spans: list[tuple[float, float]]) -> int:
 
 
 def exit_code(report: Mapping[str, Any]) -> int:
-    """The exit code that a printed report stands for (cli.md): 0, 1, or the one of its error's code."""
+    """The exit code that a printed report stands for (cli.md): 0, 1, or the one of its error's code.
+
+    A run that somebody cancelled failed, for who waited for it; 130 is for who pressed Ctrl-C.
+    """
     if report.get("state") == "succeeded":
         return 0
     error = report.get("error")
     if isinstance(error, Mapping):
         return from_wire(error).exit_code or 1
-    return 130 if report.get("state") == "cancelled" else 1
+    return 1
 
 
 def tasks_report(run: int, state: str, tasks: Mapping[str, TaskRow]) -> dict[str, Any]:

@@ -21,27 +21,9 @@ MAX_PROBLEMS: Final = 100
 _MAX_UNION_DEPTH: Final = 16
 
 TYPES: Final = frozenset(("object", "array", "string", "integer", "number", "boolean", "null", "file"))
-KEYWORDS: Final = frozenset(
-    # fmt: off
-    (
-        "type",
-        "properties",
-        "required",
-        "additionalProperties",
-        "items",
-        "enum",
-        "const",
-        "anyOf",
-        "nullable",
-        "default",
-        "description",
-        "minimum",
-        "maximum",
-        "maxItems",
-        "maxLength",
-    )
-    # fmt: on
-)
+_SHAPE: Final = ("type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf")
+_DETAIL: Final = ("nullable", "default", "description", "minimum", "maximum", "maxItems", "maxLength")
+KEYWORDS: Final = frozenset((*_SHAPE, *_DETAIL))
 
 Schema = Mapping[str, Any]
 
@@ -140,7 +122,7 @@ def _check_union(branches: list[Any], node: object, at: str, refs: bool, depth: 
         if not closest or len(found[0].where) > len(closest[0].where):
             closest = found
     kinds = " or ".join(dict.fromkeys(str(branch.get("type", "any")) for branch in branches))
-    if closest and closest[0].where != at:
+    if closest and (closest[0].where != at or closest[0].code == "SchemaDepth"):
         return closest[0]
     return Problem("SchemaType", at, f"expected {kinds}, got {_name(node)}")
 
@@ -245,7 +227,7 @@ def check_schema(schema: object, where: str = "") -> list[Problem]:
         required = node.get("required")
         if isinstance(required, list) and isinstance(properties, Mapping):
             for name in required:
-                if name not in properties:
+                if not isinstance(name, str) or name not in properties:
                     problems.append(Problem("SchemaInvalid", f"{at}/required", f"{_brief(name)} is not a property"))
         stack.extend((child, f"{at}/{path}", depth + 1) for path, child in _children(node))
     return problems[:MAX_PROBLEMS]

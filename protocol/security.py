@@ -40,6 +40,9 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "Put": _SUBMIT | _WORKER,
     "Has": _SUBMIT | _WORKER,
     "Get": _LOOK | _WORKER,
+    "PutMany": _SUBMIT | _WORKER,
+    "HasMany": _SUBMIT | _WORKER,
+    "GetMany": _LOOK | _WORKER,
     # steering
     "patch": _SUBMIT,
     "cancel": _SUBMIT,
@@ -65,7 +68,7 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "graph": _LOOK,
     "result": _LOOK,
     "get": _LOOK,
-    "stage": _LOOK,
+    "stage": _LOOK | _WORKER,
     "logs": _LOOK,
     "events": _LOOK,
     "info": _LOOK | _WORKER,
@@ -107,6 +110,9 @@ def same_secret(secret: str, kept_hash: str) -> bool:
 
 
 def bearer(secret: str) -> str:
+    """The value of the `authorization` metadata. Raises: UsageError for what can't be a secret of ours."""
+    if not (secret.isascii() and secret.isprintable()):
+        raise UsageError("a credential has characters that none of ours has", hint="copy the whole join string again")
     return f"Bearer {secret}"
 
 
@@ -184,8 +190,10 @@ def home() -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make it, with its parents, readable by nobody else."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make it, and the parents that are missing, readable by nobody else. What is there already is left as it is."""
+    if not path.is_dir():
+        private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 

@@ -31,6 +31,8 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag="ref", gc=False):
     rest: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if not self.each and "/" not in (text := "".join(self.path)) and "~" not in text:
+            return "/".join((self.source, *self.path))
         head = "/".join((self.source, *map(_escape, self.path)))
         return head + ("[]" if self.each else "") + "".join("/" + _escape(part) for part in self.rest)
 
@@ -63,6 +65,8 @@ def parse_reference(text: str) -> Ref:
     if bracket and tail and not tail.startswith("/"):
         raise ValueError("write a / after []")
     parts = head.split("/")
+    if not bracket and "~" not in head and parts[0] and (parts[0] != INPUT or len(parts) > 1):
+        return Ref(parts[0], tuple(parts[1:]))
     if not parts[0]:
         raise ValueError("a reference starts with a task id or input/")
     if parts[0] == INPUT and len(parts) < 2:
@@ -192,6 +196,8 @@ class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     schedule_grace_s: float = 30.0
     priority: int = 0
     labels: dict[str, str] = {}
+    attached: bool = False
+    """Cancelled some seconds after its last watcher left; set by the submitter, never by a plan."""
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):

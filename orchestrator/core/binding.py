@@ -170,17 +170,16 @@ class Binder:
     @staticmethod
     def _pin(task: Task, inputs: tuple[Input, ...], journal: str, digest: str) -> bytes:
         spec = task.spec
-        whole = hashlib.sha256(spec.args)
-        whole.update(f"\0{task.skill}\0{digest}\0{spec.effect}\0{spec.approve}\0{journal}\0{task.at}".encode())
+        head = f"\0{task.skill}\0{digest}\0{spec.effect}\0{spec.approve}\0{journal}\0{task.at}".encode()
+        found = [spec.args, head]
         if spec.needs is not None or spec.timeout_s is not None:
-            whole.update(_SPEC.encode((spec.needs, spec.timeout_s)))
+            found.append(_SPEC.encode((spec.needs, spec.timeout_s)))
         for one in inputs:
-            whole.update(f"\0{one.key}\0{'/'.join(one.pointer)}\0".encode())
+            found.append(f"\0{one.key}\0{'/'.join(one.pointer)}\0".encode())
             for value in one.parts if one.parts is not None else (one.value,):
-                whole.update(
-                    value.digest.encode() if isinstance(value, ArtifactRef) else hashlib.sha256(value).digest()
-                )
-        return whole.digest()
+                digested = type(value) is ArtifactRef
+                found.append(value.digest.encode() if digested else hashlib.sha256(value).digest())  # type: ignore
+        return hashlib.sha256(b"".join(found)).digest()
 
 
 def collected(task: Task) -> bytes:

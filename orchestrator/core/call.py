@@ -6,7 +6,8 @@ by the place of their spawn in the attempt, so a re-run of the parent finds them
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
@@ -26,7 +27,9 @@ from .graph import Run, Task
 from .lifecycle import Running, Waiting
 from .turn import Turn
 
-_CALLS: int = 1_000_000
+_CALLS: Final = 1_000_000
+_CHILD: Final = b'{"id":'
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def called(turn: Turn, session: Session, call: Call) -> None:
@@ -46,6 +49,8 @@ def called(turn: Turn, session: Session, call: Call) -> None:
         turn.send(session, Return(ident, call.k, known[0], known[1]), after_commit=True)
         return
     if type(task.state) is Waiting:
+        if task.state.number == ident.number and (run.ix, task.ix) not in turn.joins:
+            _wait_again(turn, run, task, call)
         return  # a repetition of the call it waits in: the answer will come
     try:
         body = msgspec.json.decode(call.body)
@@ -76,6 +81,8 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
     number = call.attempt.number
     if type(task.state) is not Running:
         raise Conflict(f"{turn.name(run, task)} is not running")
+    if call.what in ("spawn", "propose", "begin_effect") and (task.cancelling or run.cancelled):
+        raise NotAllowed("the task is being cancelled")
     if call.what == "spawn":
         return _spawn(turn, run, task, number, body)
     if call.what == "join":
@@ -90,8 +97,6 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
     if call.what == "propose":
         return _propose(turn, run, task, body)
     if call.what == "begin_effect":
-        if task.cancelling or run.cancelled:
-            raise NotAllowed("the task is being cancelled")
         turn.emit(e.EffectBegun(run.ix, task.ix, number))
         return None
     if not isinstance(body, dict) and call.what == "emit":
@@ -116,8 +121,10 @@ def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str
     spec = TaskSpec(id=task.spec.id, skill=skill.name, args=canonical({"literal": args}), on=on)
     spawned = task.spawned
     answered = spawned.calls.items() if spawned is not None else ()
-    place = sum(key // _CALLS == number and not bad and b'"id"' in value for key, (value, bad) in answered)
+    place = sum(key // _CALLS == number and not bad and value.startswith(_CHILD) for key, (value, bad) in answered)
     key = str(body.get("key") or place)
+    if not _KEY.fullmatch(key):
+        raise UsageError(f"{key!r} is no key for a child", hint="use letters, digits, - and _")
     child = spawned.children.get(key) if spawned is not None else None
     if child is not None:
         if run.tasks[child].spec != spec:
@@ -139,6 +146,20 @@ def _check_room(turn: Turn, run: Run, task: Task) -> None:
         raise PlanRefused(
             "no room for another task", problems=[Problem("BudgetSpent", "tasks", f"{len(run.tasks)} tasks")]
         )
+
+
+def _wait_again(turn: Turn, run: Run, task: Task, call: Call) -> None:
+    """After a restart the attempt still waits: what for stands in the call it sends again."""
+    assert isinstance(task.state, Waiting)
+    children: list[int] = []
+    if task.state.what != call.what:
+        return
+    if task.state.what == "join":
+        body = msgspec.json.decode(call.body)
+        names = body.get("ids", []) if isinstance(body, dict) else []
+        children = [child.ix for name in names if (child := run.find(str(name))) is not None]
+    turn.joins[run.ix, task.ix] = (call.attempt.number, call.k, children)
+    turn.state.due.append((run.ix, task.ix))
 
 
 def _join(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> object:
@@ -192,4 +213,5 @@ def answer(turn: Turn, run: Run, task: Task, value: bytes, by: str) -> None:
     attempt = task.attempt(number)
     session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
     if session is not None:
+        session.reclaim_cpu((run.ix, task.ix, number))
         turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, data), after_commit=True)

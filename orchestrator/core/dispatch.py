@@ -21,12 +21,13 @@ from protocol.task import substitute
 
 from ..placement.policy import WAIT, Offer
 from . import event as e
+from .adoption import adopted
 from .binding import Bound, RefMissing
-from .eligibility import could_return, eligible, kind_of, policy_of
+from .eligibility import allowed, could_return, eligible, kind_of, policy_of
 from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Open, Ready, Running
-from .queue import Bucket
+from .queue import Bucket, Entry
 from .settlement import fail, settle
 from .turn import Turn
 
@@ -36,14 +37,16 @@ _PATIENCE: Final = 8
 
 def absorb(turn: Turn) -> None:
     """Sort what became ready into the queue; what must wait for its backoff gets a timer."""
-    fresh = turn.state.fresh
-    if not fresh:
-        return
-    turn.state.fresh = []
-    for number, ix in fresh:
-        run = turn.state.runs.get(number)
-        if run is not None:
-            enqueue(turn, run, run.tasks[ix])
+    while turn.state.fresh:  # an adopted attempt may make more
+        fresh, turn.state.fresh = turn.state.fresh, []
+        for number, ix in fresh:
+            run = turn.state.runs.get(number)
+            if run is None:
+                continue
+            task = run.tasks[ix]
+            if turn.holds and (number, ix) in turn.holds and type(task.state) is Ready and adopted(turn, run, task):
+                continue
+            enqueue(turn, run, task)
 
 
 def enqueue(turn: Turn, run: Run, task: Task) -> None:
@@ -85,57 +88,121 @@ def flush(turn: Turn) -> None:
     absorb(turn)
     if turn.disk_full or not turn.started:
         return
-    for bucket in list(turn.queue.waiting()):
-        _drain(turn, bucket)
+    if turn.barred:
+        _unbar(turn)
+    while True:
+        for bucket in list(turn.queue.waiting()):
+            _drain(turn, bucket)
+        if not turn.parked or not _unpark(turn):
+            return
+
+
+def _unbar(turn: Turn) -> None:
+    for number in list(turn.barred):
+        run = turn.state.runs.get(number)
+        if run is None or run.planned:
+            for ix in turn.barred.pop(number):
+                if run is not None:
+                    enqueue(turn, run, run.tasks[ix])
+
+
+def _unpark(turn: Turn) -> bool:
+    """Children of limited maps for which there is room again go back into the queue."""
+    moved = False
+    for (number, ix), waiting in list(turn.parked.items()):
+        run = turn.state.runs.get(number)
+        task = run.tasks[ix] if run is not None else None
+        room = task.spec.map.limit - task.spread.busy if task is not None and task.spread is not None else 0
+        for child in list(waiting)[: max(0, room)]:
+            del waiting[child]
+            if run is not None and type(run.tasks[child].state) is Ready:
+                enqueue(turn, run, run.tasks[child])
+                moved = True
+        if not waiting or (room <= 0 and (task is None or task.final)):
+            del turn.parked[number, ix]
+    return moved
+
+
+def _look(turn: Turn, bucket: Bucket) -> None:
+    """The fleet has changed: who may run these, and who of them asks."""
+    bucket.seen_changes = turn.fleet.changes
+    bucket.spec = spec = turn.state.skill(bucket.kind.skill) or bucket.spec
+    sessions = turn.fleet.sessions
+    found = eligible(turn.state, turn.fleet, bucket.kind, spec)
+    bucket.offered = tuple((sessions[worker], device, needs) for worker, device, needs in found)
+    bucket.asking = frozenset(one.worker for one, _, _ in bucket.offered if policy_of(one, spec) == "ask")
+    bucket.allowing = frozenset(one.worker for one, _, _ in bucket.offered if allowed(one, spec))
+    speeds = {(session.speed.get(device, 1.0), session.profile.edge) for session, device, _ in bucket.offered}
+    bucket.alike = len(speeds) == 1 and not bucket.asking and not any(needs for _, _, needs in bucket.offered)
 
 
 def _drain(turn: Turn, bucket: Bucket) -> None:
-    fleet = turn.fleet
-    if bucket.seen_changes != fleet.changes:
-        bucket.seen_changes = fleet.changes
-        bucket.offered = eligible(turn.state, fleet, bucket.kind, bucket.spec)
+    if bucket.seen_changes != turn.fleet.changes:
+        _look(turn, bucket)
     if not bucket.offered:
         _stuck(turn, bucket)
         return
     bucket.stuck_since = -1.0
     window = _window(turn, bucket)
-    aside: list[tuple[float, float, int, int, int]] = []
-    while bucket.heap and len(aside) < _PATIENCE:
-        free = [
-            (session, device, needs)
-            for worker, device, needs in bucket.offered
-            if (session := fleet.sessions[worker]).open and session.has_room(needs, window)
-        ]
-        if not free:
+    aside: list[Entry] = []
+    heap, hedges, skill = bucket.heap, turn.hedges, bucket.kind.skill
+    once = bucket.spec.effect == "once"
+    while heap and len(aside) < _PATIENCE:
+        room = _room(bucket, window)
+        if room is None:
             break
-        entry = heapq.heappop(bucket.heap)
+        entry = heapq.heappop(heap)
         run = turn.state.runs.get(entry[3])
         if run is None or type(run.state) is not Open or run.cancelled:
-            continue
+            continue  # RunResumed brings it back
         task = run.tasks[entry[4]]
-        hedge = (run.ix, task.ix) in turn.hedges and type(task.state) is Running
-        if not hedge and type(task.state) is not Ready:
-            continue
+        hedge = False
+        if type(task.state) is not Ready:
+            hedge = bool(hedges) and (run.ix, task.ix) in hedges and type(task.state) is Running
+            if not hedge:
+                continue
+        if task.spec is not entry[5] or task.skill != skill:
+            continue  # it was replaced, or goes on by other means, and is queued as such
         if run.claims and run.held(task.ix):
             continue  # ClaimReleased brings it back
-        if not run.planned and turn.effect(task) == "once":
-            continue  # the commit barrier: PlanClosed brings it back
-        if _parked(turn, run, task):
+        if not run.planned and (once or task.spec.effect == "once"):
+            turn.barred.setdefault(run.ix, {})[task.ix] = None  # the commit barrier: until the plan is complete
             continue
-        if not _place(turn, run, task, bucket, hedge, window):
+        if task.parent >= 0 and task.spec.map.limit and _parked(turn, run, task):
+            continue
+        if bucket.alike and not hedge and _anywhere(run, task):
+            session, device, needs = room
+            _send(turn, run, task, session, bucket, device, needs, "", False, None)
+        elif not _place(turn, run, task, bucket, hedge, window):
             aside.append(entry)
     for entry in aside:
-        heapq.heappush(bucket.heap, entry)
+        heapq.heappush(heap, entry)
+
+
+def _anywhere(run: Run, task: Task) -> bool:
+    """Nothing about the task itself prefers one device: no approval, no failure to avoid, nothing large to move."""
+    if task.spec.approve or (type(task.state) is Ready and task.state.avoid >= 0):
+        return False
+    return not any(isinstance(run.tasks[ix].value, ArtifactRef) for ix in task.wiring.needs)
+
+
+def _room(bucket: Bucket, window: int) -> tuple[Session, str, dict[str, float]] | None:
+    """The next device, in turns, that could take one more."""
+    offered = bucket.offered
+    for _ in range(len(offered)):
+        bucket.turn = place = (bucket.turn + 1) % len(offered)
+        found = offered[place]
+        if found[0].phase == "up" and found[0].has_room(found[2], window):
+            return found
+    return None
 
 
 def _parked(turn: Turn, run: Run, task: Task) -> bool:
     """A child over its map's limit waits beside the queue for a sibling to end."""
-    if task.parent < 0 or not task.spec.map.limit:
-        return False
     spread = run.tasks[task.parent].spread
     if spread is None or spread.busy < task.spec.map.limit:
         return False
-    turn.parked.setdefault((run.ix, task.parent), []).insert(0, task.ix)
+    turn.parked.setdefault((run.ix, task.parent), {})[task.ix] = None
     return True
 
 
@@ -152,26 +219,30 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
     """Dispatch the task, or settle it, or ask for approval; False when it should wait for a better offer."""
     taken = {attempt.worker for attempt in task.attempts if not attempt.ended} if hedge else set()
     avoid = task.state.avoid if type(task.state) is Ready else -1
-    sessions, offers, asks = [], [], []
-    for worker, device, needs in bucket.offered:
-        session = turn.fleet.sessions[worker]
-        if not session.open or worker in taken:
+    bound: Bound | None = None
+    asking = bucket.asking
+    if asking or task.spec.approve:
+        if task.approved:
+            bound = _bind(turn, run, task)
+            if bound is None:
+                return True
+        if bound is not None and bound.pin == task.approved:
+            asking = frozenset()
+        elif not hedge and (task.spec.approve or len(asking) == len({one.worker for one, _, _ in bucket.offered})):
+            _ask(turn, run, task, bucket.spec)
+            return True
+    sessions, offers = [], []
+    for session, device, needs in bucket.offered:
+        worker = session.worker
+        if session.phase != "up" or worker in taken or worker in asking:
             continue
         room = session.has_room(needs, window)
-        speed = session.speed.get(device, 1.0)
-        run_s = turn.estimator.run_s(bucket.spec.name, device, speed)
+        run_s = turn.estimator.run_s(bucket.spec.name, device, session.speed.get(device, 1.0))
         start = 0.0 if room else _wait_s(turn, session)
-        if worker == avoid:
-            start += 10.0 * run_s + 10.0  # another worker first, the same one only if there is no other
         offers.append(Offer(worker, device, room, start, run_s, _transfer_s(run, task, session), len(session.loads)))
         sessions.append((session, needs))
-        asks.append(policy_of(session, bucket.spec) == "ask")
-    approved = type(task.state) is Ready and task.state.approved
-    if not approved and not hedge and (task.spec.approve or (asks and all(asks))):
-        _ask(turn, run, task, bucket.spec)
-        return True
-    if not approved and any(asks):
-        keep = [n for n, ask in enumerate(asks) if not ask]
+    if avoid >= 0 and any(offer.room and offer.worker != avoid for offer in offers):  # else the same one again
+        keep = [n for n, offer in enumerate(offers) if offer.worker != avoid]
         sessions, offers = [sessions[n] for n in keep], [offers[n] for n in keep]
     chosen = turn.policy.choose(offers) if offers else WAIT
     if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
@@ -180,7 +251,7 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
         return False
     session, needs = sessions[chosen]
     why = turn.policy.why(offers, chosen) if len(offers) > 1 else ""
-    _send(turn, run, task, session, bucket.spec, offers[chosen], needs, why, hedge)
+    _send(turn, run, task, session, bucket, offers[chosen].device, needs, why, hedge, bound)
     return True
 
 
@@ -220,59 +291,53 @@ def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> None:
 
 
 def _send(
-    turn: Turn, run: Run, task: Task, session: Session, spec: SkillSpec, offer: Offer, needs: dict[str, float],
-    why: str, hedge: bool,
+    turn: Turn, run: Run, task: Task, session: Session, bucket: Bucket, device: str, needs: dict[str, float],
+    why: str, hedge: bool, bound: Bound | None,
 ) -> None:  # fmt: skip
-    bound = _bind(turn, run, task)
+    bound = bound or _bind(turn, run, task)
     if bound is None:
         return
-    if run.reuse and bound.pin in run.reuse and task.spec.cache is not False:
+    if run.reuse and bound.pin in run.reuse and task.spec.cache is not False and not hedge:
         turn.emit(e.ResultReused(run.ix, task.ix, bound.pin))
         settle(turn, run, task, "succeeded")
         return
     budget = run.settings.budget
-    if budget.attempts and run.spend.attempts >= budget.attempts and not hedge:
-        fail(turn, run, task, "BudgetSpent", f"the run may have {budget.attempts} attempts")
+    if budget.attempts and run.spend.attempts >= budget.attempts:
+        if hedge:
+            turn.hedges.discard((run.ix, task.ix))
+        else:
+            fail(turn, run, task, "BudgetSpent", f"the run may have {budget.attempts} attempts")
         return
-    number = len(task.attempts) + 1
+    number = run.next_attempt(task)
     fence = turn.fence()
-    turn.hedges.discard((run.ix, task.ix))
-    approved = type(task.state) is Ready and task.state.approved
+    if hedge:
+        turn.hedges.discard((run.ix, task.ix))
+    by_person = bool(task.approved) and task.approved == bound.pin
+    approved = by_person or session.worker in bucket.allowing
     turn.emit(
         e.AttemptDispatched(
-            run.ix,
-            task.ix,
-            number,
-            session.worker,
-            fence,
-            bound.pin,
-            offer.device,
-            task.skill,
-            why,
-            hedge,
-            True,
-            turn.now,
+            run.ix, task.ix, number, session.worker, fence, bound.pin, device, task.skill, why, hedge, True, turn.now,
         )
-    )
-    load = Load(needs, fence, task.skill, offer.device, turn.now, False)
-    session.take((run.ix, task.ix, number), load)
-    effect = turn.effect(task)
-    ahead = turn.settings.dispatch_ahead and (effect == "pure" or (effect == "idempotent" and not bound.inputs))
-    turn.send(
-        session, assign(turn, run, task, number, fence, bound, offer.device, needs, approved), after_commit=not ahead
-    )
+    )  # fmt: skip
+    session.take((run.ix, task.ix, number), Load(needs, fence, task.skill, device, turn.now, False))
+    spec = bucket.spec
+    effect = turn.stricter(spec, task)
+    # An approval must be on disk before its task may act, as must every input of idempotent work.
+    ahead = turn.settings.dispatch_ahead and not by_person and (
+        effect == "pure" or (effect == "idempotent" and not bound.inputs and not bound.items)
+    )  # fmt: skip
+    item = assign(turn, run, task, spec, number, fence, bound, device, needs, approved)
+    turn.send(session, item, after_commit=not ahead)
 
 
 def assign(
-    turn: Turn, run: Run, task: Task, number: int, fence: Fence, bound: Bound, device: str, needs: dict[str, float],
-    approved: bool,
+    turn: Turn, run: Run, task: Task, spec: SkillSpec, number: int, fence: Fence, bound: Bound, device: str,
+    needs: dict[str, float], approved: bool,
 ) -> Assign:  # fmt: skip
     """The Assign of one attempt; also what is sent once more when the first got lost."""
-    spec = turn.contract(task)
-    assert spec is not None
     timeout_s = min(spec.timeout_s, task.spec.timeout_s or spec.timeout_s)
-    effect = turn.effect(task)
-    work = msgspec.json.encode(
+    effect = turn.stricter(spec, task)
+    work = _ENCODER.encode(
         WorkSpec(
             task.skill, turn.state.digests[task.skill], msgspec.Raw(task.spec.args), device, effect, timeout_s,
             needs.get("cpu", 0.0), int(needs.get("memory", 0)), needs.get("gpu", 0.0), int(needs.get("vram", 0)),
@@ -286,6 +351,9 @@ def assign(
     return Assign(ident, fence, bound.pin, work, name, bound.inputs, bound.items, (), key, approved)
 
 
+_ENCODER: Final = msgspec.json.Encoder()
+
+
 def _stuck(turn: Turn, bucket: Bucket) -> None:
     """No connected worker may run these: wait for one that is away, else fail them after the grace."""
     if could_return(turn.state, turn.fleet, bucket.kind, bucket.spec):
@@ -293,18 +361,24 @@ def _stuck(turn: Turn, bucket: Bucket) -> None:
         return
     if bucket.stuck_since < 0:
         bucket.stuck_since = turn.now
-    rest = []
+    rest: list[Entry] = []
+    first = float("inf")
     for entry in bucket.heap:
         run = turn.state.runs.get(entry[3])
-        if run is None or type(run.tasks[entry[4]].state) is not Ready:
+        if run is None or type(run.state) is not Open:
             continue
         task = run.tasks[entry[4]]
+        if type(task.state) is not Ready or task.spec is not entry[5] or task.skill != bucket.kind.skill:
+            continue
         due = max(bucket.stuck_since, task.ready_at) + run.settings.schedule_grace_s
         if due > turn.now:
             rest.append(entry)
-            turn.wake(due, "flush")
+            first = min(first, due)
         else:
             fail(turn, run, task, "NoEligibleWorker", _lacking(bucket))
+    if rest and bucket.wakes_at != first:
+        bucket.wakes_at = first
+        turn.wake(first, "flush")
     heapq.heapify(rest)
     bucket.heap = rest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -34,6 +35,11 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
         found.append(Problem("PlanTooLarge", "tasks", f"{len(run.tasks) + new} tasks, the limit is {cap}"))
     if patch.author == "planner" and len(patch.tasks) > settings.max_planner_tasks:
         found.append(Problem("PlanTooLarge", "tasks", f"a planner may add {settings.max_planner_tasks} tasks at once"))
+    if len(ids) < len(patch.tasks):
+        twice = sorted(name for name, count in Counter(spec.id for spec in patch.tasks).items() if count > 1)
+        found.append(Problem("DuplicateId", "tasks", f"{', '.join(twice)} is there twice", "use each id once"))
+    later = set(ids)
+    forward = False
     for index, spec in enumerate(patch.tasks):
         where = f"tasks/{index}"
         old = run.tasks[run.names[spec.id]] if spec.id in run.names else None
@@ -43,8 +49,10 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
             )
             found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
         _check_skill(turn, spec, where, found)
-        _check_names(turn, run, spec, ids, where, found)
-    if patch.links or any(spec.id in run.names for spec in patch.tasks):
+        sources = _check_names(turn, run, spec, ids, where, found)
+        forward = forward or not later.isdisjoint(sources)  # only then can new tasks alone close a cycle
+        later.discard(spec.id)
+    if patch.links or forward or any(spec.id in run.names for spec in patch.tasks):
         cycle = find_cycle(_upstreams(run, patch))
         if cycle:
             found.append(Problem("Cycle", "tasks", " -> ".join(cycle), "remove one of these edges"))
@@ -63,6 +71,14 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     return found
 
 
+def _sources(spec: TaskSpec) -> set[str]:
+    up = {*spec.after, *(line.ref.source for line in spec.when), *(on.source for on in spec.on if isinstance(on, Ref))}
+    if b'"ref"' in spec.args:
+        for ref in references(msgspec.json.decode(spec.args)):
+            up |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
+    return up - {INPUT}
+
+
 def editable(task: Task) -> bool:
     """Not dispatched, not settled; or failed and still open."""
     if type(task.state) is Settled:
@@ -76,8 +92,7 @@ def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -
         at = f"{where}/skill" if n == 0 else f"{where}/alt/{n - 1}"
         skill = turn.state.skill(name)
         if skill is None:
-            hint = nearest(name, turn.state.digests)
-            fix = f"did you mean {hint}?" if hint else "see asterism skills"
+            fix = nearest(name, turn.state.digests) or "see asterism skills"
             found.append(Problem("UnknownSkill", at, f"no worker ever announced {name}", fix))
             continue
         found.extend(check(skill.params, args, f"{where}/args", refs=True))
@@ -95,18 +110,23 @@ def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -
                 found.append(Problem("FilesOnTwoMachines", f"{where}/args", message, "use one task for each machine"))
 
 
-def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> None:
-    known = run.names.keys() | ids
+def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> set[str]:
+    """Whom and what place the task names; the sources it names."""
+    sources: set[str] = set()
+    if not spec.after and not spec.when and not spec.on and b'"ref"' not in spec.args:
+        return sources
 
     def check_ref(ref: Ref, at: str) -> None:
+        sources.add(ref.source)
         if ref.source == INPUT:
             if ref.path[0] not in run.inputs:
                 message = f"the run has no input {ref.path[0]}"
                 found.append(Problem("UnknownInput", at, message, nearest(ref.path[0], run.inputs)))
         elif ref.source == spec.id:
             found.append(Problem("SelfReference", at, f"{spec.id} refers to itself"))
-        elif ref.source not in known:
-            found.append(Problem("UnknownReference", at, f"there is no task {ref.source}", nearest(ref.source, known)))
+        elif ref.source not in ids and ref.source not in run.names:
+            fix = nearest(ref.source, [*run.names, *ids])
+            found.append(Problem("UnknownReference", at, f"there is no task {ref.source}", fix))
 
     mapped = False
     if b'"ref"' in spec.args:
@@ -129,6 +149,7 @@ def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str
             )
     if mapped and "all" in spec.on:
         found.append(Problem("BadOn", f"{where}/on", "a map can't also run on all", "use one task for each"))
+    return sources
 
 
 def _known_place(turn: Turn, word: str) -> bool:
@@ -145,15 +166,7 @@ def _upstreams(run: Run, patch: Patch) -> dict[str, set[str]]:
     specs = {task.spec.id: task.spec for task in run.roots()} | {spec.id: spec for spec in patch.tasks}
     found: dict[str, set[str]] = {}
     for name, spec in specs.items():
-        up = {
-            *spec.after,
-            *(line.ref.source for line in spec.when),
-            *(on.source for on in spec.on if isinstance(on, Ref)),
-        }
-        if b'"ref"' in spec.args:
-            for ref in references(msgspec.json.decode(spec.args)):
-                up |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
-        found[name] = up - {INPUT}
+        found[name] = _sources(spec)
     for upper, lower in patch.links:
         found.setdefault(lower, set()).add(upper)
     for upper, lower in patch.unlinks:
@@ -197,6 +210,8 @@ def conflicts(run: Run, patch: Patch) -> list[str]:
 
 def propose(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
     """Accept the patch as one event, and carry out its edits. Raises: PlanRefused, Conflict (nothing has changed)."""
+    if run.cancelled and type(run.state) is not Closed:
+        raise PlanRefused(f"{run.name} is being cancelled; its graph can't change", hint=f"asterism fork {run.name}")
     if type(run.state) is Closed:
         raise PlanRefused(f"{run.name} is settled; its graph can't change", hint=f"asterism fork {run.name}")
     moved = conflicts(run, patch)
@@ -207,11 +222,23 @@ def propose(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
     found = problems_of(turn, run, patch, first=first)
     if found:
         raise PlanRefused(f"the patch was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
+    accept(turn, run, patch, first=first)
+
+
+def deadline_of(run: Run, task: Task) -> float:
+    """Run time of the task's own deadline: it counts from the version that brought it."""
+    since = next((one.at for one in reversed(run.versions) if one.number == task.version), run.submitted_at)
+    return since + (task.spec.deadline_s or 0.0)
+
+
+def accept(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
+    """The checked patch as one event, and its edits carried out."""
     version = run.version if patch.parent else max(1, run.version) if first else run.version + 1
     turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now))
     for spec in patch.tasks:
         if spec.deadline_s is not None:
-            turn.wake(turn.now + spec.deadline_s, "task_deadline", run.ix, run.names[spec.id])
+            task = run.tasks[run.names[spec.id]]
+            turn.wake(deadline_of(run, task), "task_deadline", run.ix, task.ix)
     for edit in patch.edits:
         _carry_out(turn, run, edit, patch.author)
 

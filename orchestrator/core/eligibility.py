@@ -65,6 +65,11 @@ def policy_of(session: Session, spec: SkillSpec) -> Policy:
     return "ask" if spec.asks else "allow"
 
 
+def allowed(session: Session, spec: SkillSpec) -> bool:
+    """Whether the worker's owner has allowed the skill by name: as good as a person's approval there."""
+    return any(policy == "allow" and fnmatchcase(spec.name, pattern) for pattern, policy in session.policies)
+
+
 def variants(session: Session, kind: Kind, spec: SkillSpec) -> list[tuple[str, dict[str, float]]]:
     """The (device, needs) this worker could ever give the task, free or not."""
     capacity = session.profile.capacity.amounts()
@@ -99,7 +104,7 @@ def eligible(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> tuple[t
 
 def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
     """Why this connected worker can never run it, whatever is free: "" if it can."""
-    if session.profile.serves and session.name != kind.home:
+    if session.profile.serves not in ("", kind.home):
         return "serves only its own client's runs"
     digest = state.workers[session.worker].skills.get(kind.skill)
     if digest is None:
@@ -126,7 +131,9 @@ def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> lis
     for record in state.workers.values():
         if record.gone or record.ix in fleet.sessions or record.skills.get(kind.skill) != digest:
             continue
-        if record.serves and record.name != kind.home:
+        if record.serves not in ("", kind.home):
+            continue
+        if not _could_hold(record, kind, spec):
             continue
         for word in kind.on:
             key, equals, value = word.partition("=")
@@ -135,3 +142,21 @@ def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> lis
                 found.append(record)
                 break
     return found
+
+
+def _could_hold(record: WorkerRecord, kind: Kind, spec: SkillSpec) -> bool:
+    """Whether a worker that is away has announced enough of everything, and does not deny the skill."""
+    if next((policy for pattern, policy in record.policies if fnmatchcase(spec.name, pattern)), "allow") == "deny":
+        return False
+    capacity = record.capacity.amounts()
+    labels = kind.needs.labels if kind.needs is not None else {}
+    for variant in spec.variants:
+        if variant.device not in ("cpu", *record.devices) and variant.device not in record.labels:
+            continue
+        wanted = variant.needs.labels | labels
+        needs = amounts(kind.needs, variant)
+        if all(record.labels.get(key) == value for key, value in wanted.items()) and all(
+            capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()
+        ):
+            return True
+    return False

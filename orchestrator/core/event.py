@@ -81,10 +81,8 @@ class RunSubmitted(_Event, frozen=True):
 
 
 class PatchAccepted(_Event, frozen=True):
-    """`version` is the graph's number after it; parts of one streamed plan share a version.
-
-    `key` names a spawned child under `patch.parent`; `reused`: results by pin that a fork may take over.
-    """
+    """`version` is the graph's number after it; parts of one streamed plan share one. `key` names a spawned child
+    under `patch.parent`; `reused`: results by pin that a fork may take over."""
 
     run: int
     version: int
@@ -157,7 +155,7 @@ class AttemptDispatched(_Event, frozen=True):
 
 
 class AttemptEnded(_Event, frozen=True):
-    """Changes only the attempt. A `lost` attempt may still win later (core.lease.admissible)."""
+    """Changes only the attempt. A `lost` one may still win later (core.lease.admissible)."""
 
     run: int
     task: int

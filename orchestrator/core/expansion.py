@@ -193,10 +193,12 @@ def _complete_map(turn: Turn, run: Run, task: Task) -> None:
     collect = task.spec.map.on_error == "collect"
     failed = next((child for child in children if child.state_is("failed")), None)
     stopped = next((child for child in children if child.state_is("cancelled") or child.state_is("skipped")), None)
-    if failed is not None and not collect and isinstance(failed.state, Settled):
-        fail(turn, run, task, failed.state.code, f"{run.name_of(failed)}: {failed.state.message}")
-    elif task.cancelling or run.cancelled:
+    if run.cancelled or (task.cancelling and not task.stop_code):
         settle(turn, run, task, "cancelled", message="cancelled")
+    elif task.stop_code:
+        fail(turn, run, task, task.stop_code, "stopped with its elements")
+    elif failed is not None and not collect and isinstance(failed.state, Settled):
+        fail(turn, run, task, failed.state.code, f"{run.name_of(failed)}: {failed.state.message}")
     elif stopped is not None and not collect and isinstance(stopped.state, Settled):
         message = f"{run.name_of(stopped)} was {stopped.state.state}: {stopped.state.message}"
         settle(turn, run, task, "skipped", code="ElementSkipped", message=message)
@@ -206,7 +208,7 @@ def _complete_map(turn: Turn, run: Run, task: Task) -> None:
 
 def _complete_join(turn: Turn, run: Run, task: Task) -> None:
     waiting = turn.joins.get((run.ix, task.ix))
-    if waiting is None:
+    if waiting is None or not isinstance(task.state, Waiting) or task.state.what != "join":
         return
     number, k, children = waiting
     if not all(run.tasks[ix].final for ix in children):
@@ -224,6 +226,7 @@ def _complete_join(turn: Turn, run: Run, task: Task) -> None:
     attempt = task.attempt(number)
     session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
     if session is not None:
+        session.reclaim_cpu((run.ix, task.ix, number))
         turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, value, error), after_commit=True)
 
 

@@ -8,7 +8,7 @@ from protocol.errors import NotFound
 
 from .eligibility import could_return, eligible, kind_of, matches, refusal
 from .graph import Run, Task
-from .lifecycle import AwaitingApproval, Pending, Ready, Settled, Waiting, shown
+from .lifecycle import AwaitingApproval, Pending, Ready, Running, Settled, Waiting, shown
 from .queue import Kind
 from .turn import Turn
 
@@ -93,8 +93,19 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
     if type(state) is Pending:
         names = [run.name_of(run.tasks[ix]) for ix in _open_upstreams(turn, run, task)]
         return f"waiting for {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    if type(state) is Running and (gone := _workers_away(turn, task)):
+        wait = waiting_for(turn, run, task)
+        return wait if "away" in wait else f"given to {' and '.join(gone)}, which is away; {wait}"
     winner = task.winner()
     return winner.why if winner is not None else ""
+
+
+def _workers_away(turn: Turn, task: Task) -> list[str]:
+    """The workers of its live attempts, if none of them is connected."""
+    held = [attempt.worker for attempt in task.live()]
+    if any(worker in turn.fleet.sessions for worker in held):
+        return []
+    return [turn.state.workers[worker].name for worker in held]
 
 
 def _workers(turn: Turn, run: Run, task: Task) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from protocol.frame import Held
 from protocol.ids import Fence
 from protocol.profile import Policy, WorkerProfile
 
@@ -32,7 +33,10 @@ class Load(msgspec.Struct, gc=False):
     started: bool
     delivered: bool = False
     resent: bool = False
-    cancelled: bool = False
+    cancelled_at: float = -1.0
+    """When it was last asked to stop; -1: never."""
+    paused: bool = False
+    """It waits for others: its cpu and its slot are returned."""
 
 
 class Session:
@@ -44,6 +48,8 @@ class Session:
         self.name = name
         self.boot_id = boot_id
         self.profile = profile
+        self.welcomed = False
+        """It has spoken after its Hello, so the Welcome has reached it; until then nothing may overtake that."""
         self.phase: Literal["up", "suspect", "draining"] = "up"
         self.lease_s, self.heartbeat_s, self.suspect_s = (30.0, 5.0, 12.0) if profile.edge else (5.0, 1.0, 2.5)
         self.heard_at = now
@@ -52,6 +58,11 @@ class Session:
         self.light = 0
         self.loads: dict[Key, Load] = {}
         self.queue: deque[Key] = deque()
+        self.resuming: deque[Key] = deque()
+        """Attempts whose wait is over and that need their cpu again: they go before everything queued."""
+        self.paused = 0
+        self.holds: dict[Key, Held] = {}
+        """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
         self.draining_until = 0.0
         self.speed = {device.kind: device.speed for device in profile.devices} or {"cpu": 1.0}
         self.policies: tuple[tuple[str, Policy], ...] = profile.policies
@@ -70,51 +81,80 @@ class Session:
         """Whether an attempt with these needs may be sent: it starts at once, or waits in a prefetch of `window`."""
         if not needs.get("cpu"):
             return self.light < LIGHT_WINDOW and self.fits(needs)
-        if self.slots_free > 0 and self.fits(needs):
+        if self.slots_free > 0 and not self.resuming and self.fits(needs):
             return True
         return len(self.queue) < window
 
     def take(self, key: Key, load: Load) -> None:
-        """The attempt is on its way to the worker."""
+        """The attempt is on its way to the worker, or there already (`paused`: in a wait)."""
         self.loads[key] = load
         if not load.needs.get("cpu"):
             self.light += 1
             self._reserve(load)
-        elif self.slots_free > 0 and not self.queue and self.fits(load.needs):
-            self.slots_free -= 1
+        elif load.paused:
+            self.paused += 1
             self._reserve(load)
+            self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
         else:
             self.queue.append(key)
+            self._start_queued()
 
     def drop(self, key: Key) -> Load | None:
         """The attempt is over here; the first queued ones that fit now start."""
         load = self.loads.pop(key, None)
         if load is None:
             return None
-        if load.started:
-            for name, amount in load.needs.items():
-                self.free[name] = self.free.get(name, 0.0) + amount
-            if load.needs.get("cpu"):
-                self.slots_free += 1
-            else:
-                self.light -= 1
-        else:
+        if not load.started:
             self.queue.remove(key)
+            return load
+        free = self.free
+        for name, amount in load.needs.items():
+            if name != "cpu" or not load.paused:
+                free[name] = free.get(name, 0.0) + amount
+        if not load.needs.get("cpu"):
+            self.light -= 1
+        elif load.paused:
+            self.paused -= 1
+            if key in self.resuming:
+                self.resuming.remove(key)
+        else:
+            self.slots_free += 1
+        if self.queue or self.resuming:
+            self._start_queued()
+        return load
+
+    def yield_cpu(self, key: Key) -> None:
+        """A waiting attempt returns its cpu and its slot, and keeps the rest."""
+        load = self.loads.get(key)
+        if load is None or not load.started or load.paused or not load.needs.get("cpu"):
+            return
+        load.paused = True
+        self.paused += 1
+        self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
+        self.slots_free += 1
+        self._start_queued()
+
+    def reclaim_cpu(self, key: Key) -> None:
+        """Its wait is over: it takes its cpu and its slot again as soon as they are free, before all others."""
+        load = self.loads.get(key)
+        if load is not None and load.paused and key not in self.resuming:
+            self.resuming.append(key)
+            self._start_queued()
+
+    def _start_queued(self) -> None:
+        while self.resuming and self.slots_free > 0:
+            load = self.loads[self.resuming[0]]
+            if self.free.get("cpu", 0.0) + 1e-9 < load.needs["cpu"]:
+                return
+            self.resuming.popleft()
+            load.paused = False
+            self.paused -= 1
+            self.slots_free -= 1
+            self.free["cpu"] -= load.needs["cpu"]
         while self.queue and self.slots_free > 0 and self.fits(self.loads[self.queue[0]].needs):
             first = self.loads[self.queue.popleft()]
             self.slots_free -= 1
             self._reserve(first)
-        return load
-
-    def yield_cpu(self, key: Key) -> None:
-        """A joining attempt returns its cpu and its slot, and keeps the rest."""
-        load = self.loads.get(key)
-        if load is None or not load.started or not load.needs.get("cpu"):
-            return
-        self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
-        self.slots_free += 1
-        load.needs = {name: amount for name, amount in load.needs.items() if name != "cpu"}
-        self.light += 1
 
     def _reserve(self, load: Load) -> None:
         load.started = True
@@ -123,7 +163,12 @@ class Session:
 
     def busy_s(self, now: float, run_s: Iterable[tuple[Load, float]]) -> float:
         """Seconds until the first started attempt is expected to end."""
-        left = [max(expected - (now - load.at), expected * 0.1) for load, expected in run_s if load.started]
+        # What has run longer than expected is expected to run as long again: waiting for it gets ever less attractive.
+        left = [
+            max(expected - (now - load.at), expected * 0.1, now - load.at - expected)
+            for load, expected in run_s
+            if load.started and not load.paused
+        ]
         return min(left, default=0.0)
 
     def check(self) -> None:
@@ -131,7 +176,11 @@ class Session:
         capacity = self.profile.capacity.amounts()
         for name, amount in self.free.items():
             assert -1e-6 <= amount <= capacity.get(name, 0.0) + 1e-6, f"G7: {self.name} has {amount} of {name} free"
-        assert 0 <= self.slots_free <= self.profile.slots, f"G7: {self.name} has {self.slots_free} slots free"
+        busy = [load for load in self.loads.values() if load.started and load.needs.get("cpu") and not load.paused]
+        assert self.slots_free == self.profile.slots - len(busy) >= 0, (
+            f"G7: {self.name} has {self.slots_free} slots free, runs {len(busy)} of {self.profile.slots}"
+        )
+        assert self.paused == sum(load.paused for load in self.loads.values()), f"G7: {self.name} {self.paused} wait"
 
 
 class Fleet:

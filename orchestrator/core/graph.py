@@ -6,6 +6,7 @@ everything marked derived follows from the rest. Nothing here decides: `State.ap
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -67,8 +68,7 @@ class Wiring(msgspec.Struct, frozen=True, gc=False):
 
     def upstreams(self) -> set[int]:
         """Every task this one waits for to be final (chain edges apart)."""
-        found = {*self.needs, *self.after, *self.when, *self.ons, *(ix for group in self.firsts for ix in group)}
-        return found - set(self.chain)
+        return {*self.needs, *self.after, *self.when, *self.ons, *(ix for group in self.firsts for ix in group)}
 
 
 UNWIRED: Final = Wiring()
@@ -116,6 +116,10 @@ class Task(msgspec.Struct, array_like=True):
     judged: bool = False
     by: str = ""
     cancelling: bool = False
+    stop_code: str = ""
+    """Why it is stopped, when that makes it failed rather than cancelled (TimedOut)."""
+    approved: bytes = b""
+    """The pin a person has allowed: any other asks again."""
     ready_at: float = -1.0
     reused: bool = False
     """Its value was taken over from the run this one was forked from."""
@@ -267,9 +271,17 @@ class Run(msgspec.Struct, array_like=True):
         spread = task.spread
         return range(spread.first, spread.first + spread.count) if spread else range(0)
 
+    def next_attempt(self, task: Task) -> int:
+        """The number of the task's next attempt; numbers may have gaps after a crash."""
+        return task.attempts[-1].number + 1 if task.attempts else 1
+
     def held(self, ix: int) -> bool:
         """A re-plan has claimed this task."""
-        return any(ix in tasks for tasks, _ in self.claims.values())
+        for tasks, _ in self.claims.values():  # sorted
+            place = bisect_left(tasks, ix)
+            if place < len(tasks) and tasks[place] == ix:
+                return True
+        return False
 
     def roots(self) -> Iterator[Task]:
         """Tasks as written: no children of maps or spawns."""
@@ -298,7 +310,11 @@ def wire(spec: TaskSpec, names: dict[str, int], tasks: list[Task]) -> Wiring:
             elif ix not in judged:
                 needs[ix] = None
     after = tuple(dict.fromkeys(names[name] for name in spec.after if names[name] not in judged))
-    return Wiring(refs, tuple(needs), after, judged, tuple(firsts), tuple(chain), ons)
+    firm = {*needs, *after, *judged, *ons, *(ix for group in firsts for ix in group)}
+    chained = tuple(ix for ix in chain if ix not in firm)  # elsewhere needed as a whole: then no element starts early
+    if len(chained) < len(chain):
+        needs.update((ix, None) for ix in chain if ix in firm and ix not in judged)
+    return Wiring(refs, tuple(needs), after, judged, tuple(firsts), chained, ons)
 
 
 def is_map(task: Task) -> bool:

@@ -11,7 +11,7 @@ from protocol.task import TaskSpec
 
 from . import event as e
 from .graph import Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
-from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, Settled, next_state
+from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, next_state
 
 _READY = Ready()
 
@@ -39,12 +39,15 @@ class Growth:
         touched = [self._place(run, spec, event.version, parent, event.key) for spec in patch.tasks]
         for up, down in patch.links:
             task = run.tasks[run.names[down]]
-            self._respec(run, task, msgspec.structs.replace(task.spec, after=(*task.spec.after, up)))
+            if up not in task.spec.after:
+                self._respec(run, task, msgspec.structs.replace(task.spec, after=(*task.spec.after, up)))
+            task.version = event.version
             touched.append(task)
         for up, down in patch.unlinks:
             task = run.tasks[run.names[down]]
             after = tuple(name for name in task.spec.after if name != up)
             self._respec(run, task, msgspec.structs.replace(task.spec, after=after))
+            task.version = event.version
             touched.append(task)
         for ix in dict.fromkeys(task.ix for task in touched):
             self._connect(run, run.tasks[ix], event.at)
@@ -81,10 +84,11 @@ class Growth:
             chained = run.tasks[up].chained
             if chained and task.ix in chained:
                 chained.remove(task.ix)
-        if task.final or type(task.state) is Settled:
-            run.unsettled += 1
+        # Its downstreams go on counting it: an open failure was as little final as a task that never ran.
         task.spec, task.state, task.wiring, task.judged = spec, PENDING, Wiring(), False
         task.alt = task.tries = 0
+        task.cancelling, task.stop_code, task.approved = False, "", b""
+        task.spread = None
 
     def _connect(self, run: Run, task: Task, at: float) -> None:
         task.wiring = wiring = wire(task.spec, run.names, run.tasks)

@@ -6,8 +6,8 @@ from protocol.frame import Held, Report, Verdict
 from protocol.ids import Fence
 
 from .binding import Binder, RefMissing
-from .graph import Attempt, Run, Task
-from .lifecycle import Settled
+from .graph import Attempt, Run, Task, is_map
+from .lifecycle import Pending, Ready, Settled
 from .state import State
 
 
@@ -49,8 +49,8 @@ def verdict(
         return stop
     run = state.runs.get(ident.run)
     if run is None or not 0 <= ident.task < len(run.tasks):
-        # A run or a part of a graph that never reached the disk: only an open planner call could bring it back.
-        return "hold" if run is not None and (run.calls or not run.planned) else stop
+        # A part of a graph that never reached the disk: a planner, or a map yet to expand, could bring it back.
+        return "hold" if run is not None and _may_grow(run) else stop
     task = run.tasks[ident.task]
     attempt = task.attempt(ident.number)
     if attempt is not None and attempt.fence == held.fence:
@@ -59,14 +59,22 @@ def verdict(
         if attempt.live:
             return goon
         return goon if attempt.ended == "lost" and held.digest else stop
-    if attempt is not None or type(task.state) is Settled or task.live() or ident.number <= len(task.attempts):
+    if attempt is not None or task.live() or ident.number < run.next_attempt(task):
         return stop
     return adoptable(state, binder, run, task, held, goon, stop)
 
 
+def _may_grow(run: Run) -> bool:
+    return bool(run.calls) or not run.planned or any(type(task.state) is Pending and is_map(task) for task in run.tasks)
+
+
 def adoptable(state: State, binder: Binder, run: Run, task: Task, held: Held, goon: Verdict, stop: Verdict) -> Verdict:
     """The verdict on an attempt the journal doesn't know, of a task that exists and is free."""
-    if task.waits or (task.wiring.mapped and task.parent < 0):
+    if type(task.state) is Pending:
+        return "hold"
+    if type(task.state) is not Ready:
+        return stop
+    if run.held(task.ix):
         return "hold"
     try:
         bound = binder.bind(run, task, state.journal, state.digests.get(task.skill, ""))

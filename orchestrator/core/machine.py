@@ -16,10 +16,11 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .dispatch import enqueue, flush
+from .edit import deadline_of
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
-from .lifecycle import AwaitingApproval, Expanded, Pending, Ready, Running, Settled, Waiting
+from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
 from .reconcile import broken, drain, expired, gone, joined, received, silent, stage
 from .replan import planner_timed_out, replan
 from .setting import CoreSettings
@@ -28,6 +29,7 @@ from .state import State
 from .steering import (
     answered,
     approval_decided,
+    arm,
     cancel_asked,
     cancel_run,
     forked,
@@ -132,7 +134,7 @@ class Machine:
 
     def _start(self, turn: Turn, item: s.Started) -> None:
         """A new epoch over a replayed state: timers again, ready tasks again, lost planner calls asked again."""
-        turn.emit(e.EpochStarted(item.epoch, item.journal))
+        turn.emit(e.EpochStarted(max(item.epoch, turn.state.epoch + 1), item.journal))
         turn.started = True
         state = turn.state
         state.fresh, state.due = [], []
@@ -141,6 +143,8 @@ class Machine:
                 turn.fleet.away[worker] = turn.now + 5.0 * turn.settings.lease_factor
                 turn.wake(turn.fleet.away[worker], "lease", worker)
         for run in list(state.runs.values()):
+            if type(run.state) is Closed:
+                continue
             turn.dirty[run.ix] = None
             for call in list(run.calls.values()):
                 turn.emit(e.PlannerCallLost(run.ix, call.call))
@@ -150,10 +154,7 @@ class Machine:
                     turn.emit(
                         e.PlanClosed(run.ix, "PlannerLost", "the orchestrator stopped while the plan was written")
                     )
-            if run.settings.deadline_s:
-                turn.wake(run.submitted_at + run.settings.deadline_s, "run_deadline", run.ix)
-            if run.settings.budget.wall_s:
-                turn.wake(run.submitted_at + run.settings.budget.wall_s, "run_wall", run.ix)
+            arm(turn, run)
             for task in run.tasks:
                 kind = type(task.state)
                 if kind is Ready:
@@ -164,8 +165,6 @@ class Machine:
                     turn.wake(task.state.deadline, "approval", run.ix, task.ix)
                 elif isinstance(task.state, Settled) and task.state.open:
                     turn.replans.append((run.ix, task.ix))
-                if task.spec.deadline_s is not None and task.parent < 0 and not task.final:
-                    turn.wake(run.submitted_at + task.spec.deadline_s, "task_deadline", run.ix, task.ix)
 
     def _enrol(self, turn: Turn, item: s.Enrolled) -> None:
         """A known name gets a new credential (its holder proved itself with a token); a new one a new identity."""
@@ -225,11 +224,9 @@ class Machine:
         elif kind == "due":
             turn.state.due.append((run.ix, task.ix))
         elif kind == "task_deadline":
-            if not task.final:
-                if isinstance(task.state, Running | Waiting):
-                    cancel_task(turn, run, task, "over its deadline")
-                else:
-                    fail(turn, run, task, "TimedOut", "over its deadline")
+            limit = deadline_of(run, task) if task.spec.deadline_s is not None else float("inf")
+            if limit <= turn.now and not isinstance(task.state, Settled):
+                cancel_task(turn, run, task, "over its deadline", code="TimedOut")
         elif (
             kind == "approval"
             and isinstance(task.state, AwaitingApproval | Waiting)
@@ -237,6 +234,6 @@ class Machine:
             and task.state.deadline <= turn.now
         ):
             if isinstance(task.state, Waiting):
-                cancel_task(turn, run, task, "nobody answered in time")
+                cancel_task(turn, run, task, "nobody answered in time", code="TimedOut")
             else:
                 fail(turn, run, task, "ApprovalLapsed", "nobody approved it in time")

@@ -12,7 +12,7 @@ from protocol.outcome import Failure, Stopped, Success
 from . import event as e
 from .graph import Attempt, Run, Spawned, Task
 from .growth import Growth
-from .lifecycle import RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
+from .lifecycle import EXPANDED, RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
 
 
 class Progress(Growth):
@@ -32,13 +32,12 @@ class Progress(Growth):
             spread = run.tasks[task.parent].spread
             if spread is not None:
                 spread.busy += 1
-        task.attempts = [
-            *task.attempts,
+        task.attempts.append(
             Attempt(
                 event.number, event.worker, event.fence, event.pin, event.device, event.at, event.skill, event.why,
                 event.hedge,
-            ),
-        ]  # fmt: skip
+            )
+        )  # fmt: skip
         run.spend.attempts += 1
         self.live.setdefault(event.worker, {})[event.run, event.task, event.number] = None
 
@@ -75,9 +74,10 @@ class Progress(Growth):
         task = run.tasks[event.task]
         self._enter(run, task, event)
         if type(task.state) is Settled:
-            run.unsettled += 1
-            if task.parent >= 0 and (spread := run.tasks[task.parent].spread) is not None and not task.state.open:
-                spread.left += 1
+            task.cancelling, task.stop_code = False, ""
+            if task.spread is not None:
+                self._expand_again(run, task, event.at)
+                return
         if event.skill:
             task.alt = task.spec.alt.index(event.skill) + 1 if event.skill in task.spec.alt else 0
             task.tries = 0
@@ -88,6 +88,20 @@ class Progress(Growth):
         task.state = Ready(event.until, event.avoid, False, event.why)
         task.ready_at = event.at
         self.fresh.append((run.ix, task.ix))
+
+    def _expand_again(self, run: Run, task: Task, at: float) -> None:
+        """A failed map is retried: its elements that did not succeed run again, under their own numbers."""
+        task.state = EXPANDED
+        for ix in run.children(task):
+            child = run.tasks[ix]
+            if child.final and not child.succeeded and task.spread is not None:
+                task.spread.left += 1
+                run.unsettled += 1
+                child.alt = child.tries = 0
+                child.cancelling, child.stop_code = False, ""
+                self._arrive(run, child, at)
+        if task.spread is not None and not task.spread.left:
+            self.due.append((run.ix, task.ix))
 
     def _result_reused(self, event: e.ResultReused) -> None:
         run = self.runs[event.run]
@@ -183,7 +197,7 @@ class Progress(Growth):
         run = self.runs[event.run]
         task = run.tasks[event.task]
         self._enter(run, task, event)
-        task.by = event.by
+        task.by, task.approved = event.by, event.pin
         task.state = Ready(approved=True, why=f"approved by {event.by}")
         self.fresh.append((run.ix, task.ix))
 

@@ -13,8 +13,13 @@ import msgspec
 
 from protocol.resource import Resources
 from protocol.skill import SkillSpec
+from protocol.task import TaskSpec
 
+from .fleet import Session
 from .graph import Run, Task
+
+Entry = tuple[float, float, int, int, int, TaskSpec]
+"""(priority, rank, arrival, run, task, its spec when it was queued): stale once the task has another spec."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -25,6 +30,9 @@ class Kind(msgspec.Struct, frozen=True):
     home: str
     needs: Resources | None = None
 
+    def __hash__(self) -> int:
+        return hash((self.skill, self.on, self.home))  # needs hold dicts; they only have to be equal
+
 
 class Bucket:
     """The ready tasks of one kind."""
@@ -32,11 +40,19 @@ class Bucket:
     def __init__(self, kind: Kind, spec: SkillSpec) -> None:
         self.kind = kind
         self.spec = spec
-        self.heap: list[tuple[float, float, int, int, int]] = []
+        self.heap: list[Entry] = []
         self.seen_changes = -1
-        self.offered: tuple[tuple[int, str, dict[str, float]], ...] = ()
-        """Eligible (worker, device, needs), as of `seen_changes` of the fleet."""
+        self.offered: tuple[tuple[Session, str, dict[str, float]], ...] = ()
+        """Eligible (session, device, needs), as of `seen_changes` of the fleet."""
+        self.asking: frozenset[int] = frozenset()
+        """Workers of these that ask before they run it."""
+        self.allowing: frozenset[int] = frozenset()
+        """Workers whose owner allows it by name."""
+        self.alike = False
+        """It needs nothing and all devices are alike: any will do."""
+        self.turn = 0
         self.stuck_since = -1.0
+        self.wakes_at = -1.0
 
 
 class Queue:
@@ -53,7 +69,7 @@ class Queue:
             bucket = self.buckets[kind] = Bucket(kind, spec)
         self._arrivals += 1
         priority = task.spec.priority + run.settings.priority
-        heapq.heappush(bucket.heap, (-priority, -run.rank[task.ix], self._arrivals, run.ix, task.ix))
+        heapq.heappush(bucket.heap, (-priority, -run.rank[task.ix], self._arrivals, run.ix, task.ix, task.spec))
 
     def waiting(self) -> Iterator[Bucket]:
         """Buckets with entries, the most urgent head first; empty ones are forgotten."""

@@ -6,6 +6,7 @@ end of its lease its attempts are lost, and a late report of a lost attempt stil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -30,7 +31,6 @@ from protocol.frame import (
     Report,
     Stage,
     Staged,
-    Verdict,
     Welcome,
 )
 from protocol.ids import AttemptId
@@ -38,14 +38,15 @@ from protocol.outcome import Failure, Success, Usage
 
 from . import command as c
 from . import event as e
+from .adoption import judged
 from .call import called
 from .dispatch import assign
-from .eligibility import amounts
+from .eligibility import allowed, amounts
 from .fleet import Load, Session
 from .graph import Attempt, Run, Task
-from .lease import admissible, verdict
+from .lease import admissible
 from .lifecycle import Running, Settled
-from .settlement import end_attempt
+from .settlement import end_attempt, stop_attempt
 from .turn import Turn
 
 _NONE: Final = Usage()
@@ -59,6 +60,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         turn.command(c.Send(conn, Bye(-1.0, "unknown or removed identity", "UnknownWorker")))
         turn.command(c.Close(conn))
         return
+    same_boot = turn.fleet.last_boot.get(worker) == hello.boot_id
     old = turn.fleet.sessions.get(worker)
     if old is not None:
         turn.send(old, Bye(-1.0, "another stream of this worker took over", "Superseded"))
@@ -67,18 +69,13 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     turn.fleet.joined(session)
     _announce(turn, worker, hello)
     verdicts: list[HeldVerdict] = []
-    held: set[tuple[int, int, int]] = set()
+    kept: dict[tuple[int, int, int], None] = {}
     for one in (*hello.running, *hello.spooled):
-        found = _judge(turn, session, one)
+        found = judged(turn, session, one)
         verdicts.append(HeldVerdict(one.attempt, found))
         if found in ("keep", "resend"):
-            held.add((one.attempt.run, one.attempt.task, one.attempt.number))
-    for key in list(turn.state.live.get(worker, ())):
-        run, task, attempt = _find(turn, key)
-        if key not in held:
-            same = turn.fleet.last_boot.get(worker) == hello.boot_id and old is not None
-            why = "lost on its way" if same else "not held by its worker any more"
-            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), attempt.usage or _NONE, lost=True)
+            kept[one.attempt.run, one.attempt.task, one.attempt.number] = None
+    lost = [key for key in turn.state.live.get(worker, ()) if key not in kept]
     turn.send(
         session,
         Welcome(
@@ -87,7 +84,42 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         ),
         after_commit=True,
     )  # fmt: skip
+    for key in kept:
+        _resumed(turn, key)
+    for key in lost:
+        run, task, attempt = _find(turn, key)
+        if same_boot and not (task.cancelling or run.cancelled or attempt.began or type(task.state) is Settled):
+            _assign_again(turn, session, key)  # it was on its way when the old stream broke
+        else:
+            why = "lost on its way" if same_boot else "not held by its worker any more"
+            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), attempt.usage or _NONE, lost=True)
     turn.wake(turn.now + session.suspect_s, "silence", conn)
+
+
+def _resumed(turn: Turn, key: tuple[int, int, int]) -> None:
+    """Its worker is back with it: no copy is wanted any more, and a cancel that could not be sent is."""
+    run, task, attempt = _find(turn, key)
+    turn.hedges.discard(key[:2])
+    if attempt.live and (task.cancelling or run.cancelled):
+        stop_attempt(turn, run, task, attempt)
+
+
+def _assign_again(turn: Turn, session: Session, key: tuple[int, int, int]) -> None:
+    """The Assign got lost: send it once more."""
+    run, task, attempt = _find(turn, key)
+    spec = turn.contract(task)
+    if spec is None:
+        return
+    load = session.loads.get(key)
+    if load is None:
+        needs = amounts(task.spec.needs, spec.variants[0])
+        load = Load(needs, attempt.fence, task.skill, attempt.device, turn.now, False)
+        session.take(key, load)
+    load.resent, load.delivered = True, False
+    bound = turn.binder.bind(run, task, turn.state.journal, turn.state.digests.get(task.skill, ""))
+    approved = bool(task.approved) or allowed(session, spec)
+    again = assign(turn, run, task, spec, key[2], attempt.fence, bound, load.device, load.needs, approved)
+    turn.send(session, again, after_commit=True)
 
 
 def _announce(turn: Turn, worker: int, hello: Hello) -> None:
@@ -100,33 +132,6 @@ def _announce(turn: Turn, worker: int, hello: Hello) -> None:
         turn.emit(
             e.SkillsAnnounced(worker, profile.skills, profile.labels, devices, profile.capacity, profile.policies)
         )
-
-
-def _judge(turn: Turn, session: Session, held: Held) -> Verdict:
-    """The verdict on one attempt; keep and resend put it back on the session's books."""
-    found = verdict(turn.state, turn.binder, session.worker, held, turn.refused)
-    ident = held.attempt
-    key = (ident.run, ident.task, ident.number)
-    if found in ("kill", "drop"):
-        turn.refused.add((*key, held.fence))
-        turn.count(f"verdict_{found}")
-    elif found in ("keep", "resend"):
-        run = turn.state.runs[ident.run]
-        task = run.tasks[ident.task]
-        if task.attempt(ident.number) is None:
-            turn.emit(
-                e.AttemptDispatched(
-                    ident.run, ident.task, ident.number, session.worker, held.fence, held.pin, skill=task.skill,
-                    why="found at its worker after a restart", at=turn.now,
-                )
-            )  # fmt: skip
-        attempt = task.attempt(ident.number)
-        if attempt is not None and attempt.live and key not in session.loads:
-            spec = turn.contract(task)
-            needs = amounts(task.spec.needs, spec.variants[0]) if spec is not None else {"cpu": 1.0}
-            load = Load(needs, held.fence, task.skill, attempt.device, attempt.at, False, delivered=True)
-            session.take(key, load)
-    return found
 
 
 def _find(turn: Turn, key: tuple[int, int, int]) -> tuple[Run, Task, Attempt]:
@@ -145,10 +150,12 @@ def received(
     if session is None or session.worker != worker:
         turn.count("stale_session")
         return
-    session.heard_at = turn.now
+    session.heard_at, session.welcomed = turn.now, True
     if session.phase == "suspect":
         session.phase = "up"
         turn.fleet.changes += 1
+        for key in turn.state.live.get(worker, ()):
+            turn.hedges.discard(key[:2])
     for ident in delivered:
         load = session.loads.get((ident.run, ident.task, ident.number))
         if load is not None:
@@ -180,9 +187,8 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
     task = run.tasks[ident.task] if run is not None and 0 <= ident.task < len(run.tasks) else None
     attempt = task.attempt(ident.number) if task is not None else None
     if run is None or task is None or attempt is None:
-        found = verdict(turn.state, turn.binder, session.worker, _held(report), turn.refused)
-        if found == "resend" and run is not None and task is not None:
-            _judge(turn, session, _held(report))
+        found = judged(turn, session, _held(report))
+        if found == "resend" and task is not None:
             attempt = task.attempt(ident.number)
         else:
             turn.count("report_unknown_attempt")
@@ -199,6 +205,9 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
         return
     acks.append(ident)
     outcome = report.outcome
+    if not attempt.live and not isinstance(outcome, Success):
+        turn.count("report_late_failure")  # its task goes on without it already
+        return
     if isinstance(outcome, Success) and not _sound(outcome):
         outcome = Failure("BadResult", "the worker's result is not JSON", "permanent")
     end_attempt(turn, run, task, attempt, outcome, report.usage)
@@ -223,27 +232,38 @@ def _heartbeat(turn: Turn, session: Session, beat: Heartbeat) -> None:
     held = {(ident.run, ident.task, ident.number) for ident in beat.inventory}
     for key, load in list(session.loads.items()):
         if key in held or not load.delivered:
+            if load.cancelled_at >= 0 and turn.now - load.cancelled_at > turn.settings.cancel_grace_s + 1.0:
+                load.cancelled_at = turn.now
+                turn.send(session, Cancel(AttemptId(*key), turn.settings.cancel_grace_s), after_commit=True)
             continue
         run, task, attempt = _find(turn, key)
         if attempt.ended:
             session.drop(key)
-        elif not load.resent:
-            load.resent, load.delivered = True, False
-            bound = turn.binder.bind(run, task, turn.state.journal, turn.state.digests.get(task.skill, ""))
-            again = assign(turn, run, task, key[2], attempt.fence, bound, load.device, load.needs, bool(task.by))
-            turn.send(session, again, after_commit=True)
+        elif not load.resent and not attempt.began and load.cancelled_at < 0:
+            _assign_again(turn, session, key)
         else:
             end_attempt(turn, run, task, attempt, Failure("Lost", "its worker lost it", "infra"), _NONE, lost=True)
     for ident in beat.inventory:
         key = (ident.run, ident.task, ident.number)
-        if key in session.loads:
+        if key in session.loads or key in session.holds:
             continue
         run_ = turn.state.runs.get(ident.run)
         task_ = run_.tasks[ident.task] if run_ is not None and 0 <= ident.task < len(run_.tasks) else None
         attempt_ = task_.attempt(ident.number) if task_ is not None else None
-        if task_ is None or attempt_ is None or type(task_.state) is Settled:
+        if attempt_ is None or attempt_.ended == "lost":  # ended otherwise: it is done there, its Ack is on the way
             turn.send(session, Cancel(ident, turn.settings.cancel_grace_s), after_commit=True)
-    turn.send(session, HeartbeatAck(beat.at))
+    verdicts = tuple(_judged_again(turn, session, held)) if session.holds else ()
+    turn.send(session, HeartbeatAck(beat.at, verdicts), after_commit=bool(verdicts))
+
+
+def _judged_again(turn: Turn, session: Session, held: set[tuple[int, int, int]]) -> Iterator[HeldVerdict]:
+    """What was on hold and can be judged now."""
+    for key, one in list(session.holds.items()):
+        del session.holds[key]
+        if key in held:
+            found = judged(turn, session, one)
+            if found != "hold":
+                yield HeldVerdict(one.attempt, found)
 
 
 def _rejected(turn: Turn, session: Session, item: Rejected) -> None:
@@ -342,9 +362,12 @@ def _staged(turn: Turn, session: Session, item: Staged) -> None:
 
 
 def stage(turn: Turn, reply: int, worker: int, number: int, uris: tuple[str, ...]) -> None:
-    """A worker with work of this run needs files of other machines: each is moved once and pinned by digest."""
+    """Files of other machines are needed: by a worker with work of this run, or (worker 0) by a client.
+
+    Each is moved once and pinned by digest.
+    """
     run = turn.state.runs.get(number)
-    if run is None or not any(key[0] == number for key in turn.state.live.get(worker, ())):
+    if run is None or (worker and not any(key[0] == number for key in turn.state.live.get(worker, ()))):
         turn.count("stage_refused")
         turn.refuse(reply, NotFound(f"no work of r{number} is at this worker"))
         return

@@ -19,6 +19,7 @@ def open_call(turn: Turn, run: Run, planner: str) -> None:
     call = run.spend.calls + 1
     deadline = turn.now + turn.settings.planner_s
     turn.emit(e.PlannerCallOpened(run.ix, call, "plan", 0, deadline, "", planner, turn.now))
+    _reserve(turn, run, call)
     turn.command(c.StartPlanner(run.ix, call, run.request, deadline))
     turn.wake(deadline, "planner", run.ix, call)
 
@@ -31,10 +32,29 @@ def replan(turn: Turn) -> None:
         failed = [run.tasks[ix] for n, ix in wanted if n == number and _is_open(run.tasks[ix])]
         if not failed:
             continue
+        budget = run.settings.budget
+        if run.cancelled or (budget.calls and run.spend.calls >= budget.calls) or _spent(run):
+            for task in failed:
+                turn.emit(e.FailureSettled(run.ix, task.ix, "stopped" if run.cancelled else "continued", turn.now))
+            continue
         if run.calls:
             turn.replans.extend((number, task.ix) for task in failed)
             continue
         _open_replan(turn, run, failed)
+
+
+def _spent(run: Run) -> bool:
+    budget, spend = run.settings.budget, run.spend
+    used = spend.tokens_in + spend.tokens_out + sum(spend.reserved.values())
+    return bool(budget.tokens and used >= budget.tokens) or bool(budget.price and spend.price >= budget.price)
+
+
+def _reserve(turn: Turn, run: Run, call: int) -> None:
+    """A call may use what is left of the run's tokens; until it is closed all of that is reserved."""
+    budget, spend = run.settings.budget, run.spend
+    if budget.tokens:
+        left = budget.tokens - spend.tokens_in - spend.tokens_out - sum(spend.reserved.values())
+        turn.emit(e.BudgetReserved(run.ix, call, max(0, left)))
 
 
 def _is_open(task: Task) -> bool:
@@ -49,6 +69,7 @@ def _open_replan(turn: Turn, run: Run, failed: list[Task]) -> None:
     deadline = turn.now + turn.settings.planner_s
     turn.emit(e.ClaimTaken(run.ix, call, closure, until))
     turn.emit(e.PlannerCallOpened(run.ix, call, "replan", call, deadline, why, run.planner, turn.now))
+    _reserve(turn, run, call)
     turn.command(c.StartPlanner(run.ix, call, run.request, deadline, digest(turn, run, closure, failed, why)))
     turn.wake(deadline, "planner", run.ix, call)
 
@@ -93,6 +114,8 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str) ->
     first = -1.0
     if run.tasks and call.kind == "plan":
         first = run.versions[0].at - run.submitted_at if run.versions else -1.0
+    if number in run.spend.reserved:
+        turn.emit(e.BudgetSpent(run.ix, number, 0, 0, 0.0))
     turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first))
     if call.claim in run.claims:
         turn.emit(e.ClaimReleased(run.ix, call.claim))

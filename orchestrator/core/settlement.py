@@ -13,7 +13,7 @@ from protocol.task import AnyRef, FirstOf, Retry
 
 from . import event as e
 from .graph import Attempt, Run, Task
-from .lifecycle import Closed, Running, Settled, Waiting
+from .lifecycle import Closed, Expanded, Running, Settled, Waiting
 from .turn import Turn
 
 
@@ -26,22 +26,20 @@ def end_attempt(
     if session is not None:
         session.drop((run.ix, task.ix, attempt.number))
     turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now))
-    if task.parent >= 0 and (parked := turn.parked.get((run.ix, task.parent))):
-        turn.state.fresh.append((run.ix, parked.pop()))
     if type(task.state) is Settled:
         return
     turn.joins.pop((run.ix, task.ix), None)
     if isinstance(outcome, Success):
         turn.estimator.note(attempt.skill or task.skill, attempt.device, usage.run_s)
         if task.cancelling:
-            settle(turn, run, task, "cancelled", message="cancelled as it finished")
+            _stopped(turn, run, task, attempt.number, "stopped as it finished")
         else:
             settle(turn, run, task, "succeeded", winner=attempt.number)
         return
     if task.live():
         return  # a hedge goes on
     if task.cancelling or run.cancelled:
-        settle(turn, run, task, "cancelled", winner=attempt.number)
+        _stopped(turn, run, task, attempt.number, "")
     elif isinstance(outcome, Stopped):
         _again(turn, run, task, attempt, Failure("Stopped", outcome.why or "stopped by its worker", "infra"))
     else:
@@ -49,6 +47,14 @@ def end_attempt(
             turn.emit(e.TaskUnknown(run.ix, task.ix, ident.number))
             return
         _again(turn, run, task, attempt, outcome)
+
+
+def _stopped(turn: Turn, run: Run, task: Task, winner: int, message: str) -> None:
+    """Every attempt of a task that was asked to stop has ended: cancelled, or failed for what stopped it."""
+    if task.stop_code:
+        fail(turn, run, task, task.stop_code, message or task.stop_code, winner=winner)
+    else:
+        settle(turn, run, task, "cancelled", winner=winner, message=message)
 
 
 def _again(turn: Turn, run: Run, task: Task, attempt: Attempt, failure: Failure) -> None:
@@ -97,6 +103,7 @@ def settle(
     """The task is final as `state`; other live attempts of it are cancelled."""
     turn.emit(e.TaskSettled(run.ix, task.ix, state, winner, code, message, open_, turn.now))
     turn.hedges.discard((run.ix, task.ix))
+    turn.joins.pop((run.ix, task.ix), None)
     for attempt in task.attempts:
         if not attempt.ended:
             stop_attempt(turn, run, task, attempt)
@@ -110,10 +117,9 @@ def fail(turn: Turn, run: Run, task: Task, code: str, message: str, *, winner: i
     if task.parent >= 0:
         parent = run.tasks[task.parent]
         settle(turn, run, task, "failed", winner=winner, code=code, message=message)
-        if parent.spread is not None and type(parent.state) is not Settled and task.spec.map.on_error == "fail":
-            for ix in run.children(parent):
+        if type(parent.state) is Expanded and task.spec.map.on_error == "fail":
+            for ix in run.children(parent):  # the map itself fails when the last of them has ended
                 cancel_task(turn, run, run.tasks[ix], f"{run.name_of(task)} failed")
-            fail(turn, run, parent, code, f"{run.name_of(task)}: {message}")
         return
     replan = (
         run.settings.on_failure == "replan"
@@ -138,13 +144,16 @@ def handled(run: Run, task: Task) -> bool:
     return False
 
 
-def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestrator") -> None:
-    """Stop it: at once if nothing runs, else when every live attempt has confirmed its exit."""
+def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestrator", code: str = "") -> None:
+    """Stop it: at once if nothing runs, else when every live attempt has confirmed its exit.
+
+    With `code` it ends as failed, not as cancelled.
+    """
     if type(task.state) is Settled:
         return
     live = task.live()
     if not task.cancelling and not run.cancelled:
-        turn.emit(e.CancelAsked(run.ix, task.ix, by, why))
+        turn.emit(e.CancelAsked(run.ix, task.ix, by, why, code))
     for ix in (*run.children(task), *(task.spawned.children.values() if task.spawned else ())):
         cancel_task(turn, run, run.tasks[ix], why, by)
     if type(task.state) is Settled:
@@ -152,6 +161,10 @@ def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestra
     if live and type(task.state) in (Running, Waiting):
         for attempt in live:
             stop_attempt(turn, run, task, attempt)
+    elif type(task.state) is Expanded and task.spread is not None and task.spread.left:
+        return  # it ends with its last element
+    elif code:
+        fail(turn, run, task, code, why)
     else:
         settle(turn, run, task, "cancelled", message=why)
 
@@ -163,8 +176,8 @@ def stop_attempt(turn: Turn, run: Run, task: Task, attempt: Attempt) -> None:
         return
     key = (run.ix, task.ix, attempt.number)
     load = session.loads.get(key)
-    if load is not None and not load.cancelled:
-        load.cancelled = True
+    if load is not None and load.cancelled_at < 0:
+        load.cancelled_at = turn.now
         turn.send(session, Cancel(AttemptId(*key), turn.settings.cancel_grace_s), after_commit=True)
 
 
@@ -174,8 +187,7 @@ def close_run(turn: Turn, run: Run) -> None:
         return
     state, code, message = verdict_of(run)
     turn.emit(e.RunSettled(run.ix, state, code, message, turn.now))  # type: ignore[arg-type]
-    turn.resolved = {key: value for key, value in turn.resolved.items() if key[0] != run.ix}
-    turn.parked = {key: value for key, value in turn.parked.items() if key[0] != run.ix}
+    turn.forget(run.ix)
 
 
 def verdict_of(run: Run) -> tuple[str, str, str]:

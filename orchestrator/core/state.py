@@ -36,7 +36,7 @@ class WorkerRecord(msgspec.Struct, array_like=True):
     """Skill name -> digest of the contract it announced."""
     labels: dict[str, str] = {}
     devices: tuple[str, ...] = ()
-    capacity: Resources = Resources(cpu=0)
+    capacity: Resources = Resources(cpu=0.0)
     policies: tuple[tuple[str, Policy], ...] = ()
 
 
@@ -91,7 +91,11 @@ class State(Progress):
         self.epoch, self.journal = event.epoch, event.journal
 
     def _worker_enrolled(self, event: e.WorkerEnrolled) -> None:
-        self.workers[event.worker] = WorkerRecord(event.worker, event.name, event.secret_hash, event.serves)
+        known = self.workers.get(event.worker)
+        if known is not None:  # a new credential: what it announced, and a stream it may have, stay
+            known.secret_hash, known.serves, known.gone = event.secret_hash, event.serves, False
+        else:
+            self.workers[event.worker] = WorkerRecord(event.worker, event.name, event.secret_hash, event.serves)
 
     def _worker_forgotten(self, event: e.WorkerForgotten) -> None:
         record = self.workers[event.worker]
@@ -116,8 +120,8 @@ class State(Progress):
             for name, digest in record.skills.items():
                 counts = votes.setdefault(name, {})
                 counts[digest] = counts.get(digest, 0) + 1
+        order = list(self.catalog)
         for name, counts in votes.items():
-            order = list(self.catalog)
             self.digests[name] = max(counts, key=lambda digest: (counts[digest], order.index(digest)))
 
     def skill(self, name: str) -> SkillSpec | None:
@@ -151,7 +155,6 @@ class State(Progress):
     def _plan_closed(self, event: e.PlanClosed) -> None:
         run = self.runs[event.run]
         run.planned = True
-        self.fresh.extend((run.ix, task.ix) for task in run.tasks if type(task.state) is Ready)
         run.plan_error = (event.code, event.message)
 
     def _file_pinned(self, event: e.FilePinned) -> None:
@@ -164,7 +167,8 @@ class State(Progress):
         if event.task < 0:
             run.cancelled, run.stop_code = True, event.code
         else:
-            run.tasks[event.task].cancelling = True
+            task = run.tasks[event.task]
+            task.cancelling, task.stop_code = True, event.code
 
     def _claim_taken(self, event: e.ClaimTaken) -> None:
         self.runs[event.run].claims[event.claim] = (event.tasks, event.deadline)
@@ -198,7 +202,9 @@ class State(Progress):
             run.spend.first_task_s = event.first_task_s
 
     def _planner_call_lost(self, event: e.PlannerCallLost) -> None:
-        self.runs[event.run].calls.pop(event.call, None)
+        run = self.runs[event.run]
+        run.calls.pop(event.call, None)
+        run.spend.tokens_in += run.spend.reserved.pop(event.call, 0)  # nobody knows: all of it counts as spent
 
     def _run_paused(self, event: e.RunPaused) -> None:
         run = self.runs[event.run]
@@ -254,8 +260,8 @@ class State(Progress):
         for number in sorted(part for part in parts if part):
             run = state.runs[number] = _RUN.decode(parts[number])
             for task in run.tasks:
-                if task.parent >= 0 and (parent := run.tasks[task.parent]).spread is not None:
-                    task.spec, task.wiring = parent.spec, parent.wiring
+                for ix in run.children(task):  # one spec for all elements of a map, as when it was expanded
+                    run.tasks[ix].spec, run.tasks[ix].wiring = task.spec, task.wiring
                 for attempt in task.attempts:
                     if not attempt.ended:
                         state.live.setdefault(attempt.worker, {})[run.ix, task.ix, attempt.number] = None

@@ -16,9 +16,9 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .call import answer
-from .edit import problems_of, propose
+from .edit import accept, deadline_of, problems_of, propose
 from .graph import Run, Task
-from .lifecycle import AwaitingApproval, Closed, Open, Paused, Unknown
+from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
 from .settlement import cancel_task, fail, settle
 from .turn import Turn
@@ -56,16 +56,24 @@ def submitted(turn: Turn, item: s.Submitted) -> None:
             raise PlanRefused(f"the plan was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
     turn.emit(event)
     run = turn.state.runs[number]
-    if item.settings.deadline_s:
-        turn.wake(turn.now + item.settings.deadline_s, "run_deadline", number)
-    if item.settings.budget.wall_s:
-        turn.wake(turn.now + item.settings.budget.wall_s, "run_wall", number)
+    arm(turn, run)
     if item.patch is not None:
-        propose(turn, run, item.patch, first=True)
+        accept(turn, run, item.patch, first=True)
         turn.emit(e.PlanClosed(number))
     elif item.plan:
         open_call(turn, run, item.planner)
     turn.reply(item.reply, {"run": number})
+
+
+def arm(turn: Turn, run: Run) -> None:
+    """The timers of an open run and of its tasks: all follow from what is durable, so a restart sets them again."""
+    if run.settings.deadline_s:
+        turn.wake(run.submitted_at + run.settings.deadline_s, "run_deadline", run.ix)
+    if run.settings.budget.wall_s:
+        turn.wake(run.submitted_at + run.settings.budget.wall_s, "run_wall", run.ix)
+    for task in run.tasks:
+        if task.spec.deadline_s is not None and task.parent < 0 and not task.final:
+            turn.wake(deadline_of(run, task), "task_deadline", run.ix, task.ix)
 
 
 def patched(turn: Turn, item: s.PatchProposed) -> None:
@@ -73,7 +81,7 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
     run = find_run(turn, item.run)
     if item.call and item.call not in run.calls:
         turn.count("patch_of_closed_call")
-        return
+        raise Conflict(f"planner call {item.call} of {run.name} is over")
     try:
         first = not run.planned and (bool(item.call) or item.whole)
         propose(turn, run, item.patch, first=first)
@@ -121,6 +129,8 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
     for task in run.tasks:
         if task.parent < 0:
             cancel_task(turn, run, task, why, by)
+            if type(task.state) is Settled and task.state.open:
+                turn.emit(e.FailureSettled(run.ix, task.ix, "stopped", turn.now))
 
 
 def paused(turn: Turn, item: s.PauseRequested) -> None:
@@ -141,7 +151,8 @@ def approval_decided(turn: Turn, item: s.ApprovalDecided) -> None:
     if not asked:
         raise NotFound(f"nothing of {run.name} awaits approval", hint=f"see asterism status {run.name}")
     for task in asked:
-        assert isinstance(task.state, AwaitingApproval)
+        if not isinstance(task.state, AwaitingApproval):
+            continue  # a refusal before it has stopped it
         if item.approved:
             turn.emit(e.ApprovalGiven(run.ix, task.ix, item.by, task.state.pin, item.message))
         else:
@@ -214,6 +225,7 @@ def forked(turn: Turn, item: s.ForkRequested) -> None:
     )  # fmt: skip
     turn.emit(e.PatchAccepted(number, 1, patch, turn.now, "", tuple(reusable(turn, run))))
     turn.emit(e.PlanClosed(number))
+    arm(turn, turn.state.runs[number])
     turn.reply(item.reply, {"run": number, "fork_of": run.ix})
 
 
@@ -223,11 +235,16 @@ def reusable(turn: Turn, run: Run) -> list[tuple[bytes, Value]]:
     for task in run.tasks:
         spec = turn.contract(task)
         winner = task.winner()
-        if not task.succeeded or task.value is None or winner is None or spec is None:
+        if not task.succeeded or task.value is None or spec is None:
             continue
         cached = task.spec.cache if task.spec.cache is not None else spec.cached and turn.effect(task) == "pure"
-        if cached or turn.effect(task) == "once":
+        if not cached and turn.effect(task) != "once":
+            continue
+        if winner is not None and not task.reused:
             found.append((winner.pin, task.value))
+        elif task.reused:  # it never ran here: its pin is what it would have run as
+            digest = turn.state.digests.get(task.skill, "")
+            found.append((turn.binder.bind(run, task, turn.state.journal, digest).pin, task.value))
     return found
 
 
@@ -237,8 +254,11 @@ def undone(turn: Turn, item: s.UndoRequested) -> None:
     record = next((one for one in run.versions if one.number == item.version), None)
     if record is None:
         raise NotFound(f"{run.name} has versions 1 to {run.version}, not {item.version}")
-    before, _ = specs_at(run, item.version - 1)
-    ids = [spec.id for patch in record.patches if not patch.parent for spec in patch.tasks]
+    before, whole = specs_at(run, item.version - 1)
+    patches = [patch for patch in record.patches if not patch.parent]
+    ids = [spec.id for patch in patches for spec in patch.tasks]
+    ids += [down for patch in patches for _, down in (*patch.links, *patch.unlinks)]
+    ids = list(dict.fromkeys(ids))
     touched = [run.tasks[run.names[name]] for name in ids]
     busy = [run.name_of(task) for task in touched if task.attempts or task.spread is not None or task.final]
     if busy:
@@ -247,7 +267,8 @@ def undone(turn: Turn, item: s.UndoRequested) -> None:
         )
     restored = tuple(before[name] for name in ids if name in before)
     why = f"undo of version {item.version}"
-    propose(turn, run, Patch(f"person:{item.by}", restored, why, outputs=None))
+    outputs = whole.outputs or () if any(patch.outputs is not None for patch in patches) else None
+    propose(turn, run, Patch(f"person:{item.by}", restored, why, outputs=outputs))
     for task in touched:
         if task.spec.id not in before:
             settle(turn, run, task, "cancelled", code="Removed", message=why)
@@ -258,6 +279,8 @@ def removed(turn: Turn, item: s.RemoveRequested) -> None:
     run = find_run(turn, item.run)
     if type(run.state) is not Closed:
         raise Conflict(f"{run.name} is still open", hint=f"asterism cancel {run.name}")
+    if any(not attempt.ended for task in run.tasks for attempt in task.attempts):
+        raise Conflict(f"attempts of {run.name} are still being stopped", hint="try again in a few seconds")
     turn.emit(e.RunRemoved(run.ix))
     turn.reply(item.reply, {"run": run.ix})
 

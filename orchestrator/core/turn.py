@@ -7,7 +7,7 @@ functions over a Turn, one module a concern; none keeps state of its own.
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import Any, Final
 
 from protocol.errors import AsterismError
 from protocol.frame import ToWorker
@@ -19,12 +19,14 @@ from ..placement.estimate import Estimator
 from ..placement.policy import Policy
 from . import command as c
 from .binding import Binder
-from .event import Event
+from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced, decode_events, encode_events
 from .fleet import Fleet, Session
 from .graph import Run, Task
 from .queue import Queue
 from .setting import CoreSettings
 from .state import State
+
+_FOREIGN: Final = frozenset((PatchAccepted, RunSubmitted, SkillsAnnounced))
 
 
 class Turn:
@@ -40,8 +42,10 @@ class Turn:
         self.estimator = Estimator()
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
         self.resolving: set[tuple[int, int]] = set()
-        self.parked: dict[tuple[int, int], list[int]] = {}
+        self.parked: dict[tuple[int, int], dict[int, None]] = {}
         """(run, map) -> ready children over the map's limit."""
+        self.barred: dict[int, dict[int, None]] = {}
+        """Run -> ready `once` tasks that wait until its first plan is complete."""
         self.hedges: set[tuple[int, int]] = set()
         """Running tasks of suspect workers that want one more attempt elsewhere."""
         self.waiting_since: dict[tuple[int, int], float] = {}
@@ -52,6 +56,8 @@ class Turn:
         """Reply -> (run, uris) of a worker that waits for files of other machines."""
         self.joins: dict[tuple[int, int], tuple[int, int, list[int]]] = {}
         """(run, task) -> (attempt, k, children) of a join that has no answer yet."""
+        self.holds: dict[tuple[int, int], int] = {}
+        """(run, task) -> a worker that holds an attempt of it which can't be judged yet."""
         self.refused: set[tuple[int, int, int, Fence]] = set()
         self.dirty: dict[int, None] = {}
         """Runs that may have come to an end."""
@@ -68,7 +74,13 @@ class Turn:
         self._timed = 0
 
     def emit(self, event: Event) -> None:
-        """Record a fact and apply it."""
+        """Record a fact and apply it.
+
+        What others wrote is applied as the journal will give it back: equal values of unlike identity or number type
+        must not make the live state differ from its replay.
+        """
+        if type(event) in _FOREIGN:
+            event = decode_events(encode_events((event,)))[0]
         self.state.apply(event)
         self.events.append(event)
         run = getattr(event, "run", 0)
@@ -79,7 +91,7 @@ class Turn:
         self.commands.append(command)
 
     def send(self, session: Session, item: ToWorker, *, after_commit: bool = False) -> None:
-        self.commands.append(c.Send(session.conn, item, after_commit))
+        self.commands.append(c.Send(session.conn, item, after_commit or not session.welcomed))
 
     def reply(self, reply: int, value: Any = None) -> None:
         """Answer a request, once what it changed is on disk. Reply 0 is nobody's."""
@@ -114,6 +126,17 @@ class Turn:
     def next_wake(self) -> float | None:
         return self._timers[0][0] if self._timers else None
 
+    def forget(self, run: int) -> None:
+        """The run is settled: what was remembered of its tasks is not needed any more."""
+        self.barred.pop(run, None)
+        tables: tuple[dict[tuple[int, int], Any], ...] = (
+            self.resolved, self.parked, self.waiting_since, self.joins, self.holds,
+        )  # fmt: skip
+        for table in tables:
+            for key in [key for key in table if key[0] == run]:
+                del table[key]
+        self.hedges = {key for key in self.hedges if key[0] != run}
+
     def contract(self, task: Task) -> SkillSpec | None:
         """The skill of the task's current means."""
         return self.state.skill(task.skill)
@@ -121,9 +144,13 @@ class Turn:
     def effect(self, task: Task) -> Effect:
         """The stricter of the skill's effect and the plan's."""
         spec = self.contract(task)
-        found: Effect = spec.effect if spec else "once"
+        return self.stricter(spec, task) if spec else "once"
+
+    @staticmethod
+    def stricter(spec: SkillSpec, task: Task) -> Effect:
+        """The stricter of this contract's effect and the plan's."""
         stated = task.spec.effect
-        return stated if stated is not None and EFFECT_ORDER[stated] > EFFECT_ORDER[found] else found
+        return stated if stated is not None and EFFECT_ORDER[stated] > EFFECT_ORDER[spec.effect] else spec.effect
 
     def name(self, run: Run, task: Task, attempt: int = 0) -> str:
         """`r7/scan#2`."""

@@ -1,0 +1,47 @@
+"""`asterism demo` and `asterism bench ...`: the tour, and the suites that measure.
+
+Everything they start lives in folders of its own and is gone afterwards. It must not know what a suite measures.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+import click
+import msgspec
+
+
+@click.command()
+@click.option(
+    "--crash", is_flag=True, help="Also kill the orchestrator in the middle; the run goes on from its journal."
+)
+@click.option("--keep", is_flag=True, help="Keep the folder with the journal, the report and the logs.")
+def demo(crash: bool, keep: bool) -> None:
+    """One request, three workers, one real failure; about five seconds.
+
+    Two of the workers are simulated machines; all are processes here. Nothing outside a temporary folder is written.
+    """
+    from .demo import run_demo
+
+    sys.exit(anyio.run(run_demo, crash, keep))
+
+
+@click.group()
+def bench() -> None:
+    """Measure this installation on this machine."""
+
+
+@bench.command()
+@click.option("--quick", is_flag=True, help="Fewer repeats, under 50 seconds on two cores.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def overhead(quick: bool, output: str) -> None:
+    """What the fabric itself costs: tasks a second, latency of a hop, memory. Real processes, journal on disk."""
+    from .overhead import QUICK, Sizes, overhead
+    from .report import document, table
+
+    found = anyio.run(overhead, QUICK if quick else Sizes(), lambda text: click.echo(text, err=True))
+    if output == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(document(found)), indent=2))
+    else:
+        click.echo(table(found))

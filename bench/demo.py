@@ -1,0 +1,195 @@
+"""`asterism demo`: one request on three worker processes, one of which is killed on the way.
+
+Everything is real: a private server, workers that are processes of their own, SIGKILL. The plan is the saved template
+`demo` of the catalog planner. What is told afterwards is read from the run's event stream. Nothing outside one
+temporary folder is written. Times are printed, never asserted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import click
+
+from orchestrator.client.client import AsyncClient
+from orchestrator.client.live import AsyncLive
+from protocol.errors import ServerUnreachable, Unavailable
+from protocol.report import exit_code
+
+from .scenario import Machine, Scenario
+from .story import Killed, Story
+from .tour import Tour
+
+REQUEST: Final = (
+    "Survey the Python standard library of this machine: measure every part in parallel, rank the hardest functions "
+    "and look closer at what stands out, find near-duplicate functions on the GPU, list eval and exec calls if there "
+    "are any, keep a verified copy of the hardest modules on the edge board, and write a report."
+)
+SKILLS: Final = "bench.code"
+GPU: Final = "gpu-sim"
+EDGE: Final = "edge-sim"
+AWAY_S: Final = 0.8
+"""How long the killed worker stays away."""
+CRASH_AFTER: Final = 14
+"""With --crash the orchestrator is killed once gpu-sim is back, at the latest when so many parts are measured."""
+CRASHED_S: Final = 0.3
+
+
+class Demo:
+    """One demo. `run` does it all; the exit code is the run's."""
+
+    def __init__(self, fleet: Scenario, crash: bool) -> None:
+        self._fleet = fleet
+        self._crash = crash
+        self._library = sysconfig.get_paths()["stdlib"]
+        self._gpu_killed = False
+        self._server_killed = False
+
+    async def run(self) -> int:
+        began = time.monotonic()
+        client = self._fleet.client(
+            home=True, root=self._fleet.new_folder("here"), roots=(f"{self._library}:ro",), skills=(SKILLS,)
+        )
+        async with client:
+            await self._start(client)
+            story = Story(await client.join())
+            started = time.monotonic()
+            say(f'"{REQUEST}"\n')
+            say(
+                f"here reads {self._library} (2 slots). {GPU} (2 slots, label gpu) and {EDGE} (1 slot, half the speed, "
+                f"20 Mbit/s, 20 ms) are simulated:\nprocesses on this machine with empty folders of their own. "
+                f"All were up in {started - began:.1f} s.\n"
+            )
+            live = await client.submit(REQUEST, inputs={"dir": self._library})
+            report = await self._watch(client, live, story)
+            self._tell(story, report)
+            await self._show(client, live, report)
+            return exit_code(report)
+
+    async def _start(self, client: AsyncClient) -> None:
+        """The simulated machines and `here`, at once."""
+        machines = (
+            Machine(GPU, 2, self._fleet.new_folder(GPU), ("gpu",), ("gpu=1",), (SKILLS,), simulate="bandwidth=1Gbit"),
+            Machine(
+                EDGE,
+                1,
+                self._fleet.new_folder(EDGE),
+                ("edge",),
+                (),
+                (SKILLS,),
+                simulate="speed=0.5,bandwidth=20Mbit,latency=20ms",
+            ),
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.join)
+            for machine in machines:
+                group.start_soon(self._fleet.start_worker, client, machine)
+        await self._fleet.joined(client, GPU, EDGE)
+
+    async def _watch(self, client: AsyncClient, live: AsyncLive, story: Story) -> dict[str, Any]:
+        """Follow the run, kill what is to be killed on the way, until it is settled."""
+        tour = Tour(story, ("here", GPU, EDGE))
+        tour.open()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._look, client, live, tour, story)
+                async with aclosing(live.events()) as rows:
+                    async for row in rows:
+                        story.feed(row)
+                        self._strike(client, story, group)
+                group.cancel_scope.cancel()
+        finally:
+            tour.close()
+        return dict(await client.report(live.run))
+
+    async def _look(self, client: AsyncClient, live: AsyncLive, tour: Tour, story: Story) -> None:
+        """What the events don't say: the state of the workers, what ready tasks wait for."""
+        while True:
+            try:
+                rows = (await client.connection.call("workers"))["workers"]
+                tour.workers = {story.name(row["worker"]): row for row in rows}
+                away = {name for name, row in tour.workers.items() if row["state"] == "away"}
+                for name in [name for worker in away for name in story.held_by(worker)]:
+                    why = str((await client.ask("explain", live.run, task=name))["why"])
+                    if "away" in why:
+                        story.saw_reason(name, why)
+            except (ServerUnreachable, Unavailable):
+                tour.workers = {}
+            await anyio.sleep(0.05)
+
+    def _strike(self, client: AsyncClient, story: Story, group: anyio.abc.TaskGroup) -> None:
+        """Kill gpu-sim once it has finished two parts and holds one; with --crash the orchestrator, halfway."""
+        held = story.held_by(GPU)
+        parts = [name for name in held if name.startswith("measure.")]
+        if not self._gpu_killed and story.finished_on(GPU) >= 2 and parts:
+            self._gpu_killed = True
+            killed = Killed(GPU, time.time(), story.finished_on(GPU), held)
+            self._fleet.kill_worker(GPU)
+            story.killed.append(killed)
+            group.start_soon(self._bring_back, client, killed)
+        back = any(killed.back_at for killed in story.killed)
+        if self._crash and not self._server_killed and (back or story.parts_done() >= CRASH_AFTER):
+            self._server_killed = True
+            killed = Killed("orchestrator", time.time(), settled=story.settled())
+            pid = self._fleet.server_pid
+            self._fleet.kill_server()
+            story.killed.append(killed)
+            group.start_soon(self._restart, killed, pid)
+
+    async def _bring_back(self, client: AsyncClient, killed: Killed) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(AWAY_S)
+            killed.back_at = time.time()
+            await self._fleet.restart_worker(client, GPU)
+
+    async def _restart(self, killed: Killed, pid: int) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(CRASHED_S)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._fleet.start_server)
+                await self._fleet.server_after(pid)
+                killed.back_at = time.time()
+
+    def _tell(self, story: Story, report: dict[str, Any]) -> None:
+        for at, text in story.lines(report):
+            say(f"{at:>8}  {text}")
+        if not self._gpu_killed:
+            say(f"          {GPU} never held a part after finishing two, so it was not killed this time.")
+
+    async def _show(self, client: AsyncClient, live: AsyncLive, report: dict[str, Any]) -> None:
+        rows = report["outputs"].get("ranking") or []
+        if rows:
+            top = rows[0]
+            say(f"\nHardest: {top['function']} in {top['module']}, complexity {top['complexity']}.")
+        uri = report["outputs"].get("report")
+        if self._fleet.keep and uri:
+            target = self._fleet.folder / "report.md"
+            await client.fetch(live.run, uri, target)
+            say(f"Report: {target}")
+            home = self._fleet.environ["ASTERISM_HOME"]
+            say(f"Look back: export ASTERISM_HOME={home}")
+            say("  asterism explain last/twins      asterism graph last -o mermaid      asterism events last")
+        else:
+            say("Keep the report and the journal: asterism demo --keep")
+        if not self._crash:
+            say("Kill the orchestrator too: asterism demo --crash")
+        say('Your own: asterism run "find(., *.py) -> count(TODO) each"')
+
+
+async def run_demo(crash: bool, keep: bool) -> int:
+    """The command. Raises: whatever ended the server or a worker, with its last words."""
+    home = os.environ.get("ASTERISM_HOME")
+    async with Scenario(Path(home).expanduser() if home else None, keep=keep, slots_here=2) as fleet:
+        return await Demo(fleet, crash).run()
+
+
+def say(text: str) -> None:
+    click.echo(text)
+    sys.stdout.flush()

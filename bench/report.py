@@ -1,0 +1,62 @@
+"""How a benchmark's answer is shown: a table for people. (The JSON is the answer itself.)
+
+Invariant: no number that the answer doesn't hold. It must not know how anything was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from protocol.report import SCHEMA
+
+from .metric import Spread
+from .overhead import Overhead
+
+
+def document(answer: Overhead) -> dict[str, object]:
+    """What `-o json` prints."""
+    return {"schema": SCHEMA, "bench": "overhead", **msgspec.to_builtins(answer)}
+
+
+def table(answer: Overhead) -> str:
+    """Aligned rows: what, median, range, runs."""
+    rows = [("", "median", "min .. max", "runs"), *_rows(answer)]
+    widths = [max(len(row[at]) for row in rows) for at in range(4)]
+    lines = ["  ".join(_pad(cell, width, at) for at, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _pad(cell: str, width: int, at: int) -> str:
+    return cell.rjust(width) if at == 1 else cell.ljust(width)
+
+
+def _rows(answer: Overhead) -> Iterator[tuple[str, str, str, str]]:
+    yield _row("fan-out of 10,000, tasks/s", answer.fanout_tasks_per_s)
+    yield _row("  with its submission, tasks/s", answer.fanout_with_submit_tasks_per_s)
+    yield _row("100 x 100 layers, tasks/s", answer.layered_tasks_per_s)
+    yield _row("chain of 1,000, ms a hop", answer.chain_ms_per_hop)
+    if answer.large:
+        large = answer.large
+        yield _one(f"{large['tasks']:,.0f} tasks in one run, tasks/s", large["tasks_per_s"])
+        yield _one("  its time a task against the fan-out's", large["time_per_task_against_fanout"])
+        yield _one("  kept per finished task, bytes", answer.memory_bytes_per_task)
+    for name, mib in answer.idle_mib.items():
+        yield _one(f"idle {name.replace('_', ' ')}, MiB", mib)
+    yield _row("asterism --help, s", answer.help_s)
+    yield _row("fsync in the journal's folder, ms", answer.fsync_ms)
+    yield ("cores", f"{answer.cores}", "", "")
+
+
+def _row(name: str, found: Spread) -> tuple[str, str, str, str]:
+    return name, _number(found.median), f"{_number(found.min)} .. {_number(found.max)}", str(found.runs)
+
+
+def _one(name: str, value: float) -> tuple[str, str, str, str]:
+    return name, _number(value), "", ""
+
+
+def _number(value: float) -> str:
+    """Three digits or more, never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,221 @@
+"""A fleet of real processes on this machine, in folders of its own: one private server, workers that can be killed.
+
+Everything lies below one folder, which is ASTERISM_HOME of all of them. Workers are `asterism worker start`, enrolled
+with an identity that is kept, so that one that was killed comes back as the same worker. `close` ends every process
+that was started here, whatever happened. It must not know runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import anyio.to_thread
+import msgspec
+import psutil
+
+from orchestrator.client.client import AsyncClient
+from orchestrator.local import read_endpoint, start_server
+from protocol.errors import AsterismError, ServerUnreachable
+
+JOIN_DEADLINE_S: Final = 30.0
+STOP_GRACE_S: Final = 3.0
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What a worker is started with; the fields are flags of `asterism worker start`. `root` may end in `:ro`."""
+
+    name: str
+    slots: int = 1
+    root: str = ""
+    labels: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    simulate: str = ""
+
+    def argv(self) -> list[str]:
+        row = ["--name", self.name, "--slots", str(self.slots)]
+        for flag, values in (
+            ("--root", (self.root,)),
+            ("--label", self.labels),
+            ("--resource", self.resources),
+            ("--skills", self.skills),
+            ("--allow", self.allow),
+            ("--simulate", (self.simulate,)),
+        ):
+            for value in filter(None, values):
+                row += [flag, value]
+        return row
+
+
+class Scenario:
+    """`async with Scenario() as fleet`: a fresh folder in `parent`, else in the system's own, left only if `keep`."""
+
+    def __init__(self, parent: Path | None = None, *, keep: bool = False, slots_here: int = 0) -> None:
+        self.keep = keep
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
+        # What the person has set for their own fleet must not reach this one.
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("ASTERISM_")}
+        self.environ = {**clean, "ASTERISM_HOME": str(self.folder / "home"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
+        if slots_here:
+            self.environ["ASTERISM_HERE__SLOTS"] = str(slots_here)
+        self.server_pid = 0
+        self._identities: dict[str, Mapping[str, Any]] = {}
+        self._machines: dict[str, Machine] = {}
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.start_server()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.close)
+
+    @property
+    def journal_folder(self) -> Path:
+        return self.folder / "home" / "server"
+
+    def new_folder(self, name: str) -> str:
+        """An empty folder, the root of a machine."""
+        made = self.folder / name
+        made.mkdir()
+        return str(made)
+
+    def client(self, **options: Any) -> AsyncClient:
+        """A client of this fleet; it joins as `here` only if asked to."""
+        return AsyncClient(environ=self.environ, **{"home": False, **options})
+
+    async def start_server(self) -> None:
+        """Start the server, at the address it had if it ran before. Raises: ServerUnreachable."""
+        before = self.folder / "home" / "address"
+        listen = before.read_text() if before.exists() else ""
+        endpoint = await start_server(self.environ, listen=listen)
+        before.write_text(endpoint.address)
+        self.server_pid = endpoint.pid
+
+    async def server_after(self, pid: int) -> None:
+        """Wait for another server than process `pid`; a client that misses it may start it as well as we."""
+        while True:
+            found = read_endpoint(self.environ)
+            if found is not None and found.pid != pid:
+                return
+            await anyio.sleep(0.01)
+
+    def kill_server(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        _kill(self.server_pid)
+
+    async def start_worker(self, client: AsyncClient, machine: Machine) -> int:
+        """Start a worker, or one that was killed again under the identity it had; its process id."""
+        identity = self._identities.get(machine.name)
+        if identity is None:
+            identity = await client.connection.call("enroll", name=machine.name)
+            self._identities[machine.name] = identity
+        self._machines[machine.name] = machine
+        endpoint = client.connection.endpoint
+        credential = msgspec.json.encode({"address": endpoint.address, **identity}) + b"\n"
+        child = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential))
+        self._workers[machine.name] = child
+        return child.pid
+
+    def _spawn(self, machine: Machine, credential: bytes) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
+        with (self.folder / f"{machine.name}.log").open("ab") as log:
+            child = subprocess.Popen(
+                argv,
+                env=self.environ,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(credential)
+            child.stdin.close()
+        return child
+
+    def kill_worker(self, name: str) -> None:
+        """SIGKILL to the daemon, as a power cut would: no goodbye, no flush."""
+        child = self._workers[name]
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+    async def restart_worker(self, client: AsyncClient, name: str) -> int:
+        return await self.start_worker(client, self._machines[name])
+
+    def worker_pid(self, name: str) -> int:
+        return self._workers[name].pid
+
+    async def joined(self, client: AsyncClient, *names: str) -> None:
+        """Wait until these workers are connected. Raises: ServerUnreachable with the last words of one that ended."""
+        delay = 0.02
+        with anyio.move_on_after(JOIN_DEADLINE_S):
+            while True:
+                rows = (await client.connection.call("workers"))["workers"]
+                if set(names) <= {row["worker"] for row in rows if row["state"] == "connected"}:
+                    return
+                for name in names:
+                    if self._workers[name].poll() is not None:
+                        raise ServerUnreachable(f"the worker {name} ended:\n{self._last_words(name)}")
+                await anyio.sleep(delay)
+                delay = min(0.1, delay * 1.5)
+        raise ServerUnreachable(f"{', '.join(names)} did not join in {JOIN_DEADLINE_S:g} s", hint="asterism doctor")
+
+    def _last_words(self, name: str) -> str:
+        log = self.folder / f"{name}.log"
+        return "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:]) if log.exists() else ""
+
+    def close(self) -> None:
+        """End every process that was started here and remove the folder, unless it is to be kept."""
+        for child in self._workers.values():
+            if child.poll() is None:
+                child.terminate()
+        for child in self._workers.values():
+            try:
+                child.wait(STOP_GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        with contextlib.suppress(AsterismError):
+            found = read_endpoint(self.environ)
+            self.server_pid = found.pid if found is not None else self.server_pid
+        if self.server_pid:
+            _end(self.server_pid)
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(STOP_GRACE_S)
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.terminate()
+        try:
+            process.wait(STOP_GRACE_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_GRACE_S)

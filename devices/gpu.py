@@ -1,0 +1,131 @@
+"""NVIDIA GPUs, found through NVML when its binding is installed and a driver answers; otherwise there are none.
+
+A card is reserved in shares: `gpu=0.5` puts two attempts on one card, `gpu=2` takes two whole ones. The process sees
+only its own cards (CUDA_VISIBLE_DEVICES). Must not know: CUDA, any numeric library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from protocol.profile import DeviceProfile
+from protocol.resource import Resources
+
+from .device import Reservation
+
+_EVEN: Final = 1e-9
+
+
+class Card(msgspec.Struct, frozen=True):
+    """One card as NVML lists it. `memory` in bytes."""
+
+    index: int
+    name: str
+    memory: int
+    uuid: str = ""
+
+    def free(self) -> int:
+        """Bytes of its memory free right now, by whoever it is used; 0 when it no longer answers."""
+        with _nvml() as nvml:
+            if nvml is not None:
+                with contextlib.suppress(nvml.NVMLError):
+                    return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(self.index)).free)
+        return 0
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[Any]:
+    """The NVML binding, initialised, or None where there is none or no driver answers."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        yield None
+        return
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        yield None
+        return
+    try:
+        yield nvml
+    finally:
+        nvml.nvmlShutdown()
+
+
+def find_gpus() -> tuple[Card, ...]:
+    """The cards of this machine, in NVML's order; empty without NVIDIA hardware, driver or binding."""
+    found: list[Card] = []
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+                name, uuid = (_text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle)))
+            except nvml.NVMLError:
+                continue  # a card that has fallen off the bus is not there
+            found.append(Card(index, name, memory, uuid))
+    return tuple(found)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class Gpu:
+    """The cards as one device. Reservations of less than a card share the fullest card that still fits them."""
+
+    kind: Final = "gpu"
+
+    def __init__(self, cards: Sequence[Card], *, speed: float = 1.0, simulated: bool = False) -> None:
+        self.cards = tuple(cards)
+        self.speed = speed
+        self.simulated = simulated
+        self._free_share = [1.0] * len(self.cards)
+        self._free_memory = [card.memory for card in self.cards]
+        self._held: dict[int, Reservation] = {}
+
+    def profile(self) -> tuple[DeviceProfile, ...]:
+        return tuple(
+            DeviceProfile("gpu", card.name, 1.0, card.memory, self.speed, self.simulated) for card in self.cards
+        )
+
+    def capacity(self) -> Resources:
+        return Resources(cpu=0.0, gpu=float(len(self.cards)), vram=sum(card.memory for card in self.cards))
+
+    def reserve(self, needs: Resources) -> Reservation | None:
+        """`vram` is what each card taken must still have free."""
+        whole = max(1, round(needs.gpu)) if needs.gpu >= 1 else 1
+        share = 1.0 if needs.gpu >= 1 else needs.gpu
+        fitting = [
+            at
+            for at in range(len(self.cards))
+            if self._free_share[at] + _EVEN >= share and self._free_memory[at] >= needs.vram
+        ]
+        if len(fitting) < whole:
+            return None
+        taken = sorted(fitting, key=lambda at: (self._free_share[at], self._free_memory[at], at))[:whole]
+        for at in taken:
+            self._free_share[at] -= share
+            self._free_memory[at] -= needs.vram
+        visible = ",".join(str(self.cards[at].index) for at in taken)
+        made = Reservation(
+            self.kind,
+            {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible},
+            tuple((at, share, needs.vram) for at in taken),
+        )
+        self._held[id(made)] = made
+        return made
+
+    def release(self, reservation: Reservation) -> None:
+        if self._held.pop(id(reservation), None) is None:
+            raise ValueError("this reservation is not held")
+        for at, share, memory in reservation.parts:
+            self._free_share[at] += share
+            self._free_memory[at] += memory

@@ -1,0 +1,161 @@
+"""`doctor`: what could be wrong here, each with the one fix. It looks and never mends, and starts no server.
+
+It must not know how any of what it checks works inside.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+
+from protocol.errors import AsterismError
+from protocol.report import SCHEMA
+
+from .. import local
+from ..client.client import AsyncClient
+from ..client.connection import own_version
+from . import show
+from .option import output_option, use
+
+Level = Literal["ok", "warning", "error"]
+_SLOW_FSYNC_MS: Final = 20.0
+_ROUNDS: Final = 20
+_FREE_BYTES: Final = 1024**3
+_SIGNS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "error": ("FAIL", "red")}
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What was looked at, how it is, and the one fix if it is not well."""
+
+    name: str
+    level: Level
+    found: str
+    fix: str = ""
+
+
+@click.command()
+@output_option("json")
+def doctor(output: str) -> None:
+    """Check this machine and the server, each finding with its fix. Exits 1 if something is broken."""
+    checks = [check for look in _CHECKS for check in _safely(look)]
+    broken = any(check.level == "error" for check in checks)
+    if output == "json":
+        rows = [msgspec.to_builtins(check) for check in checks]
+        show.json_value({"schema": SCHEMA, "ok": not broken, "checks": rows})
+    else:
+        for check in checks:
+            sign, colour = _SIGNS[check.level]
+            shown = click.style(f"{sign:<5}", fg=colour) if show.coloured(sys.stdout) else f"{sign:<5}"
+            click.echo(f"{shown} {check.name}: {check.found}")
+            if check.fix:
+                click.echo(f"      fix: {check.fix}")
+    click.get_current_context().exit(int(broken))
+
+
+def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from look()
+    except (OSError, AsterismError) as error:
+        hint = error.hint if isinstance(error, AsterismError) else "check permissions and free space"
+        said = error.message if isinstance(error, AsterismError) else str(error)
+        yield Check(look.__name__.strip("_").replace("_", " "), "error", said, hint)
+
+
+def _python() -> Iterator[Check]:
+    version = platform.python_version()
+    yield Check("python", "ok", f"{version}, asterism {own_version() or 'from source'}")
+    if sys.platform not in ("linux", "darwin"):
+        yield Check("system", "error", sys.platform, "use Linux or macOS; on Windows use WSL")
+
+
+def _journal_folder() -> Iterator[Check]:
+    """fsync in the folder of the journal bounds how fast durable results come."""
+    folder = local.home_of(os.environ)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o077:
+        yield Check("home", "warning", f"others may read {folder}", f"chmod 700 {folder}")
+    else:
+        yield Check("home", "ok", str(folder))
+    p50 = fsync_p50_ms(folder)
+    if p50 > _SLOW_FSYNC_MS:
+        yield Check("disk", "warning", f"fsync takes {p50:.1f} ms", "set ASTERISM_HOME to a folder on a faster disk")
+    else:
+        yield Check("disk", "ok", f"fsync takes {p50:.2f} ms (median of {_ROUNDS})")
+    free = shutil.disk_usage(folder).free
+    if free < _FREE_BYTES:
+        yield Check("space", "warning", f"{free // 2**20} MiB are free", "make room, or move ASTERISM_HOME")
+
+
+def fsync_p50_ms(folder: Path, rounds: int = _ROUNDS) -> float:
+    """Median milliseconds of a 4 KiB write and fsync in a folder."""
+    spans: list[float] = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+            spans.append((time.perf_counter() - begun) * 1000)
+    return statistics.median(spans)
+
+
+def _clock() -> Iterator[Check]:
+    """A wall clock that runs apart from the monotonic one would stretch or shrink deadlines."""
+    wall, steady = time.time(), time.monotonic()
+    for _ in range(50_000):
+        pass
+    drift = abs((time.time() - wall) - (time.monotonic() - steady))
+    year = time.gmtime().tm_year
+    if year < 2024:
+        yield Check("clock", "error", f"the year is {year}", "set the clock, for example with NTP")
+    elif drift > 0.05:
+        yield Check("clock", "warning", f"it jumped {drift:.2f} s while we looked", "let NTP slew it, not step it")
+    else:
+        yield Check("clock", "ok", "steady")
+
+
+def _sandbox() -> Iterator[Check]:
+    """What holds user code in: its own processes always, more where the system has it."""
+    levels = ["own processes and sessions"]
+    if sys.platform == "linux":
+        if shutil.which("bwrap"):
+            levels.append("bubblewrap")
+        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            levels.append("cgroup v2")
+    fix = "" if "bubblewrap" in levels else "install bubblewrap to run skills that you do not trust"
+    yield Check("sandbox", "ok", ", ".join(levels), fix)
+
+
+def _server() -> Iterator[Check]:
+    environ = dict(os.environ)
+    if local.read_endpoint(environ) is None and not environ.get("ASTERISM_SERVER"):
+        yield Check("server", "ok", "none is running; `asterism run` starts a private one")
+        return
+
+    async def look(client: AsyncClient) -> tuple[Any, Any]:
+        return await client.connection.call("info"), await client.connection.call("workers")
+
+    info, workers = use(look)
+    yield Check("server", "ok", f"{info['address']}, version {info['version']}, epoch {info['epoch']}")
+    for warning in info.get("warnings", ()):
+        yield Check("server", "warning", str(warning), "asterism server info")
+    away = [row["worker"] for row in workers["workers"] if row["state"] in ("suspect", "away")]
+    here = len(workers["workers"]) - len(away)
+    if away:
+        yield Check("workers", "warning", f"{here} connected, away: {', '.join(away)}", "start them again")
+    else:
+        yield Check("workers", "ok", f"{here} connected")
+
+
+_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _server)

@@ -1,0 +1,177 @@
+"""A run as its events tell it: a pure fold from event rows to what a view shows.
+
+Invariant: it shows what the events said and nothing else; an unknown kind changes nothing. It holds no more than a
+line per task that was named. It must not know terminals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+STATES: Final = ("running", "awaiting_approval", "waiting", "unknown", "ready", "pending")
+_FINAL: Final = frozenset({"succeeded", "failed", "skipped", "cancelled"})
+
+
+class Line:
+    """One task as a view shows it."""
+
+    __slots__ = ("attempt", "children", "done", "ended", "name", "note", "started", "state", "worker")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state = "pending"
+        self.worker = ""
+        self.attempt = 0
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.note = ""
+        self.children = 0
+        self.done = 0
+
+
+class Progress:
+    """Feed it rows in order. `story` is the sentence that the last row is worth, or empty."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, Line] = {}
+        self.began: float | None = None
+        self.now = 0.0
+        self.state = "planning"
+        self.more = 0
+        self.asked: dict[str, str] = {}
+        """Tasks that wait for a person: what for."""
+
+    def counts(self) -> Counter[str]:
+        return Counter(line.state for line in self.lines.values())
+
+    def feed(self, row: Mapping[str, Any]) -> str:
+        """Take one event row; returns what it is worth saying."""
+        self.now = row["at"]
+        if self.began is None:
+            self.began = self.now
+        kind, name = row["kind"], row.get("task")
+        if kind == "patch_accepted":
+            return self._accepted(row)
+        if kind == "patch_refused":
+            problems = row.get("problems") or []
+            return f"an edit of {row.get('author', 'somebody')} was refused ({len(problems)} problems)"
+        if kind == "run_settled":
+            self.state = str(row["state"])
+            return ""
+        if kind in ("run_paused", "run_resumed"):
+            self.state = "paused" if kind == "run_paused" else "open"
+            return f"{'paused' if kind == 'run_paused' else 'resumed'} by {row.get('by', 'somebody')}"
+        if name is None:
+            return ""
+        tell = _TASK.get(kind)
+        if tell is None:
+            return ""
+        child = "." in name
+        line = self.lines.get(name) or Line(name)
+        if not child:
+            self.lines.setdefault(name, line)
+        said = tell(self, line, row)
+        if child:
+            return self._child(name, kind, row) if said else ""
+        return said
+
+    def _accepted(self, row: Mapping[str, Any]) -> str:
+        for name in row.get("ids", ()):
+            self.lines.setdefault(name, Line(name))
+        self.more = max(0, self.more + int(row.get("tasks", 0)) - len(row.get("ids", ())))
+        self.state = "open"
+        if row.get("version", 1) == 1 and not row.get("why"):
+            return ""
+        why = f": {row['why']}" if row.get("why") else ""
+        return f"version {row.get('version')} by {row.get('author', 'somebody')}{why}"
+
+    def _child(self, name: str, kind: str, row: Mapping[str, Any]) -> str:
+        """Children are counted at their parent, and only their failures told."""
+        parent = self.lines.get(name.partition(".")[0])
+        if parent is not None and kind == "task_settled":
+            parent.done += 1
+        return f"{name} failed: {row.get('message') or row.get('code')}" if row.get("state") == "failed" else ""
+
+    # One method per kind of task event: change the line, return the sentence.
+
+    def _dispatched(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "running"
+        line.worker = str(row.get("worker", ""))
+        line.attempt = int(row.get("attempt", 1))
+        line.started = row["at"]
+        if row.get("hedge"):
+            return f"{line.name}: a second attempt beside the slow one, on {line.worker}"
+        return f"{line.name} started on {line.worker}" if line.attempt == 1 else ""
+
+    def _expanded(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "running"
+        line.started = line.started or row["at"]
+        chunk = int(row.get("chunk") or 1)
+        line.children = -(-int(row.get("items", 0)) // chunk)
+        return f"{line.name} runs once for each of {row.get('items', 0)}"
+
+    def _requeued(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "ready"
+        line.note = str(row.get("why", ""))
+        return f"{line.name} will be tried again: {line.note}"
+
+    def _settled(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = str(row["state"])
+        line.ended = row["at"]
+        line.note = str(row.get("message", ""))
+        self.asked.pop(line.name, None)
+        where = f" on {line.worker}" if line.worker else ""
+        if line.state == "failed":
+            return f"{line.name} failed{where}: {line.note or row.get('code', '')}"
+        took = f" in {line.ended - line.started:.2f} s" if line.started is not None else ""
+        why = f": {line.note}" if line.note else ""
+        return f"{line.name} {line.state}{where}{took}{why}"
+
+    def _unknown(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "unknown"
+        self.asked[line.name] = "its effect may have happened: asterism resolve"
+        return f"{line.name} was lost after its effect began; only a person can say what happened"
+
+    def _asked_approval(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "awaiting_approval"
+        line.note = str(row.get("why", ""))
+        self.asked[line.name] = line.note or "approval"
+        return f"{line.name} waits for approval: {line.note}" if line.note else f"{line.name} waits for approval"
+
+    def _given(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state, line.note = "ready", ""
+        self.asked.pop(line.name, None)
+        return f"{line.name} was approved by {row.get('by', 'somebody')}"
+
+    def _refused(self, line: Line, row: Mapping[str, Any]) -> str:
+        self.asked.pop(line.name, None)
+        return f"{line.name} was rejected by {row.get('by', 'somebody')}"
+
+    def _waited(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state = "waiting"
+        line.note = str(row.get("detail", ""))
+        if row.get("what") != "ask":
+            return ""
+        self.asked[line.name] = line.note or "an answer"
+        return f"{line.name} asks: {line.note}"
+
+    def _resumed(self, line: Line, row: Mapping[str, Any]) -> str:
+        line.state, line.note = "running", ""
+        self.asked.pop(line.name, None)
+        return ""
+
+
+_TASK: Final = {
+    "attempt_dispatched": Progress._dispatched,
+    "map_expanded": Progress._expanded,
+    "task_requeued": Progress._requeued,
+    "task_settled": Progress._settled,
+    "task_unknown": Progress._unknown,
+    "approval_asked": Progress._asked_approval,
+    "approval_given": Progress._given,
+    "approval_refused": Progress._refused,
+    "task_waited": Progress._waited,
+    "task_resumed": Progress._resumed,
+}

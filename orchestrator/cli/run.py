@@ -1,0 +1,292 @@
+"""`run` and `plan`: a request or a plan file, to the end.
+
+What a run printed is its report whether it succeeded or not; the exit code says which. It must not know how a run is
+followed or drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import anyio.to_thread
+import click
+
+from protocol.errors import AwaitingApproval, Interrupted, PlanRefused, UsageError
+from protocol.ids import run_name
+from protocol.plan import parse_plan, plan_document
+from protocol.report import SCHEMA, exit_code
+
+from ..client.client import AsyncClient
+from ..client.live import AsyncLive
+from ..client.result import Result
+from ..client.submission import Work, declared_text, plan_text, read_inputs
+from . import show
+from .option import output_option, read_pairs, server_option, use
+from .progress import Progress
+from .view import choose
+from .watch import Ending, Watcher
+
+_BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
+
+
+@click.command()
+@click.argument("request", required=False)
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="A plan file (JSON or TOML) instead.")
+@click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills for the worker here (repeatable).")
+@click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
+@click.option("--on-failure", type=click.Choice(["continue", "stop", "replan"]), help="After a task failed for good.")
+@click.option("--deadline", metavar="TIME", help="End the run after this long, such as 90s or 10m.")
+@click.option("--budget", metavar="K=N,..", help="Caps, such as tokens=20000,price=0.5.")
+@click.option("--priority", type=int, help="Higher goes first.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the run (repeatable).")
+@click.option("--id", "key", metavar="KEY", help="Submitting the same KEY again is the same run.")
+@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@click.option("--confirm", is_flag=True, help="Show the plan, ask, go.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Save the report and all outputs there.")
+@click.option("--detach", is_flag=True, help="Print the run's name and leave it running.")
+@click.option("--local", type=click.IntRange(0), default=0, metavar="N", help="N workers besides here, for trials.")
+@click.option("--slots", type=click.IntRange(0), default=0, metavar="S", help="Slots of each --local worker.")
+@click.option("--root", "roots", multiple=True, metavar="DIR[:ro]", help="A further folder for here (repeatable).")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="Skills that need no approval on here (repeatable).")
+@click.option("-q", "--quiet", is_flag=True, help="Only the result.")
+@output_option("json", "jsonl")
+@server_option
+def run(
+    request: str | None,
+    file: Path | None,
+    skills: tuple[str, ...],
+    inputs: tuple[str, ...],
+    on_failure: str | None,
+    deadline: str | None,
+    budget: str | None,
+    priority: int | None,
+    labels: tuple[str, ...],
+    key: str | None,
+    planner: str | None,
+    confirm: bool,
+    dry_run: bool,
+    out: Path | None,
+    detach: bool,
+    local: int,
+    slots: int,
+    roots: tuple[str, ...],
+    allow: tuple[str, ...],
+    quiet: bool,
+    output: str,
+    server: str | None,
+) -> None:
+    """Plan a REQUEST and run it to the end, or run a plan file.
+
+    Ctrl-C cancels with grace, a second one leaves at once; d detaches.
+    """
+    work = _work(request, file)
+    given = read_inputs(inputs, declared_text(plan_text(file)) if file is not None else frozenset())
+    if confirm and not show.may_ask():
+        raise UsageError("--confirm needs a terminal to ask on", hint="use --dry-run to see the plan, or leave it out")
+    if dry_run and isinstance(work, Path):
+        _show_plan(_checked(work, given), output)
+        return
+    options: dict[str, Any] = {
+        "inputs": given,
+        "id": key or "",
+        "on_failure": on_failure or "",
+        "deadline": deadline or 0,
+        "budget": read_budget(budget),
+        "priority": priority,
+        "labels": read_pairs(labels, "label"),
+        "planner": planner or "",
+    }
+
+    async def main(client: AsyncClient) -> int:
+        chosen: Work = work
+        if (dry_run or confirm) and isinstance(work, str):
+            chosen = await _plan(client, work, given, planner or "")
+        if dry_run:
+            _show_plan(chosen, output)
+            return 0
+        if confirm:
+            _show_plan(_checked(chosen, given) if isinstance(chosen, Path) else chosen, "text", err=True)
+            if not click.confirm("run this?", err=True):
+                return Interrupted.exit_code
+        live = await client.submit(chosen, detach=detach, **options)
+        if detach:
+            _print_detached(live, output)
+            return 0
+        return await follow(client, live, output, quiet=quiet, out=out)
+
+    click.get_current_context().exit(
+        use(
+            main,
+            server,
+            home=True,
+            start=True,
+            skills=skills,
+            local=local,
+            slots=slots,
+            roots=roots,
+            allow=allow,
+        )
+    )
+
+
+@click.command()
+@click.argument("request")
+@click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills that may be planned (repeatable).")
+@click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
+@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@output_option("json")
+@server_option
+def plan(
+    request: str, skills: tuple[str, ...], inputs: tuple[str, ...], planner: str | None, output: str, server: str | None
+) -> None:
+    """Compile a REQUEST into a plan and show it; nothing runs."""
+
+    async def main(client: AsyncClient) -> Mapping[str, Any]:
+        return await _plan(client, request, read_inputs(inputs), planner or "")
+
+    _show_plan(use(main, server, home=True, start=True, skills=skills), output)
+
+
+async def follow(
+    client: AsyncClient,
+    live: AsyncLive,
+    output: str,
+    *,
+    quiet: bool = False,
+    out: Path | None = None,
+    approve_all: bool = False,
+    shows: Any = None,
+) -> int:
+    """Watch a run to its end, print what it came to, save it; the exit code.
+
+    `shows` prints the outputs of a succeeded run in another way (`exec`).
+    """
+    progress = Progress()
+    view = choose(output, progress, quiet=quiet)
+    watcher = Watcher(client, live, view, progress, approve_all=approve_all)
+    ending: Ending = await watcher.watch()
+    if ending == "killed":
+        return Interrupted.exit_code
+    if ending == "detached":
+        _print_detached(live, output)
+        return 0
+    result = await client.result_of(live.run)
+    if out is not None:
+        saved = await anyio.to_thread.run_sync(result.save, out)
+        show.say(f"saved {len(saved)} files in {out}")
+    if ending == "blocked":
+        error = AwaitingApproval(
+            f"{live.name} waits for a person", hint=f"asterism status {live.name}; it goes on when approved or answered"
+        )
+        result.report["error"] = error.to_wire()
+    _print_report(result, output, shows)
+    if ending == "blocked":
+        return AwaitingApproval.exit_code
+    return Interrupted.exit_code if watcher.cancelled else exit_code(result.report)
+
+
+def read_budget(text: str | None) -> dict[str, float]:
+    """`tokens=20000,price=0.5`. Raises: UsageError."""
+    found: dict[str, float] = {}
+    for key, value in read_pairs(text.split(",") if text else (), "budget").items():
+        if key not in (*_BUDGET_COUNTS, "price", "wall"):
+            raise UsageError(f"there is no budget for {key}", hint=f"one of {', '.join(_BUDGET_COUNTS)}, price, wall")
+        try:
+            found[key] = int(value) if key in _BUDGET_COUNTS else float(value)
+        except ValueError:
+            raise UsageError(f"{value!r} is no amount of {key}", hint=f"write {key}=NUMBER") from None
+    return found
+
+
+def print_failures(report: Mapping[str, Any], limit: int = 20) -> None:
+    """What went wrong, on standard error: the run's error, then each failed task's."""
+    failed = [(name, row) for name, row in report["tasks"].items() if row["state"] == "failed"]
+    for name, row in failed[:limit]:
+        error = row.get("error") or {}
+        show.say(f"{report['run']}/{name} failed: {error.get('code', '')}: {error.get('message', '')}")
+    if len(failed) > limit:
+        show.say(f"and {len(failed) - limit} more")
+    error = report.get("error")
+    if error and error.get("message"):
+        show.say(f"{error['code']}: {error['message']}" + (f"\n  fix: {error['hint']}" if error.get("hint") else ""))
+
+
+def _work(request: str | None, file: Path | None) -> Work:
+    if (request is None) == (file is None):
+        raise UsageError("say what to run, once", hint='asterism run "REQUEST", or asterism run -f PLAN.json')
+    if file is not None:
+        return file
+    assert request is not None
+    if not request.strip():
+        raise UsageError("the request is empty", hint='say what to do: asterism run "count the errors in logs/"')
+    return request
+
+
+def _checked(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan file as it would be read. Raises: PlanRefused with every problem."""
+    return plan_document(parse_plan(plan_text(path), inputs=tuple(inputs)))
+
+
+async def _plan(client: AsyncClient, request: str, inputs: Mapping[str, Any], planner: str) -> Mapping[str, Any]:
+    home = await client.join()
+    document = await client.connection.call("plan", request=request, inputs=dict(inputs), planner=planner, home=home)
+    if not isinstance(document, dict) or not document.get("tasks"):
+        raise PlanRefused("the planner wrote no task", hint="say it in other words, or give a plan file with -f")
+    return document
+
+
+def _show_plan(plan: Any, output: str, *, err: bool = False) -> None:
+    if output != "text":
+        show.json_value(plan)
+        return
+    for task in plan["tasks"]:
+        on = f"  on {', '.join(map(_place, task['on']))}" if task.get("on") else ""
+        click.echo(f"{task['id']}: {task['skill']}{on}  {show.short(_args(task.get('args', {})), 90)}", err=err)
+
+
+def _place(place: Any) -> str:
+    return f"where {place['ref']} ran" if isinstance(place, dict) else str(place)
+
+
+def _args(args: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in args.items():
+        if isinstance(value, dict) and set(value) == {"ref"}:
+            ref = value["ref"]
+            parts.append(f"{key}=<{' | '.join(ref) if isinstance(ref, list) else ref}>")
+        else:
+            parts.append(f"{key}={value if isinstance(value, str) else show.compact(value)}")
+    return " ".join(parts)
+
+
+def _print_detached(live: AsyncLive, output: str) -> None:
+    if output == "text":
+        click.echo(run_name(live.run))
+    else:
+        show.json_line({"schema": SCHEMA, "run": run_name(live.run)})
+
+
+def _print_report(result: Result, output: str, shows: Any) -> None:
+    report = result.report
+    if output == "json":
+        show.json_value(report)
+        return
+    if output == "jsonl":
+        show.json_line(report)
+        return
+    if report["state"] != "succeeded":
+        print_failures(report)
+    outputs: Sequence[tuple[str, Any]] = list(result.outputs.items())
+    if shows is not None:
+        shows(result)
+    elif len(outputs) == 1:
+        show.value(outputs[0][1])
+    else:
+        for name, value in outputs:
+            click.echo(f"{name}:")
+            show.value(value)
+    span = show.seconds(report["makespan_s"])
+    show.say(f"{report['run']} {report['state']} in {span}, {len(report['tasks'])} tasks")

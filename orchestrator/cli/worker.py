@@ -1,0 +1,70 @@
+"""`worker list/info/drain`: the workers as the orchestrator sees them. (`worker start` is the worker's own command.)
+
+It must not know how a worker works.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from protocol.errors import NotFound
+from protocol.report import SCHEMA
+from protocol.resource import span_s
+
+from ..client.client import AsyncClient
+from . import show
+from .inspect import print_workers
+from .option import output_option, server_option, use
+
+
+@click.command("list")
+@output_option("json")
+@server_option
+def list_(output: str, server: str | None) -> None:
+    """List the workers that are connected or known."""
+    answer = use(_workers, server)
+    if output == "json":
+        show.json_value(answer)
+    else:
+        print_workers(answer)
+
+
+@click.command()
+@click.argument("name")
+@output_option("json")
+@server_option
+def info(name: str, output: str, server: str | None) -> None:
+    """Show one worker in full."""
+    answer = use(_workers, server)
+    rows = [row for row in answer["workers"] if row["worker"] == name]
+    if not rows:
+        raise NotFound(f"there is no worker {name}", hint="asterism worker list")
+    if output == "json":
+        show.json_value({"schema": SCHEMA, **rows[0]})
+    else:
+        show.table((("what", lambda row: row[0].replace("_", " ")), ("is", lambda row: row[1])), rows[0].items())
+
+
+@click.command()
+@click.argument("name")
+@click.option("--deadline", default="60s", show_default=True, metavar="TIME", help="Hand back what runs longer.")
+@output_option("json")
+@server_option
+def drain(name: str, deadline: str, output: str, server: str | None) -> None:
+    """Give a worker no new work and let it finish what it has."""
+    limit = span_s(deadline)
+
+    async def main(client: AsyncClient) -> Any:
+        return await client.connection.call("drain", worker=name, deadline_s=limit)
+
+    use(main, server)
+    if output == "json":
+        show.json_value({"schema": SCHEMA, "worker": name, "deadline_s": limit})
+    else:
+        show.say(f"{name} is draining")
+
+
+async def _workers(client: AsyncClient) -> Any:
+    return await client.connection.call("workers")

@@ -1,0 +1,67 @@
+"""What becomes of an attempt that a worker has and says so: kept, held, ended; unknown ones may be adopted.
+
+After a crash a worker may hold attempts whose dispatch never reached the disk. Such a one is adopted iff it is what
+would be dispatched now; while that can't be known it is on hold, and judged again at every heartbeat.
+"""
+
+from __future__ import annotations
+
+from protocol.frame import Held, Verdict
+
+from . import event as e
+from .eligibility import amounts
+from .fleet import Load, Session
+from .graph import Run, Task
+from .lease import verdict
+from .lifecycle import Waiting
+from .turn import Turn
+
+
+def judged(turn: Turn, session: Session, held: Held) -> Verdict:
+    """The verdict on one attempt; keep and resend put it on the session's books, hold on its list of holds."""
+    found = verdict(turn.state, turn.binder, session.worker, held, turn.refused)
+    ident = held.attempt
+    key = (ident.run, ident.task, ident.number)
+    if found == "hold":
+        session.holds[key] = held
+        turn.holds[ident.run, ident.task] = session.worker
+    elif found in ("kill", "drop"):
+        turn.refused.add((*key, held.fence))
+        turn.count(f"verdict_{found}")
+    else:
+        run = turn.state.runs[ident.run]
+        _keep(turn, session, run, run.tasks[ident.task], held)
+    return found
+
+
+def _keep(turn: Turn, session: Session, run: Run, task: Task, held: Held) -> None:
+    number = held.attempt.number
+    spec = turn.contract(task)
+    if task.attempt(number) is None:
+        device = spec.variants[0].device if spec is not None else "cpu"
+        turn.emit(
+            e.AttemptDispatched(
+                run.ix, task.ix, number, session.worker, held.fence, held.pin, device, task.skill,
+                why="found at its worker after a restart", at=turn.now,
+            )
+        )  # fmt: skip
+        turn.count("adopted")
+    attempt = task.attempt(number)
+    key = (run.ix, task.ix, number)
+    if attempt is None or not attempt.live or key in session.loads:
+        return
+    needs = amounts(task.spec.needs, spec.variants[0]) if spec is not None else {"cpu": 1.0}
+    waits = isinstance(task.state, Waiting) and task.state.number == number and bool(needs.get("cpu"))
+    load = Load(needs, held.fence, task.skill, attempt.device, attempt.at, False, delivered=True, paused=waits)
+    session.take(key, load)
+
+
+def adopted(turn: Turn, run: Run, task: Task) -> bool:
+    """A task became ready whose attempt a worker has held since before a crash: it counts if its pin is right."""
+    session = turn.fleet.sessions.get(turn.holds.pop((run.ix, task.ix), -1))
+    if session is None:
+        return False
+    for key, held in list(session.holds.items()):
+        if key[:2] == (run.ix, task.ix) and judged(turn, session, held) in ("keep", "resend"):
+            return True
+    return False

@@ -1,0 +1,367 @@
+"""The imperative shell around the core: stimuli in, events to the journal, commands to the world. One per server.
+
+A turn takes everything that has arrived, lets the machine handle each stimulus and then `Flush` once, appends all
+events to the journal in one call, and performs the commands. Invariants: a command marked `after_commit`, a reply and
+everything a watcher sees leave only once every event decided before them is on disk; commands leave in the order they
+were decided, within each of the two classes. Nothing here decides anything about runs, and no path awaits per event.
+
+If the machine raises, events may have been applied that were never recorded: the engine ends with that error and the
+next start replays what is on disk.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import msgspec
+
+from protocol.errors import AsterismError, Unavailable, from_wire
+from protocol.frame import Assign, ToWorker
+
+from ..core import command as c
+from ..core import stimulus as s
+from ..core.event import AttemptEnded, Event, RunRemoved, TaskSettled, encode_events
+from ..core.machine import Machine
+from ..instrument import Instrument
+from ..journal.journal import Commit, Journal, LogLine, Record
+from ..journal.snapshot import Snapshots
+from .artifact_desk import ArtifactDesk, heavy
+from .planner_desk import PlannerDesk
+from .watch import Seen, Watches
+
+
+class Gateway(Protocol):
+    """What the engine needs of the worker streams."""
+
+    def send(self, conn: int, item: ToWorker) -> None:
+        """Queue for the next frame; never blocks, drops if the stream is gone."""
+
+    def close(self, conn: int) -> None:
+        """End the stream after what was sent."""
+
+
+class _Pending(msgspec.Struct, gc=False):
+    """A turn on its way to the disk."""
+
+    last: int
+    seen: list[Seen]
+    later: list[c.Command]
+    logged: list[int]
+
+
+class _Ask:
+    __slots__ = ("done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.value: Any = None
+        self.error: AsterismError | None = None
+
+
+class Engine:
+    """Construct, `begin` an epoch, then `run` in a task group. `post`, `ask` and `log` are for its own loop only.
+
+    `seq` is the number of the last event in the journal; `snapshots` knows how long the tail is.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        journal: Journal,
+        clock: Callable[[], float],
+        *,
+        seq: int = 0,
+        snapshots: Snapshots | None = None,
+        instrument: Instrument | None = None,
+        artifacts: ArtifactDesk | None = None,
+        planners: PlannerDesk | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.machine = machine
+        self.journal = journal
+        self.clock = clock
+        self.instrument = instrument or Instrument()
+        self.watches = Watches(journal, seq)
+        self.draw = draw
+        self.seq = seq
+        """The last event applied; those up to `watches.committed` are on disk."""
+        self._snapshots = snapshots or Snapshots(journal, machine.state, {}, {})
+        self._artifacts = artifacts
+        self._planners = planners
+        self._gateway: Gateway | None = None
+        self._inbox: list[s.Stimulus] = []
+        self._logs: list[LogLine] = []
+        self._wake = anyio.Event()
+        self._pending: deque[_Pending] = deque()
+        self._last = Commit()
+        self._asks: dict[int, _Ask] = {}
+        self._replies = 0
+        self._error: BaseException | None = None
+        self._stopping = False
+        self._jobs: list[tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]] = []
+        """To be started by `run`: a commit is told by a callback of the loop, where anyio has no task to start from."""
+        self._alarm: float | None = None
+        self._alarm_set = anyio.Event()
+        self._perform: dict[type, Callable[[Any], None]] = {
+            c.Send: self._send,
+            c.Close: self._close,
+            c.Reply: self._reply,
+            c.Resolve: self._resolve,
+            c.StartPlanner: self._start_planner,
+            c.StopPlanner: self._stop_planner,
+            c.Count: self._count,
+        }
+
+    # the border
+
+    def connect(self, gateway: Gateway) -> None:
+        """Where Send and Close go; until then they are dropped, as to a stream that is gone."""
+        self._gateway = gateway
+
+    def post(self, stimulus: s.Stimulus) -> None:
+        """Hand in what happened; handled on the next turn, in order."""
+        self._inbox.append(stimulus)
+        self._wake.set()
+
+    async def ask(self, make: Callable[[int], s.Stimulus]) -> Any:
+        """Post the stimulus that `make(reply)` builds and wait for its answer, which comes after the commit.
+
+        Raises: the error it was refused with; Unavailable when the engine ends first.
+        """
+        if self._stopping or self._error is not None:
+            raise _stopped()
+        self._replies += 1
+        reply, ask = self._replies, _Ask()
+        self._asks[reply] = ask
+        try:
+            self.post(make(reply))
+            await ask.done.wait()
+        finally:
+            del self._asks[reply]
+        if ask.error is not None:
+            raise ask.error
+        return ask.value
+
+    async def on_disk(self) -> None:
+        """Return once everything decided so far is on disk. Raises: Unavailable when the journal ends first."""
+        if self._pending:
+            await self._last.wait()
+
+    def log(self, line: LogLine) -> None:
+        """Keep a line of an attempt; written with the next group, never waited for."""
+        self._logs.append(line)
+        self._wake.set()
+
+    def disk_full(self, full: bool) -> None:
+        """For the journal (journal.Health)."""
+        self.instrument.count("disk_full" if full else "disk_has_room")
+        self.post(s.DiskState(full))
+
+    def failed(self, error: AsterismError) -> None:
+        """For the journal (journal.Health): nothing more can be promised."""
+        self._error = error
+        self._wake.set()
+
+    # life
+
+    async def begin(self, epoch: int) -> None:
+        """Start the epoch that recovery named and return when it is on disk; nothing was dispatched before."""
+        self._inbox.insert(0, s.Started(epoch, self.journal.id))
+        await self._turn().wait()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Turn until `stop`. Raises: what ended it otherwise."""
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._ring)
+                if self._artifacts is not None:
+                    group.start_soon(self._artifacts.run)
+                task_status.started()
+                while not self._stopping:
+                    await self._wake.wait()
+                    self._wake = anyio.Event()
+                    await anyio.lowlevel.checkpoint()  # let every stream hand in what it has: placement runs once
+                    if self._error is not None:
+                        raise self._error
+                    if self._inbox or self._logs:
+                        self._turn()
+                    jobs, self._jobs = self._jobs, []
+                    for work, args in jobs:
+                        group.start_soon(work, *args)
+                group.cancel_scope.cancel()
+        finally:
+            self._stopping = True
+            for ask in self._asks.values():
+                ask.error = ask.error or _stopped()
+                ask.done.set()
+            self.watches.close()
+
+    async def stop(self) -> None:
+        """Handle what is in the inbox, write a snapshot, and return when all of it is on disk."""
+        if self._error is not None:
+            return
+        await self._turn().wait()
+        self._stopping = True
+        self._wake.set()
+        await self._snapshots.take(self.seq, self.clock()).wait()
+
+    # a turn
+
+    def _turn(self) -> Commit:
+        began = time.perf_counter()
+        inbox, self._inbox = self._inbox, []
+        logs, self._logs = self._logs, []
+        now = self.clock()
+        records: list[Record] = []
+        seen: list[Seen] = []
+        at_once: list[c.Command] = []
+        later: list[c.Command] = []
+        handle, draw = self.machine.handle, self.draw
+        inbox.append(s.Flush())
+        for stimulus in inbox:
+            decision = handle(stimulus, now, draw())
+            if decision.events:
+                self._record(decision.events, now, records, seen)
+            for command in decision.commands:
+                (later if command.after_commit else at_once).append(command)
+        commit = self._append(records, seen, logs, later)
+        for command in at_once:
+            self._perform[type(command)](command)
+        if self._snapshots.due():
+            self._snapshots.take(self.seq, now)
+        self._set_alarm(self.machine.next_wake())
+        took = time.perf_counter() - began
+        stats = self.instrument.turn
+        stats.turns += 1
+        stats.stimuli += len(inbox)
+        stats.events += len(seen)
+        stats.commands += len(at_once) + len(later)
+        stats.busy_s += took
+        stats.slowest_s = max(stats.slowest_s, took)
+        return commit
+
+    def _record(self, events: tuple[Event, ...], now: float, records: list[Record], seen: list[Seen]) -> None:
+        """One record an event; an attempt's end and what it settled share one: neither is ever on disk alone."""
+        seq = self.seq
+        index, count = 0, len(events)
+        while index < count:
+            event = events[index]
+            kind = type(event)
+            body: tuple[Event, ...] = (event,)
+            if kind is AttemptEnded and index + 1 < count:
+                other = events[index + 1]
+                if type(other) is TaskSettled and other.task == event.task and other.run == event.run:  # type: ignore[union-attr]
+                    body = (event, other)
+            elif kind is RunRemoved:
+                self._snapshots.removed(event.run)  # type: ignore[union-attr]
+            run = getattr(event, "run", 0)
+            records.append(Record(seq + 1, run, kind.__name__, now, encode_events(body)))
+            self._snapshots.note(run)
+            for one in body:
+                seq += 1
+                seen.append((seq, now, one))
+            index += len(body)
+        self.seq = seq
+
+    def _append(self, records: list[Record], seen: list[Seen], logs: list[LogLine], later: list[c.Command]) -> Commit:
+        if records or logs:
+            logged = list({line.run for line in logs})
+            self._pending.append(_Pending(self.seq, seen, later, logged))
+            self._last = self.journal.append(records, logs, self._committed)
+            return self._last
+        if self._pending:
+            self._pending[-1].later.extend(later)
+        else:
+            for command in later:
+                self._perform[type(command)](command)
+        commit = Commit()
+        commit.settle()
+        return commit
+
+    def _committed(self) -> None:
+        """The oldest pending turn is on disk."""
+        turn = self._pending.popleft()
+        self.watches.committed_to(turn.last, turn.seen, turn.logged)
+        for command in turn.later:
+            self._perform[type(command)](command)
+
+    # commands
+
+    def _send(self, command: c.Send) -> None:
+        if self._gateway is None:
+            return
+        item = command.item
+        if self._artifacts is not None and (
+            (type(item) is Assign and heavy(item)) or self._artifacts.holds(command.conn)
+        ):
+            self._artifacts.send_light(command.conn, item, self._gateway.send)
+        else:
+            self._gateway.send(command.conn, item)
+
+    def _close(self, command: c.Close) -> None:
+        if self._gateway is not None:
+            self._gateway.close(command.conn)
+
+    def _reply(self, command: c.Reply) -> None:
+        ask = self._asks.get(command.reply)
+        if ask is not None:
+            ask.value = command.value
+            ask.error = from_wire(command.error) if command.error is not None else None
+            ask.done.set()
+
+    def _resolve(self, command: c.Resolve) -> None:
+        if self._artifacts is None:
+            missing = s.Resolved(command.run, command.task, command.key, found=False, error="no artifact store")
+            self.post(missing)
+        else:
+            self._start(self._artifacts.resolve, command, self.post)
+
+    def _start_planner(self, command: c.StartPlanner) -> None:
+        if self._planners is None:
+            why = "this server has no planner"
+            self.post(s.PlanFinished(command.run, command.call, "failed", why))
+        else:
+            self._start(self._planners.plan, command, self.machine.state, self.post)
+
+    def _start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._jobs.append((work, args))
+        self._wake.set()
+
+    def _stop_planner(self, command: c.StopPlanner) -> None:
+        if self._planners is not None:
+            self._planners.stop(command.run, command.call)
+
+    def _count(self, command: c.Count) -> None:
+        self.instrument.count(command.name)
+
+    # timers
+
+    def _set_alarm(self, at: float | None) -> None:
+        if at is not None and (self._alarm is None or at < self._alarm):
+            self._alarm = at
+            self._alarm_set.set()
+
+    async def _ring(self) -> None:
+        """Post a Tick when the machine wants one. Only an earlier alarm disturbs the wait; a later one is found after
+        the Tick."""
+        while True:
+            if self._alarm is None:
+                await self._alarm_set.wait()
+            self._alarm_set = anyio.Event()
+            assert self._alarm is not None
+            with anyio.move_on_after(max(0.0, self._alarm - self.clock())):
+                await self._alarm_set.wait()
+                continue
+            self._alarm = None
+            self.post(s.Tick())
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the server is stopping", hint="start it again, or wait for it: nothing on disk is lost")

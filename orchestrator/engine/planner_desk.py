@@ -1,0 +1,166 @@
+"""Runs planner calls for the core: builds the view, hands each patch in as it is written, reports how it ended.
+
+The stream between planner and engine is bounded, so a planner that writes faster than the loop turns is held back.
+Whatever a planner does (raise, overrun, be stopped), the core gets exactly one PlanFinished for each call it opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import anyio
+from anyio.abc import ObjectReceiveStream
+
+from planner.planner import Planner, PlanOutcome
+from planner.view import PlanView, WorkerView
+from protocol.builtin import BUILTINS
+from protocol.errors import AsterismError
+from protocol.patch import Patch
+from protocol.skill import SkillSpec
+
+from ..core.command import StartPlanner
+from ..core.fleet import Fleet
+from ..core.graph import Run
+from ..core.state import State
+from ..core.stimulus import PatchProposed, PlanFinished, Stimulus
+
+STREAM_PATCHES: Final = 16
+GRACE_S: Final = 5.0
+"""How much later than its own deadline a planner may return before it is stopped."""
+
+Choose = Callable[[str], Planner]
+"""The planner of a name; "" is the server's default. Raises: UsageError, ConfigInvalid."""
+
+
+def known_skills(state: State) -> tuple[SkillSpec, ...]:
+    """Built-ins and everything announced: what a plan may use."""
+    found = {spec.name: spec for spec in BUILTINS}
+    for name in state.digests:
+        spec = state.skill(name)
+        if spec is not None:
+            found[name] = spec
+    return tuple(found.values())
+
+
+def fleet_view(state: State, fleet: Fleet, home: str) -> tuple[WorkerView, ...]:
+    """The workers that may serve a run of this home, connected or away."""
+    rows: list[WorkerView] = []
+    for record in state.workers.values():
+        if record.gone or (record.serves and record.serves != home):
+            continue
+        session = fleet.sessions.get(record.ix)
+        here = bool(home) and record.name == home
+        if session is None:
+            rows.append(
+                WorkerView(record.name, record.devices, record.labels, slots=0, free=0, here=here, connected=False)
+            )
+        else:
+            kinds = tuple(dict.fromkeys(device.kind for device in session.profile.devices))
+            rows.append(
+                WorkerView(
+                    record.name, kinds, session.profile.labels, session.profile.slots, session.slots_free, here=here
+                )
+            )
+    return tuple(rows)
+
+
+class PlannerDesk:
+    """One per engine. `choose` finds the planner a run asked for."""
+
+    def __init__(self, choose: Choose, fleet: Fleet, clock: Callable[[], float]) -> None:
+        self._choose = choose
+        self._fleet = fleet
+        self._clock = clock
+        self._running: dict[tuple[int, int], anyio.CancelScope] = {}
+
+    async def plan(self, command: StartPlanner, state: State, post: Callable[[Stimulus], None]) -> None:
+        """Serve one call to its end."""
+        run = state.runs.get(command.run)
+        if run is None:
+            return
+        key = (command.run, command.call)
+        outcome = PlanOutcome("failed", "the planner was stopped")
+        with anyio.CancelScope() as scope:
+            self._running[key] = scope
+            try:
+                planner, view = self._choose(run.planner), self._view(command, run, state)
+            except AsterismError as error:
+                outcome = PlanOutcome("failed", error.message, hint=error.hint)
+            else:
+                with anyio.move_on_after(view.deadline_s + GRACE_S) as limit:
+                    outcome = await self._call(planner, view, command, post)
+                if limit.cancelled_caught:
+                    outcome = PlanOutcome("failed", f"the planner gave no end within {view.deadline_s:.0f} s")
+            finally:
+                del self._running[key]
+        post(
+            PlanFinished(
+                run=command.run,
+                call=command.call,
+                outcome=outcome.kind,
+                message=_words(outcome),
+                tokens_in=outcome.tokens_in,
+                tokens_out=outcome.tokens_out,
+                price=outcome.price,
+            )
+        )
+
+    def stop(self, run: int, call: int) -> None:
+        """Cancel the call; its socket closes with it."""
+        scope = self._running.get((run, call))
+        if scope is not None:
+            scope.cancel()
+
+    def ask(self, name: str) -> Planner:
+        """The planner of that name, to compile a plan without a run. Raises: UsageError, ConfigInvalid."""
+        return self._choose(name)
+
+    async def _call(
+        self, planner: Planner, view: PlanView, command: StartPlanner, post: Callable[[Stimulus], None]
+    ) -> PlanOutcome:
+        send, receive = anyio.create_memory_object_stream[Patch](STREAM_PATCHES)
+        async with anyio.create_task_group() as group, send:
+            group.start_soon(_relay, receive, command, post)
+            try:
+                outcome = await planner.plan(view, send)
+            except AsterismError as error:
+                outcome = PlanOutcome("failed", error.message, hint=error.hint)
+            except Exception as error:  # noqa: BLE001 a planner's defect fails its call, never the orchestrator
+                outcome = PlanOutcome("failed", f"the planner broke: {type(error).__name__}: {error}")
+        return outcome
+
+    def _view(self, command: StartPlanner, run: Run, state: State) -> PlanView:
+        return PlanView(
+            request=command.request,
+            skills=known_skills(state),
+            fleet=fleet_view(state, self._fleet, run.home),
+            inputs=run.inputs,
+            budget=run.settings.budget,
+            base=run.version if command.digest is not None else -1,
+            digest=command.digest,
+            deadline_s=max(0.1, command.deadline - self._clock()),
+        )
+
+
+async def _relay(receive: ObjectReceiveStream[Patch], command: StartPlanner, post: Callable[[Stimulus], None]) -> None:
+    """Every patch goes in before the PlanFinished that follows."""
+    async with receive:
+        async for patch in receive:
+            post(PatchProposed(0, command.run, patch, call=command.call))
+
+
+def _words(outcome: PlanOutcome) -> str:
+    """Everything a person needs of how it ended, in one text."""
+    who = f"{outcome.planner}: " if outcome.kind == "complete" and outcome.planner else ""
+    lines = [who + outcome.message] if outcome.message else []
+    lines += _indented(str(problem) for problem in outcome.problems)
+    if outcome.hint:
+        lines.append(f"fix: {outcome.hint}")
+    elif outcome.nearest:
+        lines.append(f"nearest skills: {', '.join(outcome.nearest)}")
+    return "\n".join(lines)
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  - {line}" for line in lines]

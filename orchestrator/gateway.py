@@ -1,0 +1,239 @@
+"""The worker streams of an orchestrator: frames in become stimuli, commands out become frames.
+
+Invariant: a worker, however slow, broken or hostile, can only lose its own stream. Nothing here blocks the engine:
+`send` and `close` only queue, and a stream whose queue passes its bound is ended. A frame that makes no sense ends its
+session with Bye and is counted. Between Hello and the end of a stream the core hears WorkerJoined once, WorkerSent in
+order, WorkerGone once. It must not know what the items mean, nor anything of the core but its stimuli.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.abc
+import msgspec
+
+from orchestrator.core.stimulus import Stimulus, WorkerGone, WorkerJoined, WorkerSent
+from protocol.errors import AsterismError, WireError
+from protocol.frame import (
+    PROTOCOL_VERSIONS,
+    Assign,
+    Bye,
+    FromWorker,
+    Hello,
+    Progress,
+    Rejected,
+    Return,
+    ToWorker,
+)
+from protocol.link import Fault, Link
+from protocol.port import FrameStream
+
+NEVER: Final = -1.0
+"""`Bye.retry_after_s` of a worker that should not come back as it is."""
+
+CLOSED: Final = Bye(reason="the orchestrator closed this stream", code="Closed")
+STOPPING: Final = Bye(retry_after_s=0.5, reason="the server stops", code="Stopping")
+
+
+class GatewaySettings(msgspec.Struct, frozen=True):
+    """Bounds of one stream. What waits beyond them belongs to a peer that doesn't read; `bye_s` is how long a stream
+    that is being ended may take to hear why."""
+
+    queue_items: int = 16_384
+    queue_bytes: int = 16 * 1024 * 1024
+    bye_s: float = 2.0
+    retry_after_s: float = 1.0
+
+
+class _Session:
+    """One stream: its link, and what wakes and ends its tasks."""
+
+    def __init__(self, conn: int, worker: int, name: str) -> None:
+        self.conn = conn
+        self.worker = worker
+        self.name = name
+        self.link = Link("orchestrator")
+        self.joined = False
+        self.clean = False
+        self.news = anyio.Event()
+        self.ended = anyio.Event()
+        self.scope = anyio.CancelScope()
+
+
+class Gateway:
+    """Services.link of a server, and the streams' end of the engine.
+
+    `post` takes stimuli and never blocks; `on_progress` gets (worker id, item) of the lossy lane.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[Stimulus], None],
+        on_progress: Callable[[int, Progress], None],
+        settings: GatewaySettings | None = None,
+    ) -> None:
+        self._post = post
+        self._on_progress = on_progress
+        self._settings = settings or GatewaySettings()
+        self._sessions: dict[int, _Session] = {}
+        self._conns = 0
+        self._closing: Bye | None = None
+        self.counts: Counter[str] = Counter()
+        """frames_in, frames_out, items_in, items_out; bad_frames, out_of_place, stale, missed, overflowed, too_large,
+        unsendable."""
+
+    def send(self, conn: int, item: ToWorker) -> None:
+        """Queue an item for a stream; it leaves with whatever else is queued in this turn of the loop. Never blocks.
+
+        Nothing happens when the stream is gone. An Assign that no message can carry comes back as Rejected(TooLarge).
+        """
+        session = self._sessions.get(conn)
+        if session is None:
+            return
+        fault = session.link.put(item)
+        if fault is not None:
+            self._refused(session, item, fault)
+            return
+        if session.link.queued > self._settings.queue_items or session.link.queued_bytes > self._settings.queue_bytes:
+            self.counts["overflowed"] += 1
+            session.scope.cancel()
+            return
+        session.news.set()
+
+    def close(self, conn: int, bye: Bye = CLOSED) -> None:
+        """End a stream once everything sent before has left; says Bye unless that was sent already."""
+        session = self._sessions.get(conn)
+        if session is not None:
+            self._say_bye(session, bye)
+
+    async def aclose(self, bye: Bye = STOPPING) -> None:
+        """Say Bye on every stream, those to come included, and wait (bounded) until all have ended."""
+        self._closing = bye
+        for session in [*self._sessions.values()]:
+            self._say_bye(session, bye)
+        with anyio.move_on_after(self._settings.bye_s, shield=True):
+            for session in [*self._sessions.values()]:
+                await session.ended.wait()
+        for session in [*self._sessions.values()]:
+            session.scope.cancel()
+
+    async def link(self, stream: FrameStream) -> None:
+        """Serve one authenticated stream (`stream.peer`: worker, name) to its end."""
+        self._conns += 1
+        session = _Session(self._conns, int(stream.peer["worker"]), stream.peer["name"])
+        self._sessions[session.conn] = session
+        try:
+            with session.scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._write, session, stream)
+                    if self._closing is not None:
+                        self._say_bye(session, self._closing)
+                    await self._read(session, stream)
+                    if session.clean or not session.link.left:
+                        session.scope.cancel()  # else a Bye is on its way, and the writer ends when it has left
+        finally:
+            del self._sessions[session.conn]
+            session.ended.set()
+            if session.joined:
+                self._post(WorkerGone(session.conn, session.worker, session.clean))
+
+    async def _read(self, session: _Session, stream: FrameStream) -> None:
+        """Until the stream ends, the worker said Goodbye, or something made no sense (then a Bye is queued)."""
+        while True:
+            try:
+                frame = await stream.receive()
+            except WireError as error:
+                self.counts["bad_frames"] += 1
+                self._bye_for(session, error.code, error.message)
+                return
+            except AsterismError:
+                return
+            if frame is None:
+                return
+            self.counts["frames_in"] += 1
+            taken = session.link.take(frame)
+            if isinstance(taken, Fault):
+                self.counts["out_of_place"] += 1
+                self._bye_for(session, taken.code, taken.message)
+                return
+            if taken.stale:
+                self.counts["stale"] += 1
+                continue
+            self.counts["items_in"] += len(taken.items)
+            self.counts["missed"] += taken.missed
+            items: list[FromWorker] = []
+            for item in taken.items:
+                if type(item) is Progress:
+                    self._on_progress(session.worker, item)
+                elif type(item) is Hello:
+                    if not self._join(session, item):
+                        return
+                else:
+                    items.append(item)  # type: ignore[arg-type]
+            if session.joined and (items or taken.delivered):
+                self._post(WorkerSent(session.conn, session.worker, tuple(items), taken.delivered))
+            if session.link.peer_left:
+                session.clean = True
+                return
+
+    def _join(self, session: _Session, hello: Hello) -> bool:
+        low, high = PROTOCOL_VERSIONS
+        if hello.worker != session.name:
+            reason = f"this credential belongs to {session.name}, not to {hello.worker}"
+            self._say_bye(session, Bye(NEVER, reason, "NotAllowed"))
+        elif hello.versions[0] > high or hello.versions[1] < low:
+            reason = (
+                f"the worker speaks versions {hello.versions[0]} to {hello.versions[1]}, this server {low} to {high}"
+            )
+            self._say_bye(session, Bye(NEVER, reason, "VersionMismatch"))
+        elif not session.link.left:
+            session.joined = True
+            session.link.edge = hello.profile.edge
+            self._post(WorkerJoined(session.conn, session.worker, hello))
+            return True
+        return False
+
+    async def _write(self, session: _Session, stream: FrameStream) -> None:
+        """The stream's one writer: everything that is ready goes in one frame, and nothing waits for time."""
+        link = session.link
+        while True:
+            frame = link.cut()
+            if frame is not None:
+                self.counts["frames_out"] += 1
+                self.counts["items_out"] += len(frame.items)
+                try:
+                    await stream.send(frame)
+                except WireError:  # an item of the core's that no wire can carry: the peer can't be in step any more
+                    self.counts["unsendable"] += 1
+                    break
+            elif link.left:
+                break
+            else:
+                session.news = anyio.Event()
+                await session.news.wait()
+        session.scope.cancel()
+
+    def _say_bye(self, session: _Session, bye: Bye) -> None:
+        """Queue the last word; the stream ends when it has left, or `bye_s` from now."""
+        session.link.put(bye)  # out of place only where it was said before
+        session.scope.deadline = min(session.scope.deadline, anyio.current_time() + self._settings.bye_s)
+        session.news.set()
+
+    def _bye_for(self, session: _Session, code: str, reason: str) -> None:
+        self._say_bye(session, Bye(self._settings.retry_after_s, reason[:1000], code))
+
+    def _refused(self, session: _Session, item: ToWorker, fault: Fault) -> None:
+        if fault.code != "TooLarge":
+            self.counts["out_of_place"] += 1
+            return
+        self.counts["too_large"] += 1
+        if isinstance(item, Assign):
+            rejected = Rejected(item.attempt, "TooLarge", fault.message)
+            self._post(WorkerSent(session.conn, session.worker, (rejected,)))
+        elif isinstance(item, Return):
+            error = AsterismError(f"the answer can't travel: {fault.message}", hint="return less, or a file")
+            self.send(session.conn, Return(item.attempt, item.k, error=msgspec.json.encode(error.to_wire())))

@@ -1,0 +1,103 @@
+"""The reading side of the SQLite journal: read-only connections that see what is committed, in whatever thread asks.
+
+Invariant: every record and snapshot part is checked against its checksum before it is handed out, and lifted to
+today's body version. It never writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .journal import LogLine, Record, Snapshot
+from .schema import checksum, corrupt, lift, part_checksum
+
+
+class Readers:
+    """A pool of connections; each is used by one thread at a time and kept for the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """Connections in use are closed when they come back."""
+        with self._lock:
+            self._closed = True
+            for reader in self._idle:
+                reader.close()
+            self._idle.clear()
+
+    def load_snapshot(self) -> Snapshot | None:
+        with self._connection() as reader:
+            reader.execute("BEGIN")
+            meta = dict(reader.execute("SELECT key, value FROM meta WHERE key IN ('snapshot_seq', 'snapshot_at')"))
+            rows = reader.execute("SELECT part, seq, records, crc, body FROM snapshot ORDER BY part").fetchall()
+            reader.execute("COMMIT")
+        if not meta:
+            return None
+        parts: dict[int, bytes] = {}
+        records: dict[int, int] = {}
+        for part, seq, count, crc, body in rows:
+            if part_checksum(part, seq, body) != crc:
+                raise corrupt(f"snapshot part {part} (as of event {seq})")
+            parts[part] = body
+            records[part] = count
+        return Snapshot(seq=int(meta["snapshot_seq"]), at=float(meta["snapshot_at"]), parts=parts, records=records)
+
+    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]:
+        where = "seq >= COALESCE((SELECT MAX(seq) FROM event WHERE seq <= ?), 0)"
+        values: list[int] = [after]
+        if run is not None:
+            where += " AND run = ?"
+            values.append(run)
+        with self._connection() as reader:
+            rows = reader.execute(
+                f"SELECT seq, run, kind, v, at, crc, body FROM event WHERE {where} ORDER BY seq LIMIT ?",
+                [*values, limit],
+            ).fetchall()
+        found: list[Record] = []
+        for seq, of_run, kind, v, at, crc, body in rows:
+            if checksum(seq, of_run, kind, v, at, body) != crc:
+                raise corrupt(f"journal record {seq}")
+            found.append(Record(seq=seq, run=of_run, kind=kind, at=at, body=lift(seq, kind, v, body)))
+        return found
+
+    def read_logs(
+        self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
+    ) -> list[tuple[int, LogLine]]:
+        where, values = ("run = ? AND id > ?", [run, after])
+        if task is not None:
+            where, values = ("run = ? AND task = ? AND id > ?", [run, task, after])
+        with self._connection() as reader:
+            rows = reader.execute(
+                f"SELECT id, run, task, attempt, n, at, stream, text FROM log WHERE {where} ORDER BY id LIMIT ?",
+                [*values, limit],
+            ).fetchall()
+        return [(row[0], LogLine(*row[1:])) for row in rows]
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection, kept for the next reader of whatever thread."""
+        with self._lock:
+            reader = self._idle.pop() if self._idle else None
+        if reader is None:
+            reader = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+            )
+            reader.execute("PRAGMA query_only=1")
+        try:
+            yield reader
+        except sqlite3.DatabaseError as error:
+            reader.close()
+            raise corrupt(f"the journal {self._path}") from error
+        with self._lock:
+            if self._closed:
+                reader.close()
+            else:
+                self._idle.append(reader)

@@ -1,0 +1,284 @@
+"""The server process, assembled: journal, recovery, engine, gateway, artifacts, service, port, and its clean end.
+
+Order is the invariant. Start: the journal's lock, replay, the new epoch on disk, then the port, then `server.json`;
+so whoever finds the file finds a server that answers, and nothing is dispatched under an epoch that could be lost.
+End: `server.json` goes first, workers are told to come back, what arrived is handled, a snapshot is written, the
+journal closes. An end that is not clean skips the snapshot: the state may be ahead of the disk, and replay is right.
+"""
+
+from __future__ import annotations
+
+import gc
+import getpass
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from protocol.clock import RunClock
+from protocol.errors import UsageError
+from protocol.port import Server as Port
+from protocol.report import ServerInfo
+from protocol.security import Join, ServerFile, forget_server, home, private_directory, save_server
+from protocol.transport import serve as listen_on
+
+from .artifacts.store import ArtifactStore
+from .artifacts.transfer import Transfer
+from .core.machine import Machine
+from .core.setting import CoreSettings
+from .engine.artifact_desk import ArtifactDesk
+from .engine.engine import Engine
+from .engine.planner_desk import PlannerDesk
+from .engine.progress_desk import ProgressDesk
+from .gateway import Gateway
+from .instrument import Instrument
+from .journal.recovery import recover
+from .journal.snapshot import Snapshots
+from .journal.sqlite import SqliteJournal
+from .service import query
+from .service.attachment import LEAVE_S, Attachments
+from .service.enrolment import Enrolment
+from .service.lookup import is_open
+from .service.service import Service
+from .service.submission import Submissions
+from .service.value import Values
+from .service.watching import Watching
+
+IDLE_S: Final = 300.0
+STOP_S: Final = 10.0
+"""How long a clean stop may wait for the disk."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """How a server is started. `idle_s`: a private one ends after so long without run, watcher or client.
+    `leave_s`: an attached run is cancelled so long after its last watcher left."""
+
+    directory: Path
+    listen: str = "127.0.0.1:0"
+    private: bool = False
+    idle_s: float = IDLE_S
+    leave_s: float = LEAVE_S
+    core: CoreSettings = CoreSettings()
+
+
+class Runtime:
+    """One server. `run` from start to end; `shut_down` asks for the end."""
+
+    def __init__(self, settings: ServerSettings, version: str = "") -> None:
+        self._settings = settings
+        self._version = version
+        self._started = time.time()
+        self._called_at = time.monotonic()
+        self._stop = anyio.Event()
+        self._address = ""
+        self._journal: SqliteJournal | None = None
+        self._engine: Engine | None = None
+        self._attachments: Attachments | None = None
+        self._gateway: Gateway | None = None
+
+    async def run(self, ready: Callable[[ServerFile], None]) -> None:
+        """Serve until told to stop or idle; `ready` is called once, when clients can come.
+
+        Raises: JournalBusy, JournalCorrupt, VersionMismatch; Unavailable for a port in use or a failed write.
+        """
+        directory = private_directory(self._settings.directory)
+        journal = self._journal = SqliteJournal(private_directory(directory / "server") / "journal.db")
+        try:
+            await self._serve(directory, journal, ready)
+        finally:
+            forget_server(directory, os.getpid())
+            await journal.aclose()
+
+    async def _serve(self, directory: Path, journal: SqliteJournal, ready: Callable[[ServerFile], None]) -> None:
+        recovered = await anyio.to_thread.run_sync(recover, journal)
+        state, clock = recovered.state, RunClock(recovered.at)
+        machine = Machine(state, self._settings.core)
+        instrument = Instrument()
+        store = ArtifactStore(directory / "server" / "artifacts")
+        planners = PlannerDesk(choose_planner, machine.fleet, clock.now)
+        engine = self._engine = Engine(
+            machine,
+            journal,
+            clock.now,
+            seq=recovered.seq,
+            snapshots=Snapshots(journal, state, recovered.behind, recovered.tail),
+            instrument=instrument,
+            artifacts=ArtifactDesk(store),
+            planners=planners,
+        )
+        journal.open_epoch(recovered.epoch)
+        journal.start(engine)
+        gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take)
+        engine.connect(gateway)
+        enrolment = Enrolment(engine, state)
+        attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
+        service = Service(
+            engine,
+            gateway,
+            Transfer(store),
+            Values(store),
+            Submissions(engine, planners, attachments),
+            Watching(engine, journal, attachments),
+            attachments,
+            enrolment,
+            self,
+        )
+        _tune_collector()
+        async with anyio.create_task_group() as group:
+            await engine.begin(recovered.epoch)
+            await group.start(engine.run)
+            group.start_soon(attachments.run)
+            port = await listen_on(self._settings.listen, service, enrolment.keyring.authenticate)
+            try:
+                host = self._settings.listen.rpartition(":")[0]
+                self._address = f"{host}:{port.port}"
+                file = ServerFile(
+                    address=self._address,
+                    pid=os.getpid(),
+                    token=enrolment.own_token(getpass.getuser()),
+                    journal=journal.id,
+                    started=self._started,
+                    version=self._version,
+                )
+                save_server(directory, file)
+                group.start_soon(self._signals)
+                if self._settings.private:
+                    group.start_soon(self._idle)
+                ready(file)
+                await self._stop.wait()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await port.aclose(0.0)
+                raise
+            await self._end(directory, port, engine, gateway)
+            group.cancel_scope.cancel()
+
+    async def _end(self, directory: Path, port: Port, engine: Engine, gateway: Gateway) -> None:
+        with anyio.CancelScope(shield=True):
+            forget_server(directory, os.getpid())
+            await gateway.aclose()
+            with anyio.move_on_after(STOP_S):  # a full disk must not keep us: replay has it all
+                await engine.stop()
+            await port.aclose()
+
+    # service.Place
+
+    def touch(self) -> None:
+        self._called_at = time.monotonic()
+
+    def shut_down(self) -> None:
+        """End cleanly; returns at once."""
+        self._stop.set()
+
+    def info(self) -> dict[str, Any]:
+        assert self._engine is not None
+        assert self._journal is not None
+        assert self._gateway is not None
+        machine, counts = self._engine.machine, self._engine.instrument.counts
+        directory = self._settings.directory
+        return ServerInfo(
+            version=self._version,
+            address=self._address,
+            pid=os.getpid(),
+            journal=self._journal.id,
+            epoch=machine.state.epoch,
+            home=str(directory),
+            private=self._settings.private,
+            uptime_s=time.time() - self._started,
+            workers=len(machine.fleet.sessions),
+            runs=query.count_runs(machine.state),
+            dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
+            warnings=query.warnings(str(directory)),
+        ).to_dict()
+
+    # its end
+
+    async def _signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.shut_down()
+
+    async def _idle(self) -> None:
+        """End a private server that nobody needs any more."""
+        while True:
+            quiet = time.monotonic() - self._called_at
+            if self._needed():
+                self.touch()
+            elif quiet >= self._settings.idle_s:
+                self.shut_down()
+                return
+            await anyio.sleep(max(0.05, min(self._settings.idle_s - quiet, self._settings.idle_s / 4)))
+
+    def _needed(self) -> bool:
+        """A run is open, somebody watches, or a client is here with its temporary worker."""
+        assert self._engine is not None
+        machine = self._engine.machine
+        return (
+            len(self._engine.watches) > 0
+            or any(is_open(run) for run in machine.state.runs.values())
+            or any(session.profile.serves for session in machine.fleet.sessions.values())
+        )
+
+
+_DROPPED: Final = frozenset({"bad_frames", "out_of_place", "stale", "missed", "overflowed", "too_large"})
+
+
+def choose_planner(name: str) -> Any:
+    """The planner of that name; "" is the default. Loaded when it is first asked for. Raises: UsageError."""
+    if name in ("", "catalog"):
+        from planner.catalog_planner import CatalogPlanner
+        from planner.template import load_templates, shipped_folder
+
+        return CatalogPlanner(load_templates((shipped_folder(), home() / "templates"))[0])
+    raise UsageError(f"there is no planner {name}", hint="the planners are: catalog")
+
+
+def serve(*, listen: str = "127.0.0.1:0", private: bool = False) -> None:
+    """Be the server until it ends: what `asterism server start` does. Prints the join string, unless it would land in
+    a log. Raises: what ended it, if it did not end as asked."""
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from importlib.metadata import PackageNotFoundError, version
+
+    from protocol.config import load
+
+    try:
+        number = version("asterism")
+    except PackageNotFoundError:
+        number = ""
+    daemon = load().settings.daemon
+    settings = ServerSettings(
+        directory=home(),
+        listen=listen or daemon.listen,
+        private=private,
+        idle_s=daemon.idle,
+        core=CoreSettings(dispatch_ahead=daemon.dispatch == "ahead"),
+    )
+    anyio.run(Runtime(settings, number).run, _say_ready)
+
+
+def _say_ready(file: ServerFile) -> None:
+    sys.stderr.write(f"asterism server: listening on {file.address}, process {file.pid}\n")
+    if not _is_log(sys.stdout.fileno(), sys.stderr.fileno()):
+        sys.stdout.write(f"{Join(file.address, file.token)}\n")
+        sys.stdout.flush()
+
+
+def _is_log(out: int, err: int) -> bool:
+    """Whether both streams go to one regular file: then it is a log, and the join string is a secret."""
+    first, second = os.fstat(out), os.fstat(err)
+    return stat.S_ISREG(first.st_mode) and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def _tune_collector() -> None:
+    """What was replayed lives on: don't walk it again and again. Turns make and drop objects in thousands."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

@@ -1,0 +1,139 @@
+"""The bodies of client requests, read strictly: `run` is a number (0: the last one), `task` a name as people use it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class _Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Nothing(_Ask, frozen=True):
+    pass
+
+
+class OfRun(_Ask, frozen=True):
+    run: int = 0
+
+
+class OfTask(_Ask, frozen=True):
+    task: str
+    run: int = 0
+
+
+class Tasks(_Ask, frozen=True):
+    run: int = 0
+    children: bool = False
+
+
+class Get(_Ask, frozen=True):
+    run: int = 0
+    task: str = ""
+    pointer: str = ""
+
+
+class Graph(_Ask, frozen=True):
+    run: int = 0
+    version: int | None = None
+
+
+class Events(_Ask, frozen=True):
+    """`kinds` empty: all of them."""
+
+    run: int = 0
+    after: int = 0
+    follow: bool = False
+    kinds: tuple[str, ...] = ()
+
+
+class Logs(_Ask, frozen=True):
+    run: int = 0
+    task: str | None = None
+    after: int = 0
+    follow: bool = False
+
+
+class Patch(_Ask, frozen=True):
+    document: dict[str, Any]
+    run: int = 0
+    author: str = ""
+
+
+class Plan(_Ask, frozen=True):
+    request: str
+    inputs: dict[str, Any] = {}
+    planner: str = ""
+    home: str = ""
+
+
+class Cancel(_Ask, frozen=True):
+    run: int = 0
+    task: str | None = None
+    why: str = ""
+
+
+class Decide(_Ask, frozen=True):
+    """`task` left out: everything of the run that awaits approval."""
+
+    run: int = 0
+    task: str | None = None
+    message: str = ""
+
+
+class Answer(_Ask, frozen=True):
+    task: str
+    value: Any
+    run: int = 0
+
+
+class Resolve(_Ask, frozen=True):
+    task: str
+    how: Literal["succeeded", "retry", "fail"]
+    value: Any = None
+    run: int = 0
+
+
+class Fork(_Ask, frozen=True):
+    """`from_failed` is what `retry` says of itself; a fork always reuses what succeeded."""
+
+    run: int = 0
+    at: int | None = None
+    key: str = ""
+    home: str = ""
+    from_failed: bool = True
+
+
+class Undo(_Ask, frozen=True):
+    version: int
+    run: int = 0
+
+
+class Enroll(_Ask, frozen=True):
+    name: str
+    serves: str = ""
+
+
+class Drain(_Ask, frozen=True):
+    worker: str
+    deadline_s: float = 60.0
+
+
+class OfWorker(_Ask, frozen=True):
+    worker: str
+
+
+class Stage(_Ask, frozen=True):
+    """A worker names `uris`, a client one `uri`."""
+
+    run: int = 0
+    uri: str = ""
+    uris: tuple[str, ...] = ()
+
+
+def pointer_parts(pointer: str) -> tuple[str, ...]:
+    """`/files/0` -> ("files", "0"); with or without the leading slash, escapes of JSON Pointer undone."""
+    text = pointer.removeprefix("/")
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")) if text else ()

@@ -1,0 +1,315 @@
+"""What is going on, as the reports of protocol/report: pure reading of state and fleet, nothing is awaited or changed.
+
+Long lists are built in slices by generators, so that the caller can let the loop turn in between.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+from protocol.builtin import BUILTINS
+from protocol.ids import task_name
+from protocol.report import (
+    PlannerUse,
+    Recovered,
+    RunRow,
+    RunStatus,
+    SkillList,
+    SkillRow,
+    TaskRow,
+    WorkerList,
+    WorkerRow,
+    graph_report,
+)
+
+from ..core.fleet import Fleet
+from ..core.graph import Attempt, Run, Task
+from ..core.lifecycle import AwaitingApproval, Closed, Ready, Settled, Unknown, Waiting
+from ..core.state import State
+from ..core.steering import specs_at
+from .lookup import run_state, task_state, worker_name
+
+SLICE_TASKS: Final = 2000
+WAITING_SHOWN: Final = 50
+
+
+def started_at(attempt: Attempt) -> float:
+    """When its user code began, as far as its report says; else when it was dispatched."""
+    if attempt.usage is not None and attempt.ended == "succeeded":
+        return max(attempt.at, attempt.ended_at - attempt.usage.run_s)
+    return attempt.at
+
+
+def task_row(state: State, run: Run, task: Task) -> TaskRow:
+    attempt = task.winner()
+    since = run.submitted_at
+    settled = task.state if isinstance(task.state, Settled) else None
+    return TaskRow(
+        state=task_state(task),
+        skill=task.skill,
+        worker=worker_name(state, run, attempt.worker) if attempt else None,
+        device=attempt.device if attempt else None,
+        attempts=len(task.attempts),
+        queued_s=task.ready_at - since if task.ready_at >= 0 else None,
+        started_s=started_at(attempt) - since if attempt else None,
+        finished_s=settled.at - since if settled and settled.at else None,
+        error=task_error(run, task),
+        children=children_of(run, task),
+    )
+
+
+def task_error(run: Run, task: Task) -> dict[str, Any] | None:
+    settled = task.state
+    if not isinstance(settled, Settled) or settled.state != "failed":
+        return None
+    name = run.name_of(task)
+    return {
+        "code": settled.code or "Failed",
+        "ref": task_name(run.ix, name, settled.winner),
+        "message": settled.message,
+        "hint": f"asterism explain {run.name}/{name}",
+    }
+
+
+def run_error(run: Run) -> dict[str, Any] | None:
+    if not isinstance(run.state, Closed) or not run.state.code:
+        return None
+    return {
+        "code": run.state.code,
+        "ref": run.name,
+        "message": run.state.message,
+        "hint": f"asterism tasks {run.name}",
+    }
+
+
+def children_of(run: Run, task: Task) -> dict[str, int] | None:
+    """Children of a map, `all` or spawn by state; None without any."""
+    indices: list[int] = [*run.children(task)]
+    if task.spawned is not None:
+        indices.extend(task.spawned.children.values())
+    if not indices and task.spread is None:
+        return None
+    return count_states(run.tasks[ix] for ix in indices)
+
+
+def count_states(tasks: Any) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for task in tasks:
+        word = task_state(task)
+        found[word] = found.get(word, 0) + 1
+    return found
+
+
+def task_rows(state: State, run: Run, children: bool) -> Iterator[dict[str, TaskRow]]:
+    """Rows by name in slices; with `children` those of maps and spawns too."""
+    rows: dict[str, TaskRow] = {}
+    for task in list(run.tasks):
+        if task.parent < 0 or children:
+            rows[run.name_of(task)] = task_row(state, run, task)
+            if len(rows) >= SLICE_TASKS:
+                yield rows
+                rows = {}
+    yield rows
+
+
+def spans(run: Run) -> Iterator[list[tuple[float, float]]]:
+    """(started_s, finished_s) of every winning attempt, children included, in slices."""
+    found: list[tuple[float, float]] = []
+    for task in list(run.tasks):
+        settled = task.state
+        if isinstance(settled, Settled) and settled.winner and settled.state == "succeeded":
+            attempt = task.attempt(settled.winner)
+            if attempt is not None:
+                found.append((started_at(attempt) - run.submitted_at, attempt.ended_at - run.submitted_at))
+        if len(found) >= SLICE_TASKS:
+            yield found
+            found = []
+    yield found
+
+
+def recovered(run: Run) -> Recovered:
+    retries = lost = hedges = 0
+    for task in run.tasks:
+        if not task.attempts:
+            continue
+        hedged = sum(attempt.hedge for attempt in task.attempts)
+        hedges += hedged
+        retries += len(task.attempts) - 1 - hedged
+        lost += sum(attempt.ended == "lost" for attempt in task.attempts)
+    replans = sum(1 for version in run.versions[1:] if version.author == "planner")
+    return Recovered(retries=retries, lost=lost, hedges=hedges, replans=replans)
+
+
+def planner_use(run: Run) -> PlannerUse:
+    spend = run.spend
+    return PlannerUse(
+        kind=run.planner or "none",
+        calls=spend.calls,
+        tokens_in=spend.tokens_in,
+        tokens_out=spend.tokens_out,
+        first_task_s=spend.first_task_s if spend.first_task_s >= 0 else None,
+    )
+
+
+def makespan_s(run: Run, now: float) -> float | None:
+    """From submission to the end, or so far; None before the first task."""
+    if isinstance(run.state, Closed):
+        return max(0.0, run.settled_at - run.submitted_at)
+    return max(0.0, now - run.submitted_at) if run.tasks else None
+
+
+def run_row(run: Run, now: float) -> RunRow:
+    return RunRow(
+        run=run.name,
+        state=run_state(run),
+        request=run.request,
+        submitted_at=run.submitted_at,
+        makespan_s=makespan_s(run, now),
+        tasks=count_states(run.roots()),
+        version=run.version,
+        labels=run.labels,
+    )
+
+
+def run_status(state: State, run: Run, now: float) -> RunStatus:
+    waiting: dict[str, str] = {}
+    for task in run.tasks:
+        why = waits_for(run, task)
+        if why:
+            waiting[run.name_of(task)] = why
+            if len(waiting) >= WAITING_SHOWN:
+                break
+    return RunStatus(
+        run=run.name,
+        state=run_state(run),
+        request=run.request,
+        submitted_at=run.submitted_at,
+        makespan_s=makespan_s(run, now),
+        version=run.version,
+        tasks=count_states(run.roots()),
+        waiting=waiting,
+        error=run_error(run),
+    )
+
+
+def waits_for(run: Run, task: Task) -> str:
+    """What a task that is not running waits for, in words; empty when it waits for nothing but its turn."""
+    found = task.state
+    name = run.name_of(task)
+    if isinstance(found, AwaitingApproval):
+        return f"approval: {found.why} (asterism approve {run.name}/{name})"
+    if isinstance(found, Waiting):
+        return f"{found.what}: {found.detail}" if found.detail else found.what
+    if isinstance(found, Unknown):
+        return f"a person: whether its effect happened is unknown (asterism resolve {run.name}/{name})"
+    if isinstance(found, Ready):
+        return f"a worker{': ' + found.why if found.why else ''}"
+    return ""
+
+
+# The fleet
+
+
+def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
+    rows: list[WorkerRow] = []
+    for record in state.workers.values():
+        if record.gone:
+            continue
+        session = fleet.sessions.get(record.ix)
+        if session is None:
+            rows.append(
+                WorkerRow(
+                    worker=record.name,
+                    state="away",
+                    slots=0,
+                    running=len(state.live.get(record.ix, ())),
+                    devices=record.devices,
+                    labels=record.labels,
+                    skills=len(record.skills),
+                    capacity=record.capacity.amounts(),
+                    serves=record.serves or None,
+                )
+            )
+            continue
+        profile = session.profile
+        capacity = profile.capacity.amounts()
+        rows.append(
+            WorkerRow(
+                worker=record.name,
+                state="connected" if session.phase == "up" else session.phase,
+                slots=profile.slots,
+                running=sum(load.started for load in session.loads.values()),
+                devices=tuple(f"{device.kind} {device.name}".strip() for device in profile.devices),
+                labels=profile.labels,
+                skills=len(record.skills),
+                capacity=capacity,
+                in_use={name: amount - session.free.get(name, 0.0) for name, amount in capacity.items()},
+                serves=record.serves or profile.serves or None,
+                silent_s=max(0.0, now - session.heard_at),
+            )
+        )
+    return WorkerList(workers=tuple(rows))
+
+
+def skills(state: State, fleet: Fleet) -> SkillList:
+    """Built-ins and everything announced, with the workers that offer each now."""
+    offered: dict[str, list[str]] = {}
+    for record in state.workers.values():
+        if record.ix in fleet.sessions:
+            for name in record.skills:
+                offered.setdefault(name, []).append(record.name)
+    known = {spec.name: spec for spec in BUILTINS}
+    for name in state.digests:
+        announced = state.skill(name)
+        if announced is not None:
+            known[name] = announced
+    rows = [
+        SkillRow(
+            name=spec.name,
+            doc=spec.doc,
+            effect=spec.effect,
+            place=spec.place,
+            devices=tuple(variant.device for variant in spec.variants),
+            workers=tuple(offered.get(spec.name, ())),
+            params=spec.params,
+            result=spec.result,
+        )
+        for _, spec in sorted(known.items())
+    ]
+    return SkillList(skills=tuple(rows))
+
+
+def count_runs(state: State) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for run in state.runs.values():
+        word = run_state(run)
+        found[word] = found.get(word, 0) + 1
+    return found
+
+
+def warnings(home: str) -> tuple[str, ...]:
+    """What a person should know about this server's place."""
+    found: list[str] = []
+    room = os.statvfs(home)
+    free = room.f_bavail * room.f_frsize
+    if free < 512 * 1024 * 1024:
+        found.append(f"{home} has {free // 1024 // 1024} MiB left")
+    return tuple(found)
+
+
+# The graph
+
+
+def graph(run: Run, version: int) -> dict[str, Any]:
+    """Version `version` of the graph (negative: the last one), each task with its state now."""
+    if version < 0 or version >= run.version:
+        tasks = [(task.spec, task_state(task)) for task in run.roots()]
+        return graph_report(run.ix, run.version, tasks, run.outputs)
+    specs, patch = specs_at(run, version)
+    rows = []
+    for spec in specs.values():
+        task = run.find(spec.id)
+        rows.append((spec, task_state(task) if task is not None else "removed"))
+    return graph_report(run.ix, version, rows, patch.outputs or ())

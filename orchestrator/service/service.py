@@ -1,0 +1,387 @@
+"""What a server does for its clients and workers: the Services of protocol/port, one method each.
+
+Every call got here authenticated and with a role that may make it. What changes something goes through the engine and
+is answered after its commit; what only looks reads the state, once all of it is on disk: nobody is shown what a crash
+could take back. Bodies are read strictly, an unknown key is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+
+from protocol.artifact import Content
+from protocol.errors import AsterismError, NotAllowed, NotFound, Unavailable, UsageError
+from protocol.port import Artifacts, FrameStream
+from protocol.report import RunList, run_report, tasks_report
+from protocol.security import Principal
+
+from ..core import stimulus as s
+from ..core.graph import Run
+from ..engine.engine import Engine
+from . import ask, query
+from .attachment import Attachments
+from .enrolment import Enrolment
+from .explaining import explanation
+from .lookup import find_run, find_task, find_worker, is_open, run_state
+from .submission import Submissions
+from .value import Values
+from .watching import Watching
+
+LOOK_PATIENCE_S: Final = 5.0
+
+
+class Links(Protocol):
+    """The gateway: serves one worker stream until it ends."""
+
+    async def link(self, stream: FrameStream) -> None: ...
+
+
+class Place(Protocol):
+    """The process around the service: what `info` says of it, and its end."""
+
+    def info(self) -> dict[str, Any]: ...
+
+    def touch(self) -> None:
+        """Somebody called."""
+
+    def shut_down(self) -> None: ...
+
+
+Act = Callable[["Service", Principal, Any], Awaitable[Any]]
+
+
+class Service:
+    """One per server; see the module."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        links: Links,
+        artifacts: Artifacts,
+        values: Values,
+        submissions: Submissions,
+        watching: Watching,
+        attachments: Attachments,
+        enrolment: Enrolment,
+        place: Place,
+    ) -> None:
+        self._engine = engine
+        self._links = links
+        self._artifacts = artifacts
+        self._values = values
+        self._submissions = submissions
+        self._watching = watching
+        self._attachments = attachments
+        self._enrolment = enrolment
+        self._place = place
+
+    # protocol.port.Services
+
+    async def link(self, stream: FrameStream) -> None:
+        await self._links.link(stream)
+
+    async def invoke(self, who: Principal, method: str, body: bytes) -> bytes:
+        """Raises: NotFound for a method that is not there, UsageError for a body that doesn't fit it."""
+        self._place.touch()
+        found = _METHODS.get(method)
+        if found is None:
+            raise NotFound(f"this server has no method {method}", hint="client and server may differ in version")
+        kind, act = found
+        answer = await act(self, who, _body(method, body, kind))
+        return answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
+
+    async def watch(self, who: Principal, method: str, body: bytes) -> AsyncIterator[bytes]:
+        self._place.touch()
+        if method == "events":
+            events = _body(method, body, ask.Events)
+            stream = self._watching.events(events.run, events.after, events.follow, events.kinds)
+        elif method == "logs":
+            logs = _body(method, body, ask.Logs)
+            stream = self._watching.logs(logs.run, logs.task or "", logs.after, logs.follow)
+        else:
+            raise NotFound(f"this server has no stream {method}", hint="client and server may differ in version")
+        try:
+            async for message in stream:
+                yield message
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()  # type: ignore[attr-defined]
+            self._place.touch()
+
+    async def submit(self, who: Principal, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+        self._place.touch()
+        return msgspec.json.encode(await self._submissions.submit(who, header, chunks))
+
+    async def put(self, who: Principal, digest: str, media: str, offset: int, chunks: AsyncIterator[bytes]) -> int:
+        return await self._artifacts.put(who, digest, media, offset, chunks)
+
+    async def has(self, who: Principal, digest: str) -> int:
+        return await self._artifacts.has(who, digest)
+
+    def get(self, who: Principal, digest: str, offset: int) -> AsyncIterator[bytes]:
+        return self._artifacts.get(who, digest, offset)
+
+    async def put_many(
+        self, who: Principal, bundles: AsyncIterator[tuple[Content, ...]]
+    ) -> Mapping[str, AsterismError]:
+        return await self._artifacts.put_many(who, bundles)
+
+    async def has_many(self, who: Principal, digests: Sequence[str]) -> Sequence[int]:
+        return await self._artifacts.has_many(who, digests)
+
+    def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        return self._artifacts.get_many(who, digests)
+
+    # looking
+
+    async def _ps(self, _: Principal, __: ask.Nothing) -> Any:
+        await self._on_disk()
+        now = self._engine.clock()
+        rows = []
+        for run in list(self._state.runs.values()):
+            rows.append(query.run_row(run, now))
+            if len(run.tasks) > query.SLICE_TASKS:
+                await anyio.lowlevel.checkpoint()
+        return RunList(runs=tuple(rows)).to_dict()
+
+    async def _status(self, _: Principal, body: ask.OfRun) -> Any:
+        run = await self._run(body.run)
+        return query.run_status(self._state, run, self._engine.clock()).to_dict()
+
+    async def _tasks(self, _: Principal, body: ask.Tasks) -> Any:
+        run = await self._run(body.run)
+        rows = await self._rows(run, body.children)
+        return await _written(lambda: tasks_report(run.ix, run_state(run), rows), len(rows))
+
+    async def _result(self, _: Principal, body: ask.OfRun) -> Any:
+        run = await self._run(body.run)
+        small, large = await self._values.outputs(run)
+        intervals: list[tuple[float, float]] = []
+        for part in query.spans(run):
+            intervals += part
+            await anyio.lowlevel.checkpoint()
+        report = partial(
+            run_report,
+            run.ix,
+            run_state(run),
+            outputs=small,
+            tasks=await self._rows(run, children=False),
+            spans=intervals,
+            makespan_s=query.makespan_s(run, self._engine.clock()),
+            versions=run.version,
+            planner=query.planner_use(run),
+            recovered=query.recovered(run),
+            error=query.run_error(run),
+            large=large or None,
+        )
+        return await _written(lambda: report().to_dict(), len(intervals))
+
+    async def _get_value(self, _: Principal, body: ask.Get) -> Any:
+        run = await self._run(body.run)
+        if not body.task:
+            raise UsageError("name a task or an output", hint=f"asterism get {run.name}/TASK")
+        return await self._values.get(run, body.task, ask.pointer_parts(body.pointer))
+
+    async def _explain(self, _: Principal, body: ask.OfTask) -> Any:
+        run = await self._run(body.run)
+        task = find_task(run, body.task)
+        found = self._engine.machine.explain(run.ix, body.task)
+        return explanation(self._state, run, task, found).to_dict()
+
+    async def _graph(self, _: Principal, body: ask.Graph) -> Any:
+        run = await self._run(body.run)
+        return query.graph(run, -1 if body.version is None else body.version)
+
+    async def _workers(self, _: Principal, __: ask.Nothing) -> Any:
+        return query.workers(self._state, self._engine.machine.fleet, self._engine.clock()).to_dict()
+
+    async def _skills(self, _: Principal, __: ask.Nothing) -> Any:
+        return query.skills(self._state, self._engine.machine.fleet).to_dict()
+
+    async def _info(self, _: Principal, __: ask.Nothing) -> Any:
+        return self._place.info()
+
+    # steering
+
+    async def _patch(self, who: Principal, body: ask.Patch) -> Any:
+        author = body.author if body.author.startswith("person:") else f"person:{body.author or who.name}"
+        return await self._submissions.patch(body.run, body.document, author)
+
+    async def _plan(self, _: Principal, body: ask.Plan) -> Any:
+        return await self._submissions.plan(body.request, body.inputs, body.planner, body.home)
+
+    async def _cancel(self, who: Principal, body: ask.Cancel) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(
+            lambda reply: s.CancelRequested(reply, run.ix, body.task or "", who.name, body.why)
+        )
+
+    async def _pause(self, who: Principal, body: ask.OfRun) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(lambda reply: s.PauseRequested(reply, run.ix, who.name))
+
+    async def _resume(self, who: Principal, body: ask.OfRun) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(lambda reply: s.PauseRequested(reply, run.ix, who.name, resume=True))
+
+    async def _detach(self, _: Principal, body: ask.OfRun) -> Any:
+        run = self._find(body.run)
+        self._attachments.detach(run.ix)
+        return {"run": run.ix}
+
+    async def _approve(self, who: Principal, body: ask.Decide) -> Any:
+        return await self._decide(who, body, approved=True)
+
+    async def _reject(self, who: Principal, body: ask.Decide) -> Any:
+        return await self._decide(who, body, approved=False)
+
+    async def _decide(self, who: Principal, body: ask.Decide, approved: bool) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(
+            lambda reply: s.ApprovalDecided(reply, run.ix, body.task or "", who.name, approved, body.message)
+        )
+
+    async def _answer(self, who: Principal, body: ask.Answer) -> Any:
+        run = self._find(body.run)
+        value = msgspec.json.encode(body.value)
+        return await self._engine.ask(lambda reply: s.AnswerGiven(reply, run.ix, body.task, who.name, value))
+
+    async def _resolve(self, who: Principal, body: ask.Resolve) -> Any:
+        run = self._find(body.run)
+        value = msgspec.json.encode(body.value)
+        return await self._engine.ask(
+            lambda reply: s.UnknownResolved(reply, run.ix, body.task, who.name, body.how, value)
+        )
+
+    async def _fork(self, who: Principal, body: ask.Fork) -> Any:
+        run = self._find(body.run)
+        at = -1 if body.at is None else body.at
+        return await self._engine.ask(lambda reply: s.ForkRequested(reply, run.ix, at, who.name, body.key, body.home))
+
+    async def _retry(self, who: Principal, body: ask.Fork) -> Any:
+        run = self._find(body.run)
+        if is_open(run):
+            raise UsageError(f"{run.name} is still {run_state(run)}", hint=f"asterism wait {run.name}")
+        return await self._fork(who, body)
+
+    async def _undo(self, who: Principal, body: ask.Undo) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(lambda reply: s.UndoRequested(reply, run.ix, body.version, who.name))
+
+    async def _remove(self, _: Principal, body: ask.OfRun) -> Any:
+        run = self._find(body.run)
+        return await self._engine.ask(lambda reply: s.RemoveRequested(reply, run.ix))
+
+    # the fleet and the server
+
+    async def _enroll(self, who: Principal, body: ask.Enroll) -> Any:
+        return await self._enrolment.enroll(who, body.name, body.serves)
+
+    async def _drain(self, _: Principal, body: ask.Drain) -> Any:
+        return await self._engine.ask(lambda reply: s.DrainAsked(reply, body.worker, body.deadline_s))
+
+    async def _dismiss(self, who: Principal, body: ask.OfWorker) -> Any:
+        record = find_worker(self._state, body.worker)
+        if not record.serves and who.role != "admin":
+            raise NotAllowed(f"{record.name} serves everybody", hint="only an admin may dismiss it")
+        self._enrolment.dismiss(record.ix)
+        return {"worker": record.name}
+
+    async def _stage(self, who: Principal, body: ask.Stage) -> Any:
+        """For a worker: {uri: [digest, media, size]} of files of other machines; for a client: one file's digest."""
+        run = self._find(body.run)
+        uris = tuple(body.uris) or (body.uri,)
+        found = await self._engine.ask(lambda reply: s.StageAsked(reply, who.worker_id, run.ix, uris))
+        return found if body.uris else {"digest": found[body.uri][0]}
+
+    async def _shutdown(self, _: Principal, __: ask.Nothing) -> Any:
+        self._place.shut_down()
+        return {"stopping": True}
+
+    # shared
+
+    @property
+    def _state(self) -> Any:
+        return self._engine.machine.state
+
+    def _find(self, number: int) -> Run:
+        return find_run(self._state, number)
+
+    async def _run(self, number: int) -> Run:
+        await self._on_disk()
+        return self._find(number)
+
+    async def _rows(self, run: Run, children: bool) -> dict[str, Any]:
+        rows: dict[str, Any] = {}
+        for part in query.task_rows(self._state, run, children):
+            rows |= part
+            await anyio.lowlevel.checkpoint()
+        return rows
+
+    async def _on_disk(self) -> None:
+        with anyio.move_on_after(LOOK_PATIENCE_S):
+            await self._engine.on_disk()
+            return
+        raise Unavailable(
+            "what is going on can't be written to the journal, so it can't be shown yet",
+            hint="make room on the disk of ASTERISM_HOME",
+        )
+
+
+_METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
+    "ps": (ask.Nothing, Service._ps),
+    "status": (ask.OfRun, Service._status),
+    "tasks": (ask.Tasks, Service._tasks),
+    "result": (ask.OfRun, Service._result),
+    "get": (ask.Get, Service._get_value),
+    "explain": (ask.OfTask, Service._explain),
+    "graph": (ask.Graph, Service._graph),
+    "workers": (ask.Nothing, Service._workers),
+    "skills": (ask.Nothing, Service._skills),
+    "info": (ask.Nothing, Service._info),
+    "patch": (ask.Patch, Service._patch),
+    "plan": (ask.Plan, Service._plan),
+    "cancel": (ask.Cancel, Service._cancel),
+    "pause": (ask.OfRun, Service._pause),
+    "resume": (ask.OfRun, Service._resume),
+    "detach": (ask.OfRun, Service._detach),
+    "approve": (ask.Decide, Service._approve),
+    "reject": (ask.Decide, Service._reject),
+    "answer": (ask.Answer, Service._answer),
+    "resolve": (ask.Resolve, Service._resolve),
+    "fork": (ask.Fork, Service._fork),
+    "retry": (ask.Fork, Service._retry),
+    "undo": (ask.Undo, Service._undo),
+    "rm": (ask.OfRun, Service._remove),
+    "enroll": (ask.Enroll, Service._enroll),
+    "drain": (ask.Drain, Service._drain),
+    "dismiss": (ask.OfWorker, Service._dismiss),
+    "stage": (ask.Stage, Service._stage),
+    "shutdown": (ask.Nothing, Service._shutdown),
+}
+
+
+def methods() -> frozenset[str]:
+    """The names of every method and stream that is served."""
+    return frozenset(_METHODS) | {"events", "logs"}
+
+
+async def _written(build: Callable[[], Any], rows: int) -> bytes:
+    """The JSON of an answer; a long one is built and written in a thread, which the loop outlives."""
+    if rows <= query.SLICE_TASKS:
+        return msgspec.json.encode(build())
+    return await anyio.to_thread.run_sync(lambda: msgspec.json.encode(build()))
+
+
+def _body(method: str, body: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{method} does not take that: {error}") from None

@@ -1,0 +1,126 @@
+"""The two streams a client may follow: events of a run and its log lines, as JSON rows, many in one message.
+
+Both resume by number, so a client that lost its server asks for what is after the last row it has. Nothing is sent
+before it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any, Final
+
+import anyio.to_thread
+import msgspec
+
+from protocol.event_row import LogRow, event_kind, event_report
+
+from ..core.event import RunSettled
+from ..core.graph import Run
+from ..core.state import State
+from ..engine.engine import Engine
+from ..engine.watch import Seen
+from ..journal.journal import Journal, LogLine
+from .attachment import Attachments
+from .lookup import find_run, find_task, is_open, worker_name
+
+MESSAGE_ROWS: Final = 256
+LOG_PAGE: Final = 500
+
+
+class Watching:
+    """Serves `events` and `logs`."""
+
+    def __init__(self, engine: Engine, journal: Journal, attachments: Attachments) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._attachments = attachments
+
+    async def events(self, run: int, after: int, follow: bool, kinds: Collection[str]) -> AsyncIterator[bytes]:
+        """Rows of the run's events numbered above `after`; with `follow` until it is settled. Raises: NotFound."""
+        state = self._engine.machine.state
+        found = find_run(state, run)
+        row_of = _EventRows(state, found)
+        if not follow:
+            async with self._engine.watches.events(found.ix, after) as watch:
+                while seen := await watch.next(wait=False):
+                    for message in _messages(seen, row_of, kinds):
+                        yield message
+            return
+        with self._attachments.watching(found.ix):
+            async with self._engine.watches.events(found.ix, after) as watch:
+                while True:
+                    going = is_open(found)
+                    if not going:
+                        await self._engine.on_disk()
+                    seen = await watch.next(wait=going)
+                    if not seen:
+                        return
+                    for message in _messages(seen, row_of, kinds):
+                        yield message
+                    if any(type(event) is RunSettled for _, _, event in seen):
+                        return
+
+    async def logs(self, run: int, task: str, after: int, follow: bool) -> AsyncIterator[bytes]:
+        """Rows of the run's log numbered above `after`; with `follow` until it is settled. Raises: NotFound."""
+        found = find_run(self._engine.machine.state, run)
+        index = find_task(found, task).ix if task else None
+        async with self._engine.watches.log_news(found.ix) as news:
+            while True:
+                last = not follow or not is_open(found) or news.closed
+                if last:
+                    await self._engine.on_disk()
+                while True:
+                    page = await anyio.to_thread.run_sync(self._journal.read_logs, found.ix, index, after, LOG_PAGE)
+                    if page:
+                        after = page[-1][0]
+                        yield b"\n".join(msgspec.json.encode(_log_row(found, n, line)) for n, line in page)
+                    if len(page) < LOG_PAGE:
+                        break
+                if last:
+                    return
+                await self._log_news(found, news.wait)
+
+    async def _log_news(self, run: Run, wait: Callable[[], Any]) -> None:
+        """Until there are new lines, or the run is settled."""
+        if not is_open(run):
+            return
+        async with anyio.create_task_group() as group:
+
+            async def settled() -> None:
+                async with self._engine.watches.events(run.ix, self._engine.watches.committed) as watch:
+                    while is_open(run) and await watch.next():
+                        pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(settled)
+            await wait()
+            group.cancel_scope.cancel()
+
+
+class _EventRows:
+    """Turns events of one run into rows."""
+
+    def __init__(self, state: State, run: Run) -> None:
+        self._state = state
+        self._run = run
+
+    def __call__(self, seen: Seen) -> dict[str, Any]:
+        seq, at, event = seen
+        return event_report(event, seq=seq, at=at, task_of=self._task, worker_of=self._worker)
+
+    def _task(self, index: int) -> str:
+        tasks = self._run.tasks
+        return self._run.name_of(tasks[index]) if index < len(tasks) else str(index)
+
+    def _worker(self, worker: int) -> str:
+        return worker_name(self._state, self._run, worker) or str(worker)
+
+
+def _messages(seen: list[Seen], row_of: _EventRows, kinds: Collection[str]) -> list[bytes]:
+    rows = [msgspec.json.encode(row_of(one)) for one in seen if not kinds or event_kind(one[2]) in kinds]
+    return [b"\n".join(rows[start : start + MESSAGE_ROWS]) for start in range(0, len(rows), MESSAGE_ROWS)]
+
+
+def _log_row(run: Run, n: int, line: LogLine) -> LogRow:
+    name = run.name_of(run.tasks[line.task]) if line.task < len(run.tasks) else str(line.task)
+    return LogRow(n=n, at=line.at, run=run.name, task=name, attempt=line.attempt, stream=line.stream, text=line.text)

@@ -1,0 +1,114 @@
+"""Sentences with slots, compiled to patterns: `count {pattern} in {file}` reads `count ERROR in logs/a.log`.
+
+The sentences come from the `examples` of skills and from saved templates. A slot that an earlier task may fill also
+takes a word that points back (`them`, `each file`), or may be left out at the end. Invariant: pure, and whole: every
+word of the request has to be accounted for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from protocol.skill import SkillSpec
+
+from .phrase import Phrase
+from .slot import REJECTED, Slot, Spread, slot_of
+
+_SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ARTICLES: Final = frozenset(("the", "a", "an", "all"))
+_EACH: Final = r"each(?: one| file| of them| of these| of those| result| item)?|every (?:one|file|result|item)"
+_BACK: Final = (
+    r"it|them|this|that|these|those|all of (?:it|them|these|those)|everything"
+    r"|(?:the |all the |all )?(?:files?|results?|outputs?|matches|rows|tables?|lines|counts?|report|archive|list|page)"
+)
+_BACKWARD: Final = re.compile(rf"(?P<each>{_EACH})|{_BACK}", re.IGNORECASE)
+_TAIL: Final = re.compile(r"\s+(?:in|of|from|on|for|with|to)\s+\{([A-Za-z_][A-Za-z0-9_]*)\}\Z")
+_NOISE: Final = {
+    "file": r"(?:the\s+)?(?:file\s+)?",
+    "files": r"(?:the\s+)?(?:files?\s+)?",
+    "path": r"(?:the\s+)?(?:folder\s+|directory\s+)?",
+    "word": r"(?:the\s+(?:word|pattern|text|string)\s+)?",
+    "url": r"(?:the\s+(?:url|page|site)\s+)?",
+}
+_AFTER: Final = {"path": r"(?:\s+(?:folder|directory))?", "number": r"(?:\s+(?:seconds?|times))?"}
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A sentence that fits. `wanted`: slots that point back or were left out; `words` spelled-out words matched."""
+
+    args: Mapping[str, Any]
+    spread: Mapping[str, tuple[str, str]]
+    wanted: tuple[str, ...]
+    each: bool
+    words: int
+
+
+class Sentence:
+    """One compiled sentence. `left_out` are slots whose place it doesn't have."""
+
+    def __init__(self, text: str, slots: Mapping[str, Slot], left_out: tuple[str, ...] = ()) -> None:
+        self.text = text
+        self.left_out = left_out
+        self.slots = {name: slots[name] for name in _SLOT.findall(text) if name in slots}
+        self.words = 0
+        pieces: list[str] = []
+        for word in text.split():
+            pieces.append(self._piece(word))
+        joined = "".join(pieces)
+        self._pattern = re.compile(joined.removeprefix(r"\s+"), re.IGNORECASE | re.DOTALL)
+
+    def read(self, phrase: Phrase, text: str, linked: bool) -> Reading | None:
+        """The arguments if the text is this sentence. `linked`: there are earlier tasks to point back to."""
+        if self.left_out and not linked:
+            return None
+        match = self._pattern.fullmatch(text)
+        if match is None:
+            return None
+        args: dict[str, Any] = {}
+        spread: dict[str, tuple[str, str]] = {}
+        wanted = list(self.left_out)
+        each = False
+        for name, slot in self.slots.items():
+            said = match[name]
+            back = _BACKWARD.fullmatch(said) if slot.wired and linked else None
+            if back is not None:
+                wanted.append(name)
+                each = each or back["each"] is not None
+                continue
+            value = slot.read(said, phrase)
+            if value is REJECTED:
+                return None
+            if isinstance(value, Spread):
+                spread[name] = (value.folder, value.glob)
+            else:
+                args[name] = value
+        return Reading(args, spread, tuple(wanted), each, self.words)
+
+    def _piece(self, word: str) -> str:
+        found = _SLOT.fullmatch(word)
+        if found is not None and found[1] in self.slots:
+            slot = self.slots[found[1]]
+            back = rf"|{_EACH}|{_BACK}" if slot.wired else ""
+            body = rf"(?P<{slot.name}>{slot.pattern}{back})"
+            return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"
+        if word.lower() in _ARTICLES:
+            return rf"(?:\s+{re.escape(word)})?"
+        self.words += 1
+        return rf"\s+{re.escape(word)}"
+
+
+def sentences_of(skill: SkillSpec) -> Iterator[Sentence]:
+    """The sentences of a skill's examples, and of each one without a last slot that an earlier task may fill."""
+    slots = {name: slot_of(name, schema) for name, schema in skill.params.get("properties", {}).items()}
+    for example in skill.examples:
+        named = _SLOT.findall(example)
+        if len(set(named)) != len(named) or any(name not in slots for name in named):
+            continue  # a slot that is no argument can't be filled: the example is only for people
+        yield Sentence(example, slots)
+        tail = _TAIL.search(example) or re.search(r"\s+\{([A-Za-z_][A-Za-z0-9_]*)\}\Z", example)
+        if tail is not None and slots[tail[1]].wired:
+            yield Sentence(example[: tail.start()], slots, (tail[1],))

@@ -1,0 +1,293 @@
+"""The catalog planner: what it understands becomes the right graph, and what it doesn't is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from planner.catalog_planner import CatalogPlanner, Decided
+from planner.view import PlanView, WorkerView
+from protocol.builtin import BUILTINS
+from protocol.plan import patch_document
+from protocol.skill import SkillSpec
+
+PLANNER = CatalogPlanner()
+FILE = {"ref": "find/files[]/file"}
+
+
+def decide(request: str, *extra: SkillSpec) -> Decided:
+    return PLANNER.decide(PlanView(request, skills=(*BUILTINS, *extra), fleet=(WorkerView("pi-1"),)))
+
+
+def graph(request: str, *extra: SkillSpec) -> list[tuple[str, dict[str, Any]]]:
+    decided = decide(request, *extra)
+    assert decided.outcome.kind == "complete", (request, decided.outcome)
+    (patch,) = decided.patches
+    return [(task["skill"], task["args"]) for task in patch_document(patch)["tasks"]]
+
+
+SERVED: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
+    ("find *.log in logs", [("fs.find", {"path": "logs", "glob": "*.log"})]),
+    ("List the files in /var/log.", [("fs.find", {"path": "/var/log"})]),
+    ("count the lines in notes.txt", [("text.count", {"file": "notes.txt"})]),
+    (
+        'How often does "out of memory" occur in logs/a.log?',
+        [("text.count", {"file": "logs/a.log", "pattern": "out of memory"})],
+    ),
+    (
+        "count ERROR in logs/*.log",
+        [("fs.find", {"path": "logs", "glob": "*.log"}), ("text.count", {"file": FILE, "pattern": "ERROR"})],
+    ),
+    (
+        "find *.log in logs and count ERROR in each",
+        [("fs.find", {"path": "logs", "glob": "*.log"}), ("text.count", {"file": FILE, "pattern": "ERROR"})],
+    ),
+    (
+        "for each *.txt in docs, count the words",
+        [("fs.find", {"path": "docs", "glob": "*.txt"}), ("text.count", {"file": FILE})],
+    ),
+    (
+        "for each file in logs/, hash it",
+        [("fs.find", {"path": "logs", "glob": "*"}), ("file.hash", {"file": FILE})],
+    ),
+    (
+        "find *.log in logs, then count ERROR in each and hash each, then write a report called Errors",
+        [
+            ("fs.find", {"path": "logs", "glob": "*.log"}),
+            ("text.count", {"file": FILE, "pattern": "ERROR"}),
+            ("file.hash", {"file": FILE}),
+            (
+                "report.markdown",
+                {
+                    "title": "Errors",
+                    "parts": [{"name": "count", "rows": {"ref": "count"}}, {"name": "hash", "rows": {"ref": "hash"}}],
+                },
+            ),
+        ],
+    ),
+    (
+        "find *.log in logs then pack them into logs.zip",
+        [
+            ("fs.find", {"path": "logs", "glob": "*.log", "parts": 1}),
+            ("file.pack", {"files": {"ref": "find/parts/0/files"}, "name": "logs.zip"}),
+        ],
+    ),
+    (
+        "pack a.txt, b.txt and c.txt into out.tar.gz",
+        [("file.pack", {"files": ["a.txt", "b.txt", "c.txt"], "name": "out.tar.gz"})],
+    ),
+    (
+        "fetch https://example.com and save it as page.html",
+        [
+            ("http.get", {"url": "https://example.com"}),
+            ("fs.write", {"path": "page.html", "data": {"ref": "get/file"}}),
+        ],
+    ),
+    (
+        'read data.csv as csv then query it with "select count(*) as n from read"',
+        [
+            ("fs.read", {"file": "data.csv", "as": "csv"}),
+            (
+                "data.sql",
+                {"tables": [{"name": "read", "rows": {"ref": "read/rows"}}], "sql": "select count(*) as n from read"},
+            ),
+        ],
+    ),
+    ("please unzip archive.zip", [("file.unpack", {"file": "archive.zip"})]),
+    (
+        "extract the archive a.tar.gz, then hash each file",
+        [("file.unpack", {"file": "a.tar.gz"}), ("file.hash", {"file": {"ref": "unpack/files[]"}})],
+    ),
+    ('compute the sha256 of "my file.bin"', [("file.hash", {"file": "my file.bin"})]),
+    ("compute checksums of a.bin", [("file.hash", {"file": "a.bin"})]),
+    ("count occurrences of ERROR in a.log", [("text.count", {"file": "a.log", "pattern": "ERROR"})]),
+    ('search server.log for "timeout"', [("text.match", {"file": "server.log", "pattern": "timeout"})]),
+    ('ask me "Deploy now?"', [("human.ask", {"question": "Deploy now?"})]),
+    (
+        'post {"a": 1} to https://example.com/hook',
+        [("http.send", {"method": "POST", "url": "https://example.com/hook", "json": {"a": 1}})],
+    ),
+    ('run the command "ls -la /tmp"', [("process.run", {"argv": ["ls", "-la", "/tmp"]})]),
+    ("wait 5 seconds", [("flow.sleep", {"seconds": 5})]),
+    ("check that 3 < 5", [("flow.check", {"left": 3, "op": "<", "right": 5})]),
+    ('write "hello" to hello.txt', [("fs.write", {"path": "hello.txt", "data": "hello"})]),
+    ("show the system information", [("sys.info", {})]),
+    (
+        "hash a.txt and count the lines in b.txt in parallel",
+        [("file.hash", {"file": "a.txt"}), ("text.count", {"file": "b.txt"})],
+    ),
+    (
+        "find(logs) -> hash each",
+        [("fs.find", {"path": "logs"}), ("file.hash", {"file": FILE})],
+    ),
+]
+
+UNSERVED = """
+book a flight to Paris for next Monday
+what's the weather in Berlin?
+translate report.txt into German
+summarize notes.txt
+send an email to bob@example.com
+write a poem about autumn
+delete all files in logs
+move *.log to archive/
+copy a.txt to b.txt
+open the door
+find love in Paris
+find a restaurant near me
+count sheep
+count people in photo.jpg
+check the stock price of NVDA
+get me a coffee
+read me a story
+list the planets
+list my meetings for today, tomorrow and Friday
+search google.com for shoes
+remind me at 5pm to call mum
+train a neural network on data.csv
+plot sales.csv as a bar chart
+convert video.mp4 to gif
+compress video.mp4 to 720p
+deploy the app to production
+free my disk
+load the gpu
+fix the bug in main.py
+run the tests
+execute order 66
+tell me a joke
+sleep well
+wait for me
+say something nice about my boss
+ask my boss for a raise
+find *.log in logs and email them to bob
+count ERROR in logs/a.log then translate it
+don't hash a.txt
+hash a.txt unless it is empty
+hash passwords
+error 404
+pack my bags
+zip your lips
+download the latest Linux kernel
+post a photo on instagram
+query the database for customers
+sort data.csv by price
+merge a.csv and b.csv
+encrypt secrets.txt
+check that everything is fine
+what is in a.txt
+if a.txt exists then hash it
+every day at 9 fetch https://example.com
+check https://example.com every 5 minutes
+find files larger than 1GB in /data
+find *.log in logs older than 7 days
+count ERROR in a.log and alert me if more than 10
+search a.txt for "x" and replace it with "y"
+write "hello" to bob@example.com
+unzip a.zip into folder b/
+hash the password "secret" with bcrypt
+fetch https://example.com every minute
+extract the zip code from address.txt
+find "truth"
+count ERROR and WARN in a.log
+make it so
+list them
+a.txt
+hello
+summarise the errors -> mail
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize(("request_text", "expected"), SERVED)
+def test_what_is_understood_becomes_the_right_graph(
+    request_text: str, expected: list[tuple[str, dict[str, Any]]]
+) -> None:
+    assert graph(request_text) == expected
+
+
+def test_what_no_skill_serves_is_left_alone() -> None:
+    wrong = [request for request in UNSERVED if decide(request).outcome.kind != "abstained"]
+    assert len(UNSERVED) >= 60
+    assert len(wrong) <= 0.05 * len(UNSERVED), wrong
+
+
+def test_abstaining_names_the_nearest_skills_and_how_to_set_a_model() -> None:
+    outcome = decide("compress video.mp4 to 720p").outcome
+    assert not decide("compress video.mp4 to 720p").patches
+    assert "file.pack" in outcome.nearest
+    assert len(outcome.nearest) == 3
+    assert "ASTERISM_MODEL" in outcome.hint
+    assert "->" in outcome.hint
+
+
+def test_places_are_understood() -> None:
+    def on(request: str) -> list[list[str]]:
+        (patch,) = decide(request).patches
+        return [task.get("on", []) for task in patch_document(patch)["tasks"]]
+
+    assert on("show the system information on all machines") == [["all"]]
+    assert on("system info on the gpu") == [["gpu"]]
+    assert on("hash a.txt on pi-1") == [["pi-1"]]
+    assert on("hash a.txt locally") == [["here"]]
+    assert decide("hash a.txt on pi-2").outcome.kind == "abstained"
+
+
+def test_a_complete_clause_after_then_waits_for_what_came_before() -> None:
+    (patch,) = decide("sleep 2 then echo done").patches
+    assert patch.tasks[1].after == ("sleep",)
+
+
+def test_a_call_of_a_known_skill_written_wrongly_is_refused_not_guessed() -> None:
+    outcome = decide("find(logs) -> count(level=ERROR)").outcome
+    assert outcome.kind == "refused"
+    assert [problem.code for problem in outcome.problems] == ["UnknownArgument"]
+    assert decide("check(1, =>, 1)").outcome.problems[0].code == "SchemaEnum"
+
+
+def test_a_step_that_is_no_skill_is_said_with_the_nearest_names() -> None:
+    outcome = decide("find(logs) -> cuont(ERROR) each").outcome
+    assert outcome.kind == "abstained"
+    assert "cuont" in outcome.message
+    assert "text.count" in outcome.hint
+
+
+def test_a_persons_own_skill_is_found_by_its_sentence() -> None:
+    params = {
+        "type": "object",
+        "properties": {"image": {"type": "file"}, "width": {"type": "integer"}},
+        "required": ["image", "width"],
+        "additionalProperties": False,
+    }
+    result = {"type": "object", "properties": {"image": {"type": "file"}}, "required": ["image"]}
+    skill = SkillSpec("photo.resize", "Resizes.", params, result, examples=("resize {image} to {width}",))
+    assert graph("resize a.png to 300", skill) == [("photo.resize", {"image": "a.png", "width": 300})]
+    assert graph("resize photos/*.png to 300 then hash each", skill)[2] == (
+        "file.hash",
+        {"file": {"ref": "resize[]/image"}},
+    )
+    assert decide("resize a.png to 300 pixels", skill).outcome.kind == "abstained"
+
+
+def test_two_skills_with_the_same_sentence_are_a_tie() -> None:
+    params = {"type": "object", "properties": {"file": {"type": "file"}}, "required": ["file"]}
+    twin = SkillSpec("other.hash", params=params, examples=("hash {file}",))
+    assert graph("hash a.txt") == [("file.hash", {"file": "a.txt"})]
+    assert decide("hash a.txt", twin).outcome.kind == "abstained"
+
+
+def test_it_does_not_replan_and_takes_no_empty_request() -> None:
+    view = PlanView("hash a.txt", skills=BUILTINS, digest={})
+    assert PLANNER.decide(view).outcome.kind == "abstained"
+    assert decide("  ").outcome.kind == "refused"
+
+
+def test_a_list_is_taken_whole_or_not_at_all() -> None:
+    names = [f"f{i}.txt" for i in range(20)]
+    ((_, args),) = graph(f"pack {', '.join(names)} into out.zip")
+    assert args["files"] == names
+    assert decide(f"pack {', '.join(f'f{i}.txt' for i in range(60))} into out.zip").outcome.kind == "abstained"
+
+
+def test_long_and_odd_texts_end_quickly() -> None:
+    for text in ("hash " + "a " * 40_000, "(" * 5_000, "\ue0000\ue001 hash \ue0001\ue001", "then " * 300, '"' * 999):
+        assert decide(text).outcome.kind == "abstained"

@@ -1,0 +1,231 @@
+"""devices: discovery of this machine, reservations, simulated devices, calibration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.calibrate import calibrate
+from devices.cpu import Cpu, usable_cores, usable_memory
+from devices.device import Device, Reservation
+from devices.edge import is_edge
+from devices.gpu import Card, Gpu, find_gpus
+from devices.inventory import discover
+from devices.simulated import Behaviour, Simulated
+from protocol.profile import LinkProfile, WorkerProfile
+from protocol.resource import Resources
+
+GIB = 1024**3
+
+
+def _gpus() -> Gpu:
+    return Gpu([Card(0, "A", 8 * GIB), Card(1, "B", 24 * GIB)])
+
+
+def test_this_machine_is_found_and_fits_its_own_profile() -> None:
+    found = discover()
+    capacity = found.capacity()
+    assert capacity.cpu >= 1
+    assert 0 < capacity.memory <= usable_memory()
+    assert capacity.disk > 0
+    profile = WorkerProfile(devices=found.profile(), capacity=capacity)
+    assert profile.has("cpu")
+    assert profile.has("edge") is found.edge
+    assert profile.has("gpu") is bool(find_gpus())
+
+
+def test_several_workers_on_one_machine_split_it() -> None:
+    whole, half = discover().capacity(), discover(share=0.5).capacity()
+    assert half.cpu == whole.cpu / 2
+    assert abs(half.memory - whole.memory / 2) <= 1
+
+
+def test_container_limits_count(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "memory.max").write_text("1048576\n")
+    assert usable_cores(tmp_path) == 1
+    assert usable_memory(tmp_path) == 1048576
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert usable_cores(tmp_path) == usable_cores(tmp_path / "none")
+    assert usable_memory(tmp_path) == usable_memory(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "machine", "system", "edge"),
+    [
+        (64, 256 * GIB, "x86_64", "Linux", False),
+        (2, GIB, "x86_64", "Linux", True),
+        (4, 4 * GIB, "aarch64", "Linux", True),
+        (4, 8 * GIB, "aarch64", "Linux", False),
+        (8, 4 * GIB, "aarch64", "Linux", False),
+        (4, 4 * GIB, "x86_64", "Linux", False),
+        (4, 4 * GIB, "arm64", "Darwin", False),
+        (1, GIB // 2, "armv7l", "Linux", True),
+    ],
+)
+def test_edge_is_a_matter_of_size(cores: int, memory: int, machine: str, system: str, edge: bool) -> None:
+    assert is_edge(cores, memory, machine, system) is edge
+
+
+def test_an_edge_machine_still_runs_cpu_skills() -> None:
+    found = discover(cores=2, memory=GIB)
+    assert found.edge
+    assert [one.kind for one in found.profile() if not one.simulated][:2] == ["cpu", "edge"]
+    assert found.capacity().cpu == 2
+    edge, cpu = found.device("edge"), found.device("cpu")
+    assert edge is not None
+    assert cpu is not None
+    held = edge.reserve(Resources(cpu=2))
+    assert held is not None
+    assert cpu.reserve(Resources(cpu=1)) is None
+    edge.release(held)
+    assert cpu.reserve(Resources(cpu=2)) is not None
+
+
+def test_a_cpu_reservation_keeps_libraries_to_their_cores() -> None:
+    held = Cpu(cores=8, memory=GIB).reserve(Resources(cpu=1.5))
+    assert held is not None
+    assert held.environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_gpu_shares_fill_one_card_before_they_open_the_next() -> None:
+    gpu = _gpus()
+    first = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
+    second = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
+    third = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
+    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in (first, second, third) if one] == ["0", "0", "1"]
+    assert gpu.reserve(Resources(gpu=1)) is None
+    assert first is not None
+    assert second is not None
+    gpu.release(first)
+    gpu.release(second)
+    whole = gpu.reserve(Resources(gpu=1))
+    assert whole is not None
+    assert whole.environment["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_gpu_memory_decides_which_card() -> None:
+    gpu = _gpus()
+    held = gpu.reserve(Resources(gpu=1, vram=16 * GIB))
+    assert held is not None
+    assert held.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert gpu.reserve(Resources(gpu=1, vram=16 * GIB)) is None
+    both = _gpus().reserve(Resources(gpu=2))
+    assert both is not None
+    assert both.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_no_gpu_binding_means_no_gpu() -> None:
+    code = "import sys; sys.modules['pynvml'] = None; from devices.gpu import find_gpus; print(find_gpus())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "()"
+
+
+class _Nvml(types.ModuleType):
+    """NVML as its binding shows it: two cards, the second one broken."""
+
+    class NVMLError(Exception): ...
+
+    def nvmlInit(self) -> None: ...
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index == 1:
+            raise self.NVMLError("fallen off the bus")
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(total=8 * GIB, free=3 * GIB)
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:
+        return b"Card"
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return "GPU-1"
+
+
+def test_cards_are_found_through_nvml_and_a_broken_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", _Nvml("pynvml"))
+    assert find_gpus() == (Card(0, "Card", 8 * GIB, "GPU-1"),)
+    assert find_gpus()[0].free() == 3 * GIB
+    found = discover()
+    assert found.capacity().gpu == 1.0
+    assert found.capacity().vram == 8 * GIB
+    assert found.device("gpu") is not None
+
+
+NEEDS = st.builds(
+    Resources,
+    cpu=st.sampled_from([0.0, 0.25, 1.0, 2.0]),
+    memory=st.sampled_from([0, GIB]),
+    gpu=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+    vram=st.sampled_from([0, GIB, 9 * GIB]),
+)
+
+
+@given(st.sampled_from(["cpu", "gpu", "simulated"]), st.lists(st.one_of(NEEDS, st.integers(0, 3)), max_size=30))
+def test_what_was_released_can_be_reserved_again(kind: str, steps: list[Resources | int]) -> None:
+    device: Device
+    everything = Resources(cpu=4, memory=4 * GIB, gpu=2, vram=0)
+    if kind == "cpu":
+        device = Cpu(cores=4, memory=4 * GIB)
+    elif kind == "gpu":
+        device = _gpus()
+    else:
+        device = Simulated(1, count=2, memory=8 * GIB)
+    held: list[Reservation] = []
+    for step in steps:
+        if isinstance(step, int):
+            if held:
+                device.release(held.pop(step % len(held)))
+        elif (made := device.reserve(step)) is not None:
+            held.append(made)
+    for one in held:
+        device.release(one)
+    again = device.reserve(everything)
+    assert again is not None
+    device.release(again)
+    with pytest.raises(ValueError, match="not held"):
+        device.release(again)
+
+
+def test_a_simulated_device_repeats_by_seed_whatever_the_order() -> None:
+    behaviour = Behaviour(speed=4.0, spread=0.3, failure=0.3, slow=0.1, link=LinkProfile(1e6, 0.01))
+    one, two = Simulated(7, behaviour=behaviour), Simulated(7, behaviour=behaviour)
+    names = [f"r1/t{index}#1" for index in range(500)]
+    durations = {name: one.duration_s(1.0, name) for name in names}
+    fails = [one.fails(name) for name in names]
+    assert {name: two.duration_s(1.0, name) for name in reversed(names)} == durations
+    assert [two.fails(name) for name in names] == fails
+    assert Simulated(8, behaviour=behaviour).duration_s(1.0, names[0]) != durations[names[0]]
+    assert 100 < sum(fails) < 200
+    assert 0.2 < sorted(durations.values())[250] < 0.32
+    assert one.transfer_s(1_000_000) == pytest.approx(1.01)
+    assert one.profile()[0].simulated
+    assert one.capacity() == Resources(cpu=0.0, gpu=1.0)
+
+
+def test_more_devices_join_the_inventory() -> None:
+    found = discover(more=[Simulated(1, count=2, memory=4 * GIB)])
+    assert found.capacity().gpu == 2.0 + len(find_gpus())
+    assert any(one.kind == "gpu" and one.simulated for one in found.profile())
+
+
+def test_calibration_measures_something_of_everything(tmp_path: Path) -> None:
+    measured = calibrate(tmp_path, budget_s=0.01)
+    assert measured.speed > 0
+    assert measured.gflops > 0
+    assert measured.memory_bytes_s > 1e6
+    assert measured.disk_bytes_s > 0
+    assert measured.by in ("numpy", "python")
+    assert list(tmp_path.iterdir()) == []

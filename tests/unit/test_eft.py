@@ -1,0 +1,50 @@
+"""Earliest finish time, and the estimates it is given."""
+
+from orchestrator.placement.eft import Eft
+from orchestrator.placement.estimate import DEFAULT_S, Estimator
+from orchestrator.placement.policy import WAIT, Offer
+
+
+def offer(worker, room=True, start_s=0.0, run_s=1.0, transfer_s=0.0, load=0):
+    return Offer(worker, "cpu", room, start_s, run_s, transfer_s, load)
+
+
+def test_takes_the_earliest_finish():
+    assert Eft().choose([offer(1, run_s=3.0), offer(2, run_s=1.0, start_s=1.0), offer(3, run_s=2.5)]) == 1
+
+
+def test_transfer_hides_behind_the_wait_for_the_device():
+    offers = [offer(1, start_s=2.0, transfer_s=1.5), offer(2, transfer_s=2.5)]
+    assert Eft().choose(offers) == 0
+
+
+def test_waits_for_a_fast_device_that_is_busy_rather_than_take_a_slow_one():
+    assert Eft().choose([offer(1, run_s=10.0), offer(2, room=False, start_s=1.0, run_s=1.0)]) == WAIT
+
+
+def test_ties_go_to_room_then_to_the_lighter_load_then_to_the_first():
+    assert Eft().choose([offer(1, room=False), offer(2)]) == 1
+    assert Eft().choose([offer(1, load=3), offer(2, load=1)]) == 1
+    assert Eft().choose([offer(1), offer(2)]) == 0
+
+
+def test_no_room_anywhere_waits():
+    assert Eft().choose([offer(1, room=False)]) == WAIT
+
+
+def test_says_why_in_words():
+    assert Eft().why([offer(1, run_s=2.0), offer(2)], 0) == "eft: finish in 2 s, first of 2"
+
+
+def test_an_unknown_skill_has_a_prior_scaled_by_speed():
+    estimator = Estimator()
+    assert estimator.measured("x") is None
+    assert estimator.run_s("x", "gpu", 4.0) == DEFAULT_S / 4
+
+
+def test_measurements_move_the_estimate_and_serve_other_devices():
+    estimator = Estimator()
+    estimator.note("x", "cpu", 2.0)
+    estimator.note("x", "cpu", 4.0)
+    assert 2.0 < estimator.run_s("x", "cpu") < 4.0
+    assert estimator.run_s("x", "gpu", 2.0) == estimator.run_s("x", "cpu") / 2

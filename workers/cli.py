@@ -1,0 +1,267 @@
+"""`asterism worker start`, `probe` and `label`: the worker daemon's own commands.
+
+Listing, draining and looking at workers are the orchestrator's commands: they ask a server. Heavy modules are
+imported by the commands, so `--help` stays fast, and the launcher is started before anything imports gRPC.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import click
+import msgspec
+
+from protocol.errors import AsterismError, UsageError
+
+if TYPE_CHECKING:
+    from protocol.port import Channel
+
+    from .identity import Credential
+    from .profile import Declared
+    from .worker import Worker, WorkerSettings
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+
+
+@click.group(name="worker")
+def worker() -> None:
+    """This machine as a worker: start the daemon, look at what it would offer, label it."""
+
+
+@worker.command()
+@click.option(
+    "--join", metavar="-", default="", help="Read the join string from standard input. Default: ASTERISM_JOIN."
+)
+@click.option("--name", default="", help="The worker's name; the host name otherwise.")
+@click.option("--slots", type=click.IntRange(1), default=None, help="Attempts at once; the number of cores otherwise.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="A label for `on`.")
+@click.option("--resource", "resources", multiple=True, metavar="K=V", help="An amount: gpu=1, vram=16GiB, licence=2.")
+@click.option("--root", "roots", multiple=True, metavar="DIR[:ro]", help="A folder whose files may be used.")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="Skills that run here without asking (process.*).")
+@click.option(
+    "--skills", multiple=True, metavar="FILE|MODULE", help="Load skills from a .py or .toml file or a module."
+)
+@click.option("--simulate", default="", metavar="K=V,..", help="Act slower: speed=0.5,bandwidth=20Mbit,latency=20ms.")
+@click.option("--serves", default="", hidden=True)
+def start(
+    join: str,
+    name: str,
+    slots: int | None,
+    labels: tuple[str, ...],
+    resources: tuple[str, ...],
+    roots: tuple[str, ...],
+    allow: tuple[str, ...],
+    skills: tuple[str, ...],
+    simulate: str,
+    serves: str,
+) -> None:
+    """Join a server and run its attempts until told to stop."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    if join not in ("", "-"):
+        raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
+    from protocol.security import Identity, Join, claim, home
+
+    from .identity import check_name, default_name, parse_join_line
+    from .profile import Declared
+    from .root import parse_root
+    from .shaping import parse_shape
+    from .spawned import Spawned
+
+    line = read_line(0) if join == "-" else os.environ.pop("ASTERISM_JOIN", "")
+    known: Join | Identity | None = parse_join_line(line) if line else None
+    is_child = isinstance(known, Identity)
+    try:
+        called = check_name(name or (known.name if isinstance(known, Identity) else default_name()))
+        folder = home() / "workers" / called
+        declared = Declared(
+            slots=slots or 0,
+            labels={**saved_labels(folder), **pairs(labels, "--label")},
+            resources=pairs(resources, "--resource"),
+            allow=allow,
+            serves=serves,
+            roots=tuple(map(parse_root, roots)),
+            shape=parse_shape(simulate),
+        )
+        sources = tuple(str(Path(one).resolve()) if Path(one).is_file() else one for one in skills)
+        with claim(folder / "lock"):
+            spawned = Spawned()
+            anyio.run(serve, called, folder, declared, sources, known, spawned)
+    except AsterismError as error:
+        if is_child:  # whoever started us reads the reason from our last line
+            click.echo(msgspec.json.encode({"error": error.to_wire()}).decode(), err=True)
+            sys.exit(error.exit_code)
+        raise
+
+
+async def serve(
+    name: str, folder: Path, declared: Declared, sources: tuple[str, ...], known: Any, spawned: Any
+) -> None:
+    """Everything after the launcher is there. Raises: the refusal that ended the daemon."""
+    from devices.inventory import discover
+    from protocol.security import home
+
+    from .identity import obtain
+    from .profile import profile_of, slots_of
+    from .registry import Registry
+    from .worker import Worker, WorkerSettings, clear
+
+    inventory = discover(folder=folder)
+    try:
+        credential = await obtain(home(), name, known, declared.serves)
+    except BaseException:
+        spawned.close()
+        raise
+    settings = WorkerSettings(
+        name=credential.identity.name,
+        folder=folder,
+        skills=sources,
+        roots=declared.roots,
+        slots=slots_of(declared, inventory),
+        serves=declared.serves,
+        shape=declared.shape,
+        memory_bytes=int(inventory.capacity().memory),
+    )
+    daemon = Worker(
+        settings,
+        spawned,
+        dialler(credential),
+        lambda skills: profile_of(declared, inventory, skills),
+        Registry().get,
+        inventory.device("gpu"),
+    )
+    failed: AsterismError | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(on_signals, daemon, group.cancel_scope)
+            group.start_soon(when_ready, daemon, settings)
+            try:
+                await daemon.run()
+            except AsterismError as error:
+                failed = error
+            group.cancel_scope.cancel()
+    finally:
+        if declared.serves:
+            clear(folder)
+    if failed is not None:
+        raise failed
+
+
+async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
+    await daemon.ready.wait()
+    click.echo(f"worker {settings.name} is up, {settings.slots} slots", err=True)
+    if settings.serves and not at_end(0):
+        await on_end_of_input(daemon)
+
+
+async def on_signals(daemon: Worker, scope: anyio.CancelScope) -> None:
+    """The first SIGTERM or SIGINT drains, the second ends at once, as does one before there is anything to drain."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        first = True
+        async for _ in signals:
+            if not daemon.ready.is_set():
+                scope.cancel()
+                return
+            daemon.drain(None if first else 0.0)
+            first = False
+
+
+async def on_end_of_input(daemon: Worker) -> None:
+    """A `here` worker ends with the client that holds the other end of its standard input.
+
+    A client that leaves it to the server (a detached run) says so first, with a line.
+    """
+    await anyio.wait_readable(0)
+    if not os.read(0, 4096):
+        daemon.drain(0.0)
+
+
+def dialler(credential: Credential) -> Callable[[], AbstractAsyncContextManager[Channel]]:
+    from protocol.transport import dial
+
+    return lambda: dial(credential.address(), credential.identity.secret)
+
+
+def read_line(descriptor: int) -> str:
+    """One line, byte by byte: what follows it stays unread. Raises: UsageError when there is none."""
+    found = bytearray()
+    while len(found) < 4096:
+        byte = os.read(descriptor, 1)
+        if byte in (b"", b"\n"):
+            break
+        found += byte
+    if not found.strip():
+        raise UsageError("there is no join string on standard input", hint="asterism worker start --join - < FILE")
+    return found.decode("utf-8", "replace")
+
+
+def at_end(descriptor: int) -> bool:
+    """Whether nothing more can come from the descriptor: the other end is closed already."""
+    import select
+
+    readable, _, _ = select.select([descriptor], [], [], 0)
+    return bool(readable) and not os.read(descriptor, 1)
+
+
+def pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+    """`k=v` flags. Raises: UsageError."""
+    found: dict[str, str] = {}
+    for text in texts:
+        for part in text.split(","):
+            key, equals, value = part.partition("=")
+            if not _LABEL.fullmatch(key):
+                raise UsageError(f"{flag} {text!r} is not K=V", hint=f"{flag} room=lab")
+            found[key] = value if equals else "true"
+    return found
+
+
+def saved_labels(folder: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode((folder / "labels.json").read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+
+
+@worker.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def probe(output: str) -> None:
+    """Show what this machine would offer as a worker."""
+    from devices.inventory import discover
+
+    from .profile import Declared, profile_of
+    from .registry import Registry
+
+    profile = profile_of(Declared(), discover(), Registry().specs())
+    if output == "json":
+        body = {"schema": "asterism/v1", **msgspec.to_builtins(profile)}
+        click.echo(msgspec.json.encode(body).decode())
+        return
+    for device in profile.devices:
+        memory = f", {device.memory / 2**30:.1f} GiB" if device.memory else ""
+        click.echo(f"{device.kind}  {device.name or '-'}  x{device.count:g}{memory}")
+    click.echo(f"slots {profile.slots}, sandbox {profile.sandbox}, {len(profile.skills)} built-in skills")
+
+
+@worker.command()
+@click.argument("labels", nargs=-1, metavar="K=V...")
+@click.option("--name", default="", help="Which worker of this machine; the host name otherwise.")
+def label(labels: tuple[str, ...], name: str) -> None:
+    """Label this machine's worker from its next start on; without arguments show its labels. `K=` removes one."""
+    from protocol.security import home, private_directory
+
+    from .identity import check_name, default_name
+
+    folder = private_directory(home() / "workers" / check_name(name or default_name()))
+    kept = {**saved_labels(folder), **pairs(labels, "label")}
+    kept = {key: value for key, value in kept.items() if value}
+    if labels:
+        (folder / "labels.json").write_bytes(msgspec.json.encode(kept, order="sorted"))
+    for key, value in sorted(kept.items()):
+        click.echo(f"{key}={value}")

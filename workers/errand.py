@@ -1,0 +1,300 @@
+"""The attempts that run here: artifacts brought, a host or the inline runner given the work, the end passed on.
+
+Invariant: every Start is answered by exactly one end, after everything the attempt held (cards, cached artifacts) is
+given back. It decides nothing about reports or leases; those are its owner's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import anyio
+import anyio.abc
+import msgspec
+
+from devices.device import Device, Reservation
+from protocol.errors import AsterismError, NotFound, ServerUnreachable, TryAgain, Unavailable, UsageError
+from protocol.frame import Progress, StagedFile
+from protocol.ids import AttemptId
+from protocol.link import redial_s
+from protocol.outcome import Failure, Outcome, Stopped, Usage
+from protocol.resource import Resources
+
+from .argument import digests
+from .cache import Cache
+from .folder import Folders
+from .instruction import Kill, Start
+from .pipe import Begin
+from .pool import Pool
+from .root import Issued
+from .runner.failure import failure_of
+from .runner.inline import InlineRunner
+from .runner.job import outcome_of
+from .shaping import Shape
+from .staging import foreign, may_be_foreign
+from .stimulus import Asked, Ended, Result, Stimulus
+from .transfer import Transfer
+
+MOST_ASKED_BYTES: Final = 1024 * 1024
+_NO_USAGE: Final = Usage()
+_LANES: Final = 8
+"""Files fetched side by side for one attempt."""
+
+
+class Owner(Protocol):
+    """Who hears of what happens here. `results` collects what ended while a Start was being handled."""
+
+    results: list[Result]
+
+    def step(self, stimulus: Stimulus) -> None: ...
+    def progress(self, item: Progress) -> None: ...
+
+
+class Errands:
+    """Call `open` once the daemon's task group is there; `async_skills` once the skills are known."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        folders: Folders,
+        cache: Cache,
+        transfer: Transfer,
+        issued: Issued,
+        inline: InlineRunner,
+        cards: Device | None,
+        shape: Shape,
+    ) -> None:
+        self._owner = owner
+        self._folders = folders
+        self._cache = cache
+        self._transfer = transfer
+        self._issued = issued
+        self._inline = inline
+        self._cards = cards
+        self._shape = shape
+        self.async_skills: frozenset[str] = frozenset()
+        self._group: anyio.abc.TaskGroup
+        self._pool: Pool
+        self._preparing: dict[AttemptId, anyio.CancelScope] = {}
+        self._holding: dict[AttemptId, list[str]] = {}
+        self._reserved: dict[AttemptId, Reservation] = {}
+        self._made: dict[AttemptId, Path] = {}
+        self._seq: dict[AttemptId, int] = {}
+
+    def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
+        self._group, self._pool = group, pool
+
+    def start(self, instruction: Start) -> None:
+        assign = instruction.assign
+        if any(self._cache.path(digest) is None for digest in digests(assign)) or (
+            not instruction.skill.inline and may_be_foreign(assign, instruction.work, instruction.skill)
+        ):
+            self._preparing[assign.attempt] = anyio.CancelScope()
+            self._group.start_soon(self._prepare, instruction)
+        else:
+            self._run(instruction)
+
+    async def _prepare(self, instruction: Start) -> None:
+        """Bring the artifacts and the files of other machines that an attempt names here, then run it."""
+        attempt = instruction.assign.attempt
+        with self._preparing[attempt] as scope:
+            try:
+                await self._bring(digests(instruction.assign))
+                files = await self._bring_files(instruction)
+            except AsterismError as error:
+                self._preparing.pop(attempt, None)
+                self._finish(attempt, failure_of(error))
+                return
+            if files:
+                assign = msgspec.structs.replace(instruction.assign, files=(*instruction.assign.files, *files))
+                instruction = msgspec.structs.replace(instruction, assign=assign)
+        self._preparing.pop(attempt, None)
+        if scope.cancelled_caught:
+            self._finish(attempt, Stopped("cancelled"))
+        else:
+            self._run(instruction)
+
+    async def _bring(self, wanted: Iterable[str]) -> None:
+        """Have these artifacts in the cache: the small ones in bundles, then the others side by side.
+
+        A lost connection is waited out. Raises: the refusal of the far side.
+        """
+        missing = self._missing(wanted)
+        if len(missing) > 1:
+            await self._patiently(lambda: self._cache.fill(self._missing(missing), self._transfer.fetch_many))
+            missing = self._missing(missing)
+        refused: list[AsterismError] = []
+
+        async def bring_each(lane: list[str]) -> None:
+            try:
+                for digest in lane:
+                    await self._patiently(functools.partial(self._cache.get, digest, self._transfer.fetch))
+            except AsterismError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as group:
+            for k in range(min(_LANES, len(missing))):
+                group.start_soon(bring_each, missing[k::_LANES])
+        if refused:
+            raise refused[0]
+
+    def _missing(self, wanted: Iterable[str]) -> list[str]:
+        return [digest for digest in dict.fromkeys(wanted) if self._cache.path(digest) is None]
+
+    async def _patiently(self, fetch: Callable[[], Awaitable[object]]) -> None:
+        failures = 0
+        while True:
+            try:
+                await fetch()
+                return
+            except (ServerUnreachable, Unavailable):
+                failures += 1
+                await anyio.sleep(redial_s(failures, random.random()))
+
+    async def _bring_files(self, instruction: Start) -> list[StagedFile]:
+        """Have the other machines' files moved, and fetch them. Raises: TryAgain while one is away."""
+        assign, work, skill = instruction.assign, instruction.work, instruction.skill
+        uris = foreign(assign, work, skill, self._transfer.worker, self._located)
+        if not uris:
+            return []
+        try:
+            staged = await self._transfer.staged(assign.attempt.run, uris)
+        except (ServerUnreachable, Unavailable) as error:
+            raise TryAgain(error.message, hint=error.hint) from error
+        await self._bring(one.ref.digest for one in staged)
+        return staged
+
+    def _run(self, instruction: Start) -> None:
+        if instruction.skill.inline:
+            self._run_inline(instruction)
+            return
+        assign = instruction.assign
+        wanted = digests(assign)
+        self._cache.hold(wanted)
+        self._holding[assign.attempt] = wanted
+        try:
+            paths = {digest: self._located(digest) for digest in wanted}
+            folder = self._made[assign.attempt] = self._folders.attempt(assign)
+            begin = Begin(assign, paths, str(folder), str(folder.parent), self._environment(instruction))
+            self._pool.begin(begin, is_async=instruction.work.skill in self.async_skills)
+        except (AsterismError, OSError) as error:
+            self._finish(assign.attempt, Failure("HostFailed", str(error), "infra"))
+
+    def _environment(self, instruction: Start) -> dict[str, str]:
+        """Which cards the attempt sees, when it was given any."""
+        work = instruction.work
+        if self._cards is None or not work.gpu:
+            return {}
+        reservation = self._cards.reserve(Resources(cpu=0.0, gpu=work.gpu, vram=work.vram))
+        if reservation is None:
+            raise Unavailable("no card of this machine has that much free")
+        self._reserved[instruction.assign.attempt] = reservation
+        return reservation.environment
+
+    def _run_inline(self, instruction: Start) -> None:
+        assign, work = instruction.assign, instruction.work
+        began = time.perf_counter()
+        try:
+            value = self._inline.start(assign, work, self._located)
+        except Exception as error:  # noqa: BLE001 - what a skill raises ends its attempt, never the daemon
+            self._owner.results.append(Result(assign.attempt, failure_of(error)))
+            return
+        if isinstance(value, bytes):
+            outcome = self._kept(assign.attempt, value)
+            self._owner.results.append(Result(assign.attempt, outcome, Usage(time.perf_counter() - began, work.device)))
+            return
+        self._preparing[assign.attempt] = anyio.CancelScope()
+        self._group.start_soon(self._await_inline, assign.attempt, value)
+
+    async def _await_inline(self, attempt: AttemptId, value: Awaitable[bytes]) -> None:
+        began = time.perf_counter()
+        outcome: Outcome = Stopped("cancelled")
+        try:
+            with self._preparing[attempt]:
+                outcome = self._kept(attempt, await value)
+        except Exception as error:  # noqa: BLE001 - what a skill raises ends its attempt, never the daemon
+            outcome = failure_of(error)
+        self._preparing.pop(attempt, None)
+        self._finish(attempt, outcome, Usage(time.perf_counter() - began))
+
+    def _kept(self, attempt: AttemptId, value: bytes) -> Outcome:
+        outcome, spill = outcome_of(value, str(self._folders.spill(attempt).parent))
+        if spill:
+            os.replace(spill, self._folders.spill(attempt))
+        return outcome
+
+    def _finish(self, attempt: AttemptId, outcome: Outcome, usage: Usage = _NO_USAGE) -> None:
+        held = self._holding.pop(attempt, None)
+        if held:
+            self._cache.release(held)
+        reservation = self._reserved.pop(attempt, None)
+        if reservation is not None and self._cards is not None:
+            self._cards.release(reservation)
+        made = self._made.pop(attempt, None)
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.rmdir()  # most attempts leave no file
+        self._seq.pop(attempt, None)
+        self._owner.step(Ended((Result(attempt, outcome, usage),)))
+
+    def kill(self, instruction: Kill) -> None:
+        preparing = self._preparing.get(instruction.attempt)
+        if preparing is not None:
+            preparing.cancel()
+        else:
+            self._pool.stop(instruction.attempt, instruction.grace_s)
+
+    def _located(self, digest: str) -> str:
+        found = self._cache.path(digest)
+        if found is None:
+            raise NotFound(f"{digest[:19]} is not on this machine")
+        return str(found)
+
+    def ended(self, attempt: AttemptId, outcome: Outcome, usage: Usage, spill: str, issued: tuple[str, ...]) -> None:
+        if issued:
+            self._issued.note(self._folders.run(attempt.run), issued)
+        if spill:
+            os.replace(spill, self._folders.spill(attempt))
+        extra_s = self._shape.extra_s(usage.run_s)
+        if extra_s > 0:
+            slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
+            self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)
+        else:
+            self._finish(attempt, outcome, usage)
+
+    async def _finish_later(self, extra_s: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
+        with anyio.CancelScope() as scope:
+            self._preparing[attempt] = scope
+            await anyio.sleep(extra_s)
+        self._preparing.pop(attempt, None)
+        self._finish(attempt, outcome, usage)
+
+    def asked(self, attempt: AttemptId, k: int, what: str, body: bytes) -> None:
+        if len(body) > MOST_ASKED_BYTES:
+            large = UsageError(f"{what} with {len(body)} bytes", hint="pass large values as files")
+            self._pool.answer(attempt, k, b"null", msgspec.json.encode(large.to_wire()))
+            return
+        self._owner.step(Asked(attempt, k, what, body))
+
+    def noted(self, attempt: AttemptId, body: bytes) -> None:
+        self._progress(attempt, "progress", body, "")
+
+    def logged(self, attempt: AttemptId, stream: str, text: str) -> None:
+        self._progress(attempt, "log", text.encode(), stream)
+
+    def _progress(self, attempt: AttemptId, kind: Any, body: bytes, stream: str) -> None:
+        seq = self._seq[attempt] = self._seq.get(attempt, 0) + 1
+        self._owner.progress(Progress(attempt, seq, kind, body, stream, time.time()))
+
+    async def located(self, attempt: AttemptId, digest: str) -> str:
+        path = await self._cache.get(digest, self._transfer.fetch)
+        self._cache.hold([digest])
+        self._holding.setdefault(attempt, []).append(digest)
+        return str(path)

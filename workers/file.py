@@ -1,0 +1,64 @@
+"""A file as skill code sees it: a path on this machine that remembers where it came from.
+
+Inside a skill the text of a `File` is a local path, ready for `open`; `uri` is how the rest of the fleet names it
+(`file://pi-1/photos/a.jpg`, `sha256:...`), empty for a file the skill has just made. Being a `str`, it passes through
+code that knows nothing of it. Must not know: transfers, artifacts, the link.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from protocol.artifact import parse_file
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
+
+class File(str):
+    """A local file. Return one (or its path, in a field declared `File`) and the fleet can read it by its URI."""
+
+    __slots__ = ("uri",)
+
+    uri: str
+
+    def __new__(cls, path: object, uri: str = "") -> File:
+        made = super().__new__(cls, path)
+        made.uri = uri
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return (str(self), self.uri)
+
+    @property
+    def path(self) -> Path:
+        return Path(str(self))
+
+    @property
+    def name(self) -> str:
+        """The file's own name: of its URI where that has one, since a cached copy is named by digest."""
+        origin = parse_file(self.uri) if self.uri else None
+        return Path(origin.path if origin is not None else str(self)).name
+
+    def open(self, mode: str = "r", encoding: str | None = None) -> IO[Any]:
+        """Open it; text is UTF-8 unless told otherwise."""
+        return open(str(self), mode, encoding=encoding or (None if "b" in mode else "utf-8"))
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        return self.path.read_text(encoding=encoding, errors=errors)
+
+    def read_bytes(self) -> bytes:
+        return self.path.read_bytes()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        """So that pydantic models may have File fields: any string is taken, a File stays the File it is."""
+        from pydantic_core import core_schema
+
+        def keep(value: object) -> File:
+            if not isinstance(value, str):
+                raise ValueError("a file is named by text")
+            return value if isinstance(value, File) else cls(value)
+
+        return core_schema.no_info_plain_validator_function(keep)

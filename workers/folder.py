@@ -1,0 +1,48 @@
+"""Where a worker keeps what its attempts write: a folder per run, a folder per attempt in it, values not yet stored.
+
+`runs/JOURNAL8-rN/TASK-A/` and `spill/JOURNAL8-R.T.A`. Journals are kept apart: each counts its runs from 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from protocol.frame import Assign
+from protocol.ids import AttemptId
+
+from .root import Root
+
+_ILLEGAL: Final = re.compile(r"[^a-z0-9_.-]")
+
+
+class Folders:
+    """`journal` is the one the worker serves now."""
+
+    def __init__(self, folder: Path) -> None:
+        self._runs = folder / "runs"
+        self._spills = folder / "spill"
+        for one in (self._runs, self._spills):
+            one.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.journal = ""
+
+    @property
+    def root(self) -> Root:
+        """Skills may always use what lies here."""
+        return Root(os.path.realpath(self._runs))
+
+    def run(self, run: int) -> Path:
+        return self._runs / f"{self.journal[:8] or 'none'}-r{run}"
+
+    def attempt(self, assign: Assign) -> Path:
+        """Made if it is not there."""
+        name = assign.name.partition("/")[2] or f"{assign.attempt.task}#{assign.attempt.number}"
+        made = self.run(assign.attempt.run) / _ILLEGAL.sub("-", name)
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return made
+
+    def spill(self, attempt: AttemptId) -> Path:
+        """The file of a value that is too large for its report, until it is stored and acknowledged."""
+        return self._spills / f"{self.journal[:8] or 'none'}-{attempt.run}.{attempt.task}.{attempt.number}"

@@ -1,0 +1,378 @@
+"""The daemon's hosts: started through the launcher, kept warm, given attempts, stopped, buried.
+
+Invariant: an attempt is reported as ended only when its host is idle again or its whole process group is gone. User
+code runs on the far side of these pipes, never here. It knows no link and no machine: it talks to a `Sink`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Final, Protocol
+
+import anyio
+import anyio.abc
+import msgspec
+
+from protocol.errors import AsterismError, Unavailable, from_wire
+from protocol.ids import AttemptId
+from protocol.outcome import Failure, Outcome, Usage
+
+from .host_end import HostEnd
+from .pipe import (
+    FROM_LAUNCHER,
+    Answered,
+    Asking,
+    Begin,
+    Described,
+    Exited,
+    Fetch,
+    Fetched,
+    Finished,
+    FromHost,
+    Launch,
+    Line,
+    Loaded,
+    Noted,
+    Setup,
+    Signal,
+    Stop,
+    ToHost,
+    Unpacker,
+    pack,
+)
+from .spawned import Spawned
+
+LINE_BYTES: Final = 8 * 1024
+START_GRACE_S: Final = 60.0
+
+
+class Sink(Protocol):
+    """Where a pool reports to."""
+
+    def ended(
+        self, attempt: AttemptId, outcome: Outcome, usage: Usage, spill: str, issued: tuple[str, ...]
+    ) -> None: ...
+    def asked(self, attempt: AttemptId, k: int, what: str, body: bytes) -> None: ...
+    def noted(self, attempt: AttemptId, body: bytes) -> None: ...
+    def logged(self, attempt: AttemptId, stream: str, text: str) -> None: ...
+    async def located(self, attempt: AttemptId, digest: str) -> str: ...
+
+
+class Pool:
+    """All hosts of one daemon. `run` is its one owner; the other methods only queue what it does."""
+
+    def __init__(self, spawned: Spawned, setup: Setup, sink: Sink, slots: int, memory_bytes: int = 0) -> None:
+        self._spawned = spawned
+        self._setup = setup
+        self._sink = sink
+        self._slots = slots
+        self._memory = memory_bytes
+        self._hosts: dict[int, HostEnd] = {}
+        self._of: dict[AttemptId, HostEnd] = {}
+        self._numbers = 0
+        self._group: anyio.abc.TaskGroup | None = None
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled; then everything it started is killed."""
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                task_status.started()
+                while True:
+                    await self._listen()
+                    dead, self._spawned = self._spawned, Spawned()  # the launcher died, and its hosts with it
+                    dead.close()
+                    for host in list(self._hosts.values()):
+                        self._bury(host, -signal.SIGKILL)
+        finally:
+            self._group = None
+            self._hosts.clear()
+            self._spawned.close()
+
+    async def describe(self) -> tuple[Described, ...]:
+        """What the skills are, as a fresh host has loaded them. Raises: the error of the loading."""
+        host = self._launch(shared=False)
+        with anyio.fail_after(START_GRACE_S):
+            await host.loaded.wait()
+        if host.error is not None:
+            raise host.error
+        return host.skills
+
+    def begin(self, begin: Begin, *, is_async: bool) -> None:
+        """Give the attempt to a host; the sink hears of its end."""
+        host = self._shared() if is_async else self._idle(begin.environment)
+        if host is None:
+            host = self._launch(shared=is_async)
+        if begin.environment:
+            host.environment = begin.environment
+        attempt = begin.assign.attempt
+        host.attempts[attempt] = None
+        self._of[attempt] = host
+        self._post(host, begin)
+
+    def _shared(self) -> HostEnd | None:
+        return next((host for host in self._hosts.values() if host.shared and not host.stopping), None)
+
+    def _idle(self, environment: dict[str, str]) -> HostEnd | None:
+        """A warm host. One that has used certain cards keeps them: libraries look at the environment only once."""
+        idle = [host for host in self._hosts.values() if host.idle]
+        same = next((host for host in idle if host.environment == environment), None)
+        if same is None and environment:
+            same = next((host for host in idle if not host.environment), None)
+        if same is None and len(idle) >= self._slots:
+            self._control(Signal(idle[0].number, signal.SIGTERM))
+            idle[0].stopping = True
+        return same
+
+    def answer(self, attempt: AttemptId, k: int, value: bytes, error: bytes) -> None:
+        host = self._of.get(attempt)
+        if host is not None:
+            self._post(host, Answered(attempt, k, value, error))
+
+    def stop(self, attempt: AttemptId, grace_s: float) -> bool:
+        """End the attempt, its process group if need be. False if no host has it."""
+        host = self._of.get(attempt)
+        if host is None or self._group is None:
+            return False
+        if host.shared and not host.stopping:
+            self._post(host, Stop(attempt))
+            self._group.start_soon(self._stop_later, host, attempt, grace_s)
+        elif not host.shared:
+            if not host.stopping:
+                host.stopping = True
+                self._group.start_soon(self._kill_later, host, grace_s)
+            self._control(Signal(host.number, signal.SIGTERM if grace_s > 0 else signal.SIGKILL))
+        return True
+
+    async def _stop_later(self, host: HostEnd, attempt: AttemptId, grace_s: float) -> None:
+        with anyio.move_on_after(grace_s):
+            if attempt in host.attempts:
+                await host.ended.setdefault(attempt, anyio.Event()).wait()
+        if attempt in host.attempts and not host.gone.is_set():
+            host.stopping = True
+            self._control(Signal(host.number, signal.SIGKILL))
+
+    async def _kill_later(self, host: HostEnd, grace_s: float) -> None:
+        with anyio.move_on_after(grace_s):
+            await host.gone.wait()
+        if not host.gone.is_set():
+            self._control(Signal(host.number, signal.SIGKILL))
+
+    def pids_alive(self) -> int:
+        """How many hosts there are, for `worker probe` and tests."""
+        return len(self._hosts)
+
+    # Launching and burying
+
+    def _launch(self, *, shared: bool) -> HostEnd:
+        if self._group is None:
+            raise Unavailable("this worker is ending")
+        self._numbers += 1
+        host = HostEnd(self._numbers, shared)
+        self._hosts[host.number] = host
+        message = pack(Launch(host.number, self._memory))
+        try:
+            socket.send_fds(self._spawned.control, [message], [host.theirs.fileno(), *host.their_pipes])
+        except OSError as error:
+            del self._hosts[host.number]
+            host.close()
+            raise Unavailable(f"no host can be started: {error.strerror}") from None
+        finally:
+            host.theirs.close()
+            for descriptor in host.their_pipes:
+                os.close(descriptor)
+        self._post(host, msgspec.structs.replace(self._setup, shared=shared))
+        self._group.start_soon(self._serve, host)
+        return host
+
+    def _control(self, message: Signal) -> None:
+        try:
+            self._spawned.control.send(pack(message))
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the launcher is gone, and with it every host
+
+    async def _listen(self) -> None:
+        """What the launcher says; returns when it is dead."""
+        control, unpacker = self._spawned.control, Unpacker(FROM_LAUNCHER)
+        while True:
+            await anyio.wait_readable(control)
+            try:
+                data = control.recv(65536)
+            except ConnectionResetError:
+                return
+            if not data:
+                return
+            for message in unpacker.feed(data):
+                if isinstance(message, Exited) and message.host in self._hosts:
+                    self._bury(self._hosts[message.host], message.status)
+
+    def _bury(self, host: HostEnd, status: int) -> None:
+        """The host is known to be gone: read what it left, end its attempts, put a fresh one in its place."""
+        self._hosts.pop(host.number, None)
+        self._read(host)
+        for stream in host.pipes:
+            self._drain(host, stream)
+            self._line(host, host.only, stream, host.partial[stream])
+            host.partial[stream] = b""
+        if not host.loaded.is_set():
+            story = "\n".join(host.tail)
+            host.error = Unavailable(f"a skill host ended before it was ready (status {status}): {story}")
+            host.loaded.set()
+        host.gone.set()
+        host.scope.cancel()
+        for attempt, finished in list(host.attempts.items()):
+            if finished is not None:
+                self._end(host, finished)
+            else:
+                innocent = host.shared and host.stopping
+                how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
+                failure = Failure(
+                    "HostDied",
+                    f"the process of the skill ended with {how}",
+                    "infra" if innocent else "transient",
+                    "\n".join(host.tail),
+                )
+                self._end(host, Finished(attempt, failure, Usage()))
+        hosts = self._hosts.values()
+        wanted = not any(one.idle for one in hosts) and sum(not one.shared for one in hosts) < self._slots
+        if wanted and self._group is not None and host.loaded.is_set() and host.error is None:
+            self._launch(shared=False)  # so that the next attempt finds a warm one
+
+    # Traffic
+
+    def _post(self, host: HostEnd, message: ToHost) -> None:
+        host.outgoing.append(pack(message))
+        if len(host.outgoing) == 1:
+            self._write(host)
+        host.wake.set()
+
+    def _write(self, host: HostEnd) -> bool:
+        """Send what the pipe takes now. True when nothing is left."""
+        while host.outgoing:
+            data = host.outgoing[0]
+            try:
+                sent = host.sock.send(data)
+            except BlockingIOError:
+                return False
+            except OSError:
+                host.outgoing.clear()  # the host is dying: Exited says the rest
+                return True
+            if sent == len(data):
+                host.outgoing.popleft()
+            else:
+                host.outgoing[0] = data[sent:]
+        return True
+
+    async def _serve(self, host: HostEnd) -> None:
+        try:
+            with host.scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._flush, host)
+                    for stream in host.pipes:
+                        group.start_soon(self._follow, host, stream)
+                    await anyio.wait_readable(host.sock)
+                    while self._read(host):
+                        await anyio.wait_readable(host.sock)
+                    await host.gone.wait()
+        finally:
+            host.close()  # only now: nobody waits for these descriptors any more
+
+    async def _flush(self, host: HostEnd) -> None:
+        while True:
+            if not self._write(host):
+                await anyio.wait_writable(host.sock)
+                continue
+            host.wake = anyio.Event()
+            await host.wake.wait()
+
+    async def _follow(self, host: HostEnd, stream: str) -> None:
+        await anyio.wait_readable(host.pipes[stream])
+        while self._drain(host, stream):
+            await anyio.wait_readable(host.pipes[stream])
+
+    def _read(self, host: HostEnd) -> bool:
+        """Handle what the host has said so far. False at the end of its pipe."""
+        while True:
+            try:
+                data = host.sock.recv(1 << 18)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            try:
+                for message in host.unpacker.feed(data):
+                    self._heard(host, message)
+            except msgspec.DecodeError:
+                self._control(Signal(host.number, signal.SIGKILL))  # half a message, or a skill wrote on our pipe
+                return False
+
+    def _heard(self, host: HostEnd, message: FromHost) -> None:
+        if not isinstance(message, Loaded) and message.attempt not in host.attempts:
+            return  # a host speaks of its own attempts only
+        match message:
+            case Finished():
+                for stream in host.pipes:
+                    self._drain(host, stream)
+                if host.stopping:
+                    host.attempts[message.attempt] = message  # said only once the process is gone
+                else:
+                    self._end(host, message)
+            case Line(attempt, stream, text):
+                self._sink.logged(attempt, stream, text[:LINE_BYTES])
+            case Noted(attempt, body):
+                self._sink.noted(attempt, body)
+            case Asking(attempt, k, what, body):
+                self._sink.asked(attempt, k, what, body)
+            case Fetch(attempt, digest):
+                assert self._group is not None
+                self._group.start_soon(self._locate, host, attempt, digest)
+            case Loaded(skills, error):
+                host.skills = skills
+                host.error = from_wire(msgspec.json.decode(error)) if error else None
+                host.loaded.set()
+
+    async def _locate(self, host: HostEnd, attempt: AttemptId, digest: str) -> None:
+        try:
+            self._post(host, Fetched(attempt, digest, await self._sink.located(attempt, digest)))
+        except AsterismError as error:
+            self._post(host, Fetched(attempt, digest, "", error.code, error.message))
+
+    def _end(self, host: HostEnd, finished: Finished) -> None:
+        if host.attempts.pop(finished.attempt, 0) == 0:
+            return
+        self._of.pop(finished.attempt, None)
+        for stream, rest in host.partial.items():
+            if rest and not host.shared:
+                self._line(host, finished.attempt, stream, rest)
+                host.partial[stream] = b""
+        host.tail.clear()
+        if (waiter := host.ended.pop(finished.attempt, None)) is not None:
+            waiter.set()
+        self._sink.ended(finished.attempt, finished.outcome, finished.usage, finished.spill, finished.issued)
+
+    def _drain(self, host: HostEnd, stream: str) -> bool:
+        """Read one of the host's outputs as far as it is. False when it has ended."""
+        while True:
+            try:
+                data = os.read(host.pipes[stream], 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            *lines, rest = (host.partial[stream] + data).split(b"\n")
+            host.partial[stream] = rest[-LINE_BYTES:]
+            for line in lines:
+                self._line(host, host.only, stream, line)
+
+    def _line(self, host: HostEnd, attempt: AttemptId | None, stream: str, line: bytes) -> None:
+        if not line:
+            return
+        text = line[:LINE_BYTES].decode("utf-8", "replace")
+        if stream == "stderr":
+            host.tail.append(text)
+        if attempt is not None:
+            self._sink.logged(attempt, stream, text)

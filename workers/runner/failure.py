@@ -1,0 +1,43 @@
+"""What an exception of a skill means for its attempt."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Final
+
+from protocol.errors import AsterismError, SchemaMismatch, ServerUnreachable, Unavailable
+from protocol.outcome import Failure, FailureClass
+
+_DETAIL: Final = 8 * 1024
+_HERE: Final = str(Path(__file__).parent)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Exceptions are permanent, unless they say `transient = True` or are a timeout or a connection that failed.
+
+    An exception may also carry `klass` (infra, transient, permanent, policy). The traceback goes into `detail`,
+    without the frames of the runner itself.
+    """
+    klass: FailureClass = "permanent"
+    said = getattr(error, "klass", None)
+    if said in ("infra", "transient", "permanent", "policy"):
+        klass = said
+    elif isinstance(error, ServerUnreachable | Unavailable):
+        klass = "infra"  # this worker's link or lease, not the skill: another worker may do it
+    elif getattr(error, "transient", False) is True or isinstance(error, TimeoutError | ConnectionError):
+        klass = "transient"
+    code = error.code if isinstance(error, AsterismError) else type(error).__name__
+    message = error.message if isinstance(error, AsterismError) else str(error)
+    hint = error.hint if isinstance(error, AsterismError) else ""
+    if isinstance(error, SchemaMismatch):
+        message = "\n".join([message, *(f"  - {problem}" for problem in error.problems)])
+    return Failure(code, message[:_DETAIL], klass, _story(error), hint)
+
+
+def _story(error: BaseException) -> str:
+    if isinstance(error, AsterismError):
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)] if frames else []
+    return "".join([*lines, *traceback.format_exception_only(error)])[-_DETAIL:]

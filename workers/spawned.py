@@ -1,0 +1,41 @@
+"""The launcher process, as its daemon sees it: a child with a control socket.
+
+It is started before the daemon's first gRPC channel, without any secret in its environment. It knows no host.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import Final
+
+_SECRETS: Final = ("ASTERISM_JOIN", "ASTERISM_TOKEN")
+
+
+class Spawned:
+    """The launcher process and the daemon's end of its control socket. Make it before the first gRPC channel."""
+
+    def __init__(self) -> None:
+        self.control, theirs = socket.socketpair()
+        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "workers.launcher", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        self.control.setblocking(False)
+
+    def close(self) -> None:
+        """The launcher sees its pipe end, kills what it started and goes."""
+        self.control.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

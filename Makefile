@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
-.PHONY: install dev demo test check format lock proto clean
+.PHONY: install dev demo test check format docs lock proto clean
 
 install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
 
@@ -36,6 +36,9 @@ check: dev                            ## format, lint, types, import contracts, 
 format: dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: dev                             ## refresh the generated parts of docs/reference (the tests assert it)
+	$(BIN)/python docs/generate.py
 
 lock:                                 ## refresh the lock files (needs uv on the PATH); they name no registry
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \

@@ -117,12 +117,15 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "answer": (f"{_CLI}.steer:answer", "Answer a task that asks."),
         "resolve": (f"{_CLI}.steer:resolve", "Say what became of a lost task."),
         "rm": (f"{_CLI}.steer:rm", "Forget a settled run."),
+        "gc": (f"{_CLI}.gc:gc", "Free the disk from what no run needs."),
     },
     "Fleet": {
         "server": ("asterism:SERVER", "The orchestrator: start, stop, info."),
         "worker": ("asterism:WORKER", "Workers: start, list, info, drain, ..."),
         "workers": (f"{_CLI}.inspect:workers", "List the workers."),
         "skills": (f"{_CLI}.inspect:skills", "List the skills on offer."),
+        "connect": (f"{_CLI}.connect:connect", "Enrol as a client of a server."),
+        "token": ("asterism:TOKEN", "Join tokens: create, list, revoke."),
         "doctor": (f"{_CLI}.doctor:doctor", "Check this machine and the server."),
         "config": ("asterism:CONFIG", "The settings and their sources."),
     },
@@ -142,7 +145,13 @@ WORKER = {
     "info": (f"{_CLI}.worker:info", "Show one worker in full."),
     "drain": (f"{_CLI}.worker:drain", "Give a worker no new work."),
     "label": ("workers.cli:label", "Set the labels of a worker on this machine."),
+    "install": ("workers.cli:install", "Write a systemd unit that keeps a worker running."),
     "probe": ("workers.cli:probe", "Show what this machine offers as a worker."),
+}
+TOKEN = {
+    "create": (f"{_CLI}.token:create", "Make a join token for workers or clients."),
+    "list": (f"{_CLI}.token:list_", "List the tokens, and who came with them."),
+    "revoke": (f"{_CLI}.token:revoke", "End a token and its clients."),
 }
 CONFIG = {"view": (f"{_CLI}.config:view", "Show every setting.")}
 

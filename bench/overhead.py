@@ -24,20 +24,20 @@ from .metric import MIB, Spread, children, fsync_ms, help_s, resident, spread
 from .scenario import Machine, Scenario
 from .workload import chain, fan_out, layered
 
-FAN_OUT: Final = 10_000
-LAYERS: Final = 100
-CHAIN: Final = 1_000
-LARGE: Final = 100_000
 WORKERS: Final = (Machine("bench-1", slots=4), Machine("bench-2", slots=4))
 _SETTLE_S: Final = 1.0
 """Before memory is read: the last group commit and its garbage are done."""
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """How often and how large. `large` 0 leaves the large run out."""
+    """How often, and how many tasks. `layers` is both the number and the width of the layers."""
 
     repeats: int = 5
-    large: int = LARGE
+    fan_out: int = 10_000
+    layers: int = 100
+    chain: int = 1_000
+    large: int = 100_000
+    help: int = 5
 
 
 QUICK: Final = Sizes(repeats=3)
@@ -57,6 +57,7 @@ class Overhead(msgspec.Struct, frozen=True):
     idle_mib: dict[str, float]
     help_s: Spread
     cores: int
+    sizes: Sizes
     peers: dict[str, Any] = {}
 
 
@@ -73,16 +74,17 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         await anyio.sleep(_SETTLE_S)
         idle = _idle(fleet)
         disk = await anyio.to_thread.run_sync(fsync_ms, fleet.journal_folder)
-        say(f"chain of {CHAIN}, {sizes.repeats} times")
-        hop = [(await _timed(client, chain(CHAIN)))[0] * 1000 / CHAIN for _ in range(sizes.repeats)]
-        say(f"fan-out of {FAN_OUT}, {sizes.repeats} times")
-        runs = [await _timed(client, fan_out(FAN_OUT)) for _ in range(sizes.repeats)]
-        wide, whole = [FAN_OUT / run for run, _ in runs], [FAN_OUT / both for _, both in runs]
-        say(f"{LAYERS} layers of {LAYERS}, {sizes.repeats} times")
-        deep = [LAYERS * LAYERS / (await _timed(client, layered(LAYERS, LAYERS)))[0] for _ in range(sizes.repeats)]
+        count, side, length = sizes.fan_out, sizes.layers, sizes.chain
+        say(f"chain of {length}, {sizes.repeats} times")
+        hop = [(await _timed(client, chain(length)))[0] * 1000 / length for _ in range(sizes.repeats)]
+        say(f"fan-out of {count}, {sizes.repeats} times")
+        runs = [await _timed(client, fan_out(count)) for _ in range(sizes.repeats)]
+        wide, whole = [count / run for run, _ in runs], [count / both for _, both in runs]
+        say(f"{side} layers of {side}, {sizes.repeats} times")
+        deep = [side * side / (await _timed(client, layered(side, side)))[0] for _ in range(sizes.repeats)]
         large, per_task = await _large(fleet, client, sizes.large, spread(wide), say)
     say("asterism --help")
-    started = await anyio.to_thread.run_sync(help_s)
+    started = await anyio.to_thread.run_sync(help_s, sizes.help)
     return Overhead(
         fanout_tasks_per_s=spread(wide),
         fanout_with_submit_tasks_per_s=spread(whole),
@@ -95,6 +97,7 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         idle_mib=idle,
         help_s=started,
         cores=os.cpu_count() or 1,
+        sizes=sizes,
     )
 
 
@@ -115,8 +118,6 @@ async def _large(
     fleet: Scenario, client: AsyncClient, tasks: int, wide: Spread, say: Say
 ) -> tuple[dict[str, float], float]:
     """One large run: its rate against the smaller ones', and what the orchestrator keeps for each finished task."""
-    if not tasks:
-        return {}, 0.0
     say(f"{tasks} tasks in one run")
     before = resident([fleet.server_pid])
     start = time.perf_counter()

@@ -33,15 +33,14 @@ def _pad(cell: str, width: int, at: int) -> str:
 
 
 def _rows(answer: Overhead) -> Iterator[tuple[str, str, str, str]]:
-    yield _row("fan-out of 10,000, tasks/s", answer.fanout_tasks_per_s)
+    sizes = answer.sizes
+    yield _row(f"fan-out of {sizes.fan_out:,}, tasks/s", answer.fanout_tasks_per_s)
     yield _row("  with its submission, tasks/s", answer.fanout_with_submit_tasks_per_s)
-    yield _row("100 x 100 layers, tasks/s", answer.layered_tasks_per_s)
-    yield _row("chain of 1,000, ms a hop", answer.chain_ms_per_hop)
-    if answer.large:
-        large = answer.large
-        yield _one(f"{large['tasks']:,.0f} tasks in one run, tasks/s", large["tasks_per_s"])
-        yield _one("  its time a task against the fan-out's", large["time_per_task_against_fanout"])
-        yield _one("  kept per finished task, bytes", answer.memory_bytes_per_task)
+    yield _row(f"{sizes.layers} x {sizes.layers} layers, tasks/s", answer.layered_tasks_per_s)
+    yield _row(f"chain of {sizes.chain:,}, ms a hop", answer.chain_ms_per_hop)
+    yield _one(f"{sizes.large:,} tasks in one run, tasks/s", answer.large["tasks_per_s"])
+    yield _one("  its time a task against the fan-out's", answer.large["time_per_task_against_fanout"])
+    yield _one("  kept per finished task, bytes", answer.memory_bytes_per_task)
     for name, mib in answer.idle_mib.items():
         yield _one(f"idle {name.replace('_', ' ')}, MiB", mib)
     yield _row("asterism --help, s", answer.help_s)

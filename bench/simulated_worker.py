@@ -8,8 +8,9 @@ the orchestrator, and returns a value or an Outcome.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Mapping
+from random import Random
+from typing import Any, Protocol
 
 import msgspec
 
@@ -40,9 +41,6 @@ from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import NOTHING, Resources
 from protocol.skill import SkillSpec, Variant
 from protocol.task import substitute
-
-if TYPE_CHECKING:
-    from .simulator import SimulatedStream, Simulator
 
 _OPEN = {"type": "object", "properties": {"value": {}, "run_s": {"type": "number"}}, "additionalProperties": False}
 SIMULATED_SKILLS = (
@@ -78,6 +76,23 @@ class SimulatedJob(msgspec.Struct):
     assign: Assign
 
 
+class World(Protocol):
+    """What a simulated worker needs of the simulator: time, luck, a network, and programs to run."""
+
+    now: float
+    luck: Random
+    program: Mapping[str, Callable[[SimulatedJob], Generator[Any, Any, Any]]]
+    effects: dict[tuple[int, int], int]
+    artifacts: dict[str, Any]
+
+    def at(self, when: float, act: Callable[[], Any]) -> None: ...
+    def dial(self, worker: Any) -> Any: ...
+    def reachable(self, worker: Any) -> bool: ...
+    def send(self, stream: Any, item: Any) -> None: ...
+    def break_stream(self, stream: Any) -> None: ...
+    def is_element(self, attempt: AttemptId) -> bool: ...
+
+
 class SimulatedCallRefused(Exception):
     """The orchestrator answered a call with an error."""
 
@@ -96,11 +111,11 @@ class _Live(msgspec.Struct):
 class SimulatedWorker:
     """See the module."""
 
-    def __init__(self, sim: Simulator, ident: int, name: str, profile: WorkerProfile) -> None:
+    def __init__(self, sim: World, ident: int, name: str, profile: WorkerProfile) -> None:
         self.sim, self.ident, self.name, self.profile = sim, ident, name, profile
         self.up = False
         self.boot = 0
-        self.stream: SimulatedStream | None = None
+        self.stream: Any = None
         self.welcomed = False
         self.live: dict[AttemptId, _Live] = {}
         self.spool: dict[AttemptId, Report] = {}
@@ -157,7 +172,7 @@ class SimulatedWorker:
 
         sim.at(sim.now + 2.0, late)
 
-    def broken(self, stream: SimulatedStream) -> None:
+    def broken(self, stream: object) -> None:
         """Its end of a stream broke: dial again, with jitter."""
         if self.stream is stream:
             self.stream = None

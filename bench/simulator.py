@@ -16,9 +16,9 @@ import msgspec
 
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
-from orchestrator.core.event import AttemptDispatched, EffectBegun, TaskRequeued, TaskSettled, decode_events
-from orchestrator.core.event import encode_events as encode
-from orchestrator.core.graph import Run, Task
+from orchestrator.core.event_codec import decode_events
+from orchestrator.core.event_codec import encode_events as encode
+from orchestrator.core.graph import Task
 from orchestrator.core.lifecycle import Closed
 from orchestrator.core.machine import Machine
 from orchestrator.core.setting import CoreSettings
@@ -29,39 +29,13 @@ from protocol.plan import parse_plan
 from protocol.profile import WorkerProfile
 from protocol.task import RunSettings
 
+from .fault import Faults
+from .simulated_stream import SimulatedStream
 from .simulated_worker import SimulatedJob, SimulatedWorker, profile_of
+from .witness import Witness
 
 Program = Callable[[SimulatedJob], Generator[Any, Any, Any]]
 JOURNAL = "5eed" * 8
-
-
-class Faults(msgspec.Struct, frozen=True):
-    """What goes wrong, until `until_s`. Times in virtual seconds from the start.
-
-    `loss`: share of frames lost. `crashes`: the orchestrator dies at these decisions. `kills`: (at, worker index,
-    away for, "boot" or "stream"): the daemon dies and comes back with another boot id, or only its stream breaks.
-    `cuts`: (at, worker index, for): nothing passes in either direction.
-    """
-
-    loss: float = 0.0
-    delay_s: tuple[float, float] = (0.0002, 0.002)
-    crashes: tuple[int, ...] = ()
-    kills: tuple[tuple[float, int, float, str], ...] = ()
-    cuts: tuple[tuple[float, int, float], ...] = ()
-    until_s: float = 1e9
-
-
-class SimulatedStream:
-    """One worker stream: frames are numbered, arrive in order or not at all, and all die with it."""
-
-    def __init__(self, conn: int, worker: SimulatedWorker) -> None:
-        self.conn = conn
-        self.worker = worker
-        self.open = True
-        self.sent = 0
-        self.assigns: list[tuple[int, Any]] = []
-        self.seen = 0
-        self.last: dict[bool, float] = {True: 0.0, False: 0.0}
 
 
 class Stalled(AssertionError):
@@ -93,8 +67,8 @@ class Simulator:
         self.disk: list[bytes] = []
         self.log: list[Any] = []
         """Events and commands in the order of their decisions: what transcripts print."""
-        self.effects: dict[tuple[int, int], int] = {}
-        self.executions: dict[tuple[int, int], int] = {}
+        self.witness = Witness()
+        self.effects, self.executions = self.witness.effects, self.witness.executions
         self.replies: dict[int, c.Reply] = {}
         self.planner_calls: list[c.StartPlanner] = []
         self.artifacts: dict[str, Any] = {}
@@ -103,7 +77,7 @@ class Simulator:
         self.restarts = 0
         self.started_at = float("inf")
         self.up = True
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], Any]]] = []
         self._ordered = 0
         self._asked = 0
         self._streams: dict[int, SimulatedStream] = {}
@@ -113,7 +87,6 @@ class Simulator:
         self._flushing = False
         self._tick_at = float("inf")
         self._life = 0
-        self._won: dict[tuple[int, int], tuple[int, int]] = {}
         self._cut: set[int] = set()
         self.machine = self._boot()
         profiles = [profile_of(slots) for _ in range(workers)] if isinstance(workers, int) else list(workers)
@@ -132,7 +105,7 @@ class Simulator:
             worker = self.workers[index % len(self.workers)]
             self.at(self.now + at, lambda w=worker, a=away, k=what: w.kill(a, k == "boot"))  # type: ignore[misc]
         for at, index, length in self.faults.cuts:
-            self.at(self.now + at, lambda i=index % len(self.workers), t=length: self._cut_off(i, t))  # type: ignore[misc]
+            self.at(self.now + at, lambda i=index, t=length: self._cut_off(i % len(self.workers), t))  # type: ignore[misc]
 
     # The orchestrator
 
@@ -145,15 +118,13 @@ class Simulator:
         for record in self.disk:
             for event in decode_events(record):
                 state.apply(event)
-        for run in state.runs.values():
-            for task in run.tasks:
-                self._keeps(run, task)
+        self.witness.recovered(state)
         self.machine = machine = Machine(state, self.settings)
         self.up = True
         self._life += 1
         decision = machine.handle(s.Started(state.epoch + 1, JOURNAL), self.now, self.luck.random())
         self.disk.append(encode(decision.events))  # an epoch is durable before any dispatch
-        self._record(decision.events)
+        self.witness.decided(decision.events)
         self._uncommitted.clear()
         self._committing = self._flushing = False
         self._tick_at = float("inf")
@@ -219,7 +190,7 @@ class Simulator:
         for events, _ in group:
             if events:
                 self.disk.append(encode(events))
-                self._record(events)
+                self.witness.decided(events)
         for _, commands in group:
             self._carry_out(commands)
 
@@ -355,7 +326,7 @@ class Simulator:
 
     # Time
 
-    def at(self, when: float, act: Callable[[], None]) -> None:
+    def at(self, when: float, act: Callable[[], Any]) -> None:
         self._ordered += 1
         heapq.heappush(self._queue, (when, self._ordered, act))
 
@@ -453,24 +424,6 @@ class Simulator:
 
     # Proofs
 
-    def _record(self, events: Sequence[Any]) -> None:
-        for event in events:
-            if isinstance(event, TaskSettled) and event.state == "succeeded":
-                key = (event.run, event.task)
-                assert key not in self._won, f"G6: {key} was won twice, by {self._won[key]} and {event}"
-                self._won[key] = (event.winner, len(self.disk))
-            elif isinstance(event, TaskRequeued):
-                assert (event.run, event.task) not in self._won, f"G3: a won task runs again: {event}"
-            elif isinstance(event, AttemptDispatched):
-                key = (event.run, event.task)
-                self.executions[key] = self.executions.get(key, 0) + 1
-            elif isinstance(event, EffectBegun):
-                self.effects.setdefault((event.run, event.task), 0)
-
-    def _keeps(self, run: Run, task: Task) -> None:
-        won = self._won.get((run.ix, task.ix))
-        assert won is None or task.succeeded, f"G6: the result of {run.name_of(task)} is lost"
-
     def prove_replay(self) -> None:
         """G5: replaying the journal, with what waits for the disk, gives the live state byte for byte; so does a
         snapshot restored."""
@@ -482,9 +435,8 @@ class Simulator:
             for event in decode_events(encode(events)):
                 state.apply(event)
         live = self.state.snapshot()
-        assert state.snapshot() == live, (
-            f"G5: replay differs in {[n for n in live if state.snapshot().get(n) != live[n]]}"
-        )
+        unlike = [part for part, data in state.snapshot().items() if live.get(part) != data]
+        assert state.snapshot() == live, f"G5: replay differs in {unlike}"
         assert State.restore(live).snapshot() == live, "G5: a restored snapshot differs"
 
 

@@ -22,7 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from protocol.errors import AsterismError, JournalBusy, ServerUnreachable, UsageError, from_wire
-from protocol.security import ServerFile, home, load_server, private_directory
+from protocol.security import ServerFile, home, load_client, load_server, private_directory
 
 START_DEADLINE_S: Final = 30.0
 STOP_GRACE_S: Final = 5.0
@@ -44,11 +44,14 @@ def read_endpoint(environ: Mapping[str, str]) -> ServerFile | None:
 
 
 def given_endpoint(address: str, environ: Mapping[str, str]) -> ServerFile:
-    """A server somebody named. Its token: ASTERISM_TOKEN, else that of `server.json` if it is this very server."""
+    """A server somebody named. Its credential: ASTERISM_TOKEN, else that of `server.json` if it is this very server,
+    else what `asterism connect` bought there."""
     token = environ.get("ASTERISM_TOKEN", "")
     local = read_endpoint(environ)
     if not token and local is not None and local.address == address:
         return local
+    if not token and (kept := load_client(home_of(environ), address)) is not None:
+        token = kept.secret
     return ServerFile(address=address, pid=0, token=token, journal="", started=0.0, version="")
 
 

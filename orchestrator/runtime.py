@@ -46,6 +46,7 @@ from .journal.sqlite import SqliteJournal
 from .service import query
 from .service.attachment import LEAVE_S, Attachments
 from .service.enrolment import Enrolment
+from .service.garbage import Garbage
 from .service.lookup import is_open
 from .service.service import Service
 from .service.submission import Submissions
@@ -118,7 +119,7 @@ class Runtime:
         journal.start(engine)
         gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take)
         engine.connect(gateway)
-        enrolment = Enrolment(engine, state)
+        enrolment = Enrolment(engine, state, clock.now)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
         service = Service(
             engine,
@@ -129,6 +130,7 @@ class Runtime:
             Watching(engine, journal, attachments),
             attachments,
             enrolment,
+            Garbage(store, state, directory / "workers"),
             self,
         )
         _tune_collector()

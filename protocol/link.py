@@ -162,6 +162,11 @@ class Link:
         self._assigned: deque[tuple[int, tuple[AttemptId, ...]]] = deque()
 
     @property
+    def only_acks(self) -> bool:
+        """Nothing but acknowledgements waits: nobody is kept up by them, so they may travel with what comes next."""
+        return bool(self._acks) and len(self._acks) == self.queued
+
+    @property
     def queued(self) -> int:
         """Items that wait to be cut, without Progress, which gives way by itself. An Ack counts by its attempts."""
         return len(self._first) + len(self._ordered) + len(self._acks) + (self._last is not None)

@@ -24,6 +24,14 @@ from .task import FirstOf, InputSpec, Output, Plan, RunSettings, TaskSpec
 from .task_form import TaskReader, changed, task_document
 
 
+class Reading(msgspec.Struct, frozen=True):
+    """What could be read of a plan, and what is wrong with the rest. `places[i]`: task i's number in the document."""
+
+    plan: Plan
+    problems: Problems
+    places: tuple[int, ...]
+
+
 def parse_plan(
     source: Source,
     form: Form = "json",
@@ -34,10 +42,29 @@ def parse_plan(
 ) -> Plan:
     """Read a plan document: JSON or TOML text, or an object already decoded. No outputs: `Plan.outputs` is empty.
 
-    `inputs`: names that may be referenced although the document doesn't declare them. `lenient_ids` renames ids that
-    aren't legal and keeps them as labels. 100,000 tasks take about a second: call it off the loop.
+    The arguments are those of `read_plan`. 100,000 tasks take about a second: call it off the loop.
 
     Raises: PlanRefused with every problem, PlanTooLarge naming the limit.
+    """
+    found = read_plan(source, form, limits=limits, inputs=inputs, lenient_ids=lenient_ids)
+    found.problems.raise_any("the plan")
+    return found.plan
+
+
+def read_plan(
+    source: Source,
+    form: Form = "json",
+    *,
+    limits: Limits = FILE_LIMITS,
+    inputs: Collection[str] = (),
+    lenient_ids: bool = False,
+) -> Reading:
+    """As `parse_plan`, but what was read well is given beside the problems, so that it can be judged too.
+
+    `inputs`: names that may be referenced although the document doesn't declare them. `lenient_ids` renames ids that
+    aren't legal and keeps them as labels.
+
+    Raises: PlanRefused for what is no document at all, PlanTooLarge naming the limit.
     """
     document = read_document(source, form, limits)
     reader = PlanReader(limits, legalise(document) if lenient_ids else document)
@@ -48,8 +75,8 @@ def parse_plan(
     outputs = reader.outputs()
     if not reader.raw_tasks and not reader.problems.found:
         reader.problems.add("EmptyPlan", "tasks", "the plan has no task", "write at least one task")
-    reader.problems.raise_any("the plan")
-    return Plan(tasks=tasks, inputs=declared, settings=settings, outputs=outputs)
+    plan = Plan(tasks=tasks, inputs=declared, settings=settings, outputs=outputs)
+    return Reading(plan, reader.problems, tuple(reader.places))
 
 
 def parse_patch(

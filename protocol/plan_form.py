@@ -39,6 +39,8 @@ class PlanReader(FieldReader):
         self.known: Collection[str] | None = None
         self.known_inputs: Collection[str] | None = None
         self.order: dict[str, int] = {}
+        self.places: list[int] = []
+        """Where in the document each task is that was read well."""
         self.upstream: dict[str, tuple[str, ...]] = {}
         if len(self.raw_tasks) > limits.max_tasks:
             raise too_large("max_tasks", limits.max_tasks, f"it has {len(self.raw_tasks)} tasks", "tasks")
@@ -82,6 +84,7 @@ class PlanReader(FieldReader):
                     self.upstream[name] = tuple([use[0] for use in reader.uses])
             if task is not None:
                 found.append(task)
+                self.places.append(i)
         self._judge(open_uses)
         if not self.problems.found and any(source in order for _, source, _, _ in open_uses):
             self._acyclic()

@@ -234,6 +234,31 @@ class SkillList(_Answer, frozen=True):
     skills: tuple[SkillRow, ...]
 
 
+class ClientRow(msgspec.Struct, frozen=True):
+    """A client that came with a token."""
+
+    name: str
+    since: float
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """One line of `token list`. `state`: open, used up, expired, revoked; null `uses`: any number; times are Unix."""
+
+    token: str
+    role: str
+    state: str
+    used: int
+    uses: int | None
+    expires_at: float | None
+    by: str
+    created_at: float
+    clients: tuple[ClientRow, ...] = ()
+
+
+class TokenList(_Answer, frozen=True):
+    tokens: tuple[TokenRow, ...]
+
+
 class ServerInfo(_Answer, frozen=True):
     """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name."""
 

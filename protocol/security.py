@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -74,6 +75,11 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "info": _LOOK | _WORKER,
     # the fleet and the server
     "enroll": _ADMIN | {"submitter", "approver", "join"},
+    "connect": _ADMIN | {"join"},
+    "token": _ADMIN,
+    "tokens": _ADMIN,
+    "revoke": _ADMIN,
+    "gc": _ADMIN,
     "drain": _ADMIN,
     "dismiss": _SUBMIT,
     "shutdown": _ADMIN,
@@ -82,11 +88,12 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who a credential belongs to. `worker_id` only for workers."""
+    """Who a credential belongs to. `worker_id` only for workers, `token` (its number) only for join tokens."""
 
     name: str
     role: Role
     worker_id: int = 0
+    token: int = 0
 
 
 def allowed(role: str, method: str) -> bool:
@@ -240,6 +247,15 @@ class ServerFile(msgspec.Struct, frozen=True):
     version: str
 
 
+class ClientIdentity(msgspec.Struct, frozen=True):
+    """What a client bought with its token. Kept at `servers/ADDRESS.json`."""
+
+    address: str
+    name: str
+    role: str
+    secret: str
+
+
 class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker bought with its token. Kept at `workers/NAME/identity.json`."""
 
@@ -274,6 +290,22 @@ def save_identity(directory: Path, identity: Identity) -> None:
 
 def load_identity(directory: Path) -> Identity | None:
     return _load(directory / "identity.json", Identity)
+
+
+def save_client(directory: Path, identity: ClientIdentity) -> Path:
+    """Keep it for later commands with that server; where it is kept."""
+    path = _client_path(directory, identity.address)
+    write_private(path, msgspec.json.encode(identity))
+    return path
+
+
+def load_client(directory: Path, address: str) -> ClientIdentity | None:
+    """Raises: NotAllowed, ConfigInvalid."""
+    return _load(_client_path(directory, address), ClientIdentity)
+
+
+def _client_path(directory: Path, address: str) -> Path:
+    return directory / "servers" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', address)}.json"
 
 
 def _load(path: Path, kind: type[T]) -> T | None:

@@ -386,7 +386,7 @@ def changed(value: msgspec.Struct) -> dict[str, Any]:
         field.name: item
         for field in msgspec.structs.fields(value)
         if (item := getattr(value, field.name))
-        != (field.default_factory() if field.default is msgspec.NODEFAULT else field.default)  # type: ignore[operator]
+        != (field.default_factory() if field.default is msgspec.NODEFAULT else field.default)
     }
 
 

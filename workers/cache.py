@@ -169,7 +169,7 @@ class Cache:
     def _enter(self, digest: str, size: int) -> None:
         self._total += size - self._sizes.pop(digest, 0)
         self._sizes[digest] = size
-        self._changed[digest] = True
+        self._tell(digest, here=True)
 
     def _evict(self, keep: Container[str]) -> None:
         if self._total <= self._cap:
@@ -182,7 +182,11 @@ class Cache:
             self._total -= self._sizes.pop(digest)
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / digest[7:]).unlink()
-            self._changed[digest] = False
+            self._tell(digest, here=False)
+
+    def _tell(self, digest: str, *, here: bool) -> None:
+        self._changed.pop(digest, None)  # the latest change is told last
+        self._changed[digest] = here
 
     def changes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What came and what went since the last call, for the heartbeat; what doesn't fit is told by the next."""

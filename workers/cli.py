@@ -265,3 +265,63 @@ def label(labels: tuple[str, ...], name: str) -> None:
         (folder / "labels.json").write_bytes(msgspec.json.encode(kept, order="sorted"))
     for key, value in sorted(kept.items()):
         click.echo(f"{key}={value}")
+
+
+@worker.command()
+@click.option("--join", metavar="-", default="", help="Read a join string from standard input. Default: ASTERISM_JOIN.")
+@click.option("--name", default="", help="The worker's name; the host name otherwise.")
+@click.option("--slots", type=click.IntRange(1), default=None, help="As for worker start, like those below.")
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="A label for `on`.")
+@click.option("--resource", "resources", multiple=True, metavar="K=V", help="An amount: gpu=1, vram=16GiB, licence=2.")
+@click.option("--root", "roots", multiple=True, metavar="DIR[:ro]", help="A folder whose files may be used.")
+@click.option("--allow", multiple=True, metavar="PATTERN", help="Skills that run here without asking (process.*).")
+@click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Load skills from a file or a module.")
+@click.option("--print", "show", is_flag=True, help="Print the unit file and write nothing.")
+def install(
+    join: str,
+    name: str,
+    slots: int | None,
+    labels: tuple[str, ...],
+    resources: tuple[str, ...],
+    roots: tuple[str, ...],
+    allow: tuple[str, ...],
+    skills: tuple[str, ...],
+    show: bool,
+) -> None:
+    """Write a systemd user unit that keeps a worker running on this machine, and say how to enable it.
+
+    A join string buys the worker's identity now; none is written into the unit. Without one the worker joins this
+    machine's own server.
+    """
+    if join not in ("", "-"):
+        raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
+    from protocol.security import home
+
+    from .identity import check_name, default_name, obtain, parse_join_line
+    from .unit import unit_name, unit_path, unit_text, write_unit
+
+    called = check_name(name or default_name())
+    pairs(labels, "--label")
+    pairs(resources, "--resource")
+    places = [
+        str(Path(root).resolve()) if not root.endswith(":ro") else f"{Path(root[:-3]).resolve()}:ro" for root in roots
+    ]
+    sources = [str(Path(one).resolve()) if Path(one).is_file() else one for one in skills]
+    arguments = ["--slots", str(slots)] if slots else []
+    for flag, values in (
+        ("--label", labels), ("--resource", resources), ("--root", places), ("--allow", allow), ("--skills", sources),
+    ):  # fmt: skip
+        arguments += [word for value in values for word in (flag, value)]
+    text = unit_text(called, arguments, os.environ)
+    if show:
+        click.echo(text, nl=False)
+        return
+    line = read_line(0) if join == "-" else os.environ.pop("ASTERISM_JOIN", "")
+    if line:
+        anyio.run(obtain, home(), called, parse_join_line(line))
+    path = unit_path(unit_name(called), os.environ)
+    write_unit(path, text)
+    click.echo(str(path))
+    click.echo(
+        f"enable it: systemctl --user daemon-reload && systemctl --user enable --now {unit_name(called)}", err=True
+    )

@@ -37,14 +37,14 @@ from protocol.frame import (
 )
 from protocol.ids import AttemptId
 from protocol.outcome import Failure, Outcome, Stopped, Success
-from protocol.profile import WorkerProfile
 
 from . import instruction as do
 from . import stimulus as on
 from .agenda import Agenda
 from .attempt import Live
 from .capacity import Capacity
-from .spool import MOST_BYTES, MOST_REPORTS, Spool, Spooled, Spools
+from .setting import MachineSettings
+from .spool import Spool, Spooled, Spools
 from .work import Works, refused_by_policy
 
 PAUSING: Final = frozenset({"join", "ask", "propose"})
@@ -52,16 +52,6 @@ RESEND_S: Final = 2.0
 KILL_GRACE_S: Final = 2.0
 SILENCE_LEASES: Final = 3.0
 """Without any frame for so many leases the stream is given up, whatever the transport believes."""
-
-
-class MachineSettings(msgspec.Struct, frozen=True):
-    """What the daemon knows at its start. `spool_*` bound the outbox: when it is full nothing new is accepted."""
-
-    worker: str
-    boot_id: str
-    profile: WorkerProfile
-    spool_count: int = MOST_REPORTS
-    spool_bytes: int = MOST_BYTES
 
 
 class Machine:

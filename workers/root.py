@@ -87,15 +87,18 @@ class Roots:
         return str(FileUri(self.worker, self.allow(path)))
 
     def open(self, path: str) -> BinaryIO:
-        """Open an allowed file for reading so that no link swapped in meanwhile can lead outside.
+        """Open an allowed file for reading. Raises: NotAllowed, NotFound."""
+        return self.open_real(self.allow(path))
+
+    def open_real(self, path: str) -> BinaryIO:
+        """Open what `allow` returned so that no link swapped in meanwhile can lead elsewhere.
 
         Every component is opened below the one before without following links. Raises: NotAllowed, NotFound.
         """
-        real = self.allow(path)
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         folder = os.open("/", flags | os.O_DIRECTORY)
         try:
-            parts = [part for part in real.split("/") if part]
+            parts = [part for part in path.split("/") if part]
             for part in parts[:-1]:
                 deeper = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
                 os.close(folder)

@@ -166,7 +166,7 @@ class Transfer:
             raise NotAllowed(
                 f"{stage.uri} was never issued in this run", hint="name the file in the plan, or list it with fs.find"
             )
-        return real, self._roots.open(real)
+        return real, self._roots.open_real(real)
 
     async def _describe(self, path: str, file: BinaryIO) -> ArtifactRef:
         stat = os.fstat(file.fileno())

@@ -51,13 +51,14 @@ from .instruction import (
     Store,
     Upload,
 )
-from .machine import Machine, MachineSettings
+from .machine import Machine
 from .outbox import Outbox
 from .pipe import Setup
 from .pool import Pool
 from .root import Issued, Root, Roots
 from .runner.inline import Find, InlineRunner
 from .session import Session
+from .setting import MachineSettings
 from .shaping import Shape, ShapedStream
 from .spawned import Spawned
 from .stimulus import (

@@ -32,6 +32,8 @@ COMPLETE: Final = -1
 _ENVELOPE: Final = 128
 _TOGETHER: Final = 64
 """Files that are written side by side before they are flushed, one after the other."""
+Kept = tuple[str, Path]
+"""A content on disk under a passing name, and the path it is to have."""
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -104,6 +106,8 @@ class ArtifactStore:
         self._directory = private_directory(directory)
         self._partial = private_directory(directory / "partial")
         self._names = itertools.count(1)
+        for left in self._partial.glob("*.*"):  # kept and not settled when the last server died
+            left.unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
         """Where the content is, or would be. Raises: UsageError for what is no digest (so no name leads elsewhere)."""
@@ -111,14 +115,24 @@ class ArtifactStore:
             raise _no_digest(digest)
         return self._directory / digest[7:9] / digest[9:]
 
+    @property
+    def directory(self) -> Path:
+        return self._directory
+
     def partial_path(self, digest: str) -> Path:
         self.path(digest)
         return self._partial / digest[7:]
 
     def has(self, digest: str) -> int:
-        """COMPLETE (-1), or how many bytes of it are here: where an upload may go on."""
-        if self.path(digest).is_file():
+        """COMPLETE (-1), or how many bytes of it are here: where an upload may go on.
+
+        Who asks may build on the answer, so from now on the content counts as fresh (see sweep).
+        """
+        try:
+            os.utime(self.path(digest))
             return COMPLETE
+        except FileNotFoundError:
+            pass
         try:
             return self.partial_path(digest).stat().st_size
         except FileNotFoundError:
@@ -138,11 +152,11 @@ class ArtifactStore:
         """Keep a content of our own."""
         digest = digest_of(data)
         if self.has(digest) != COMPLETE:
-            self._write_together([(digest, data)])
+            self.settle(self._write_together([(digest, data)]))
         return ArtifactRef(digest, media, len(data))
 
-    def keep(self, contents: Sequence[Content]) -> dict[str, AsterismError]:
-        """Take small contents, flushed together; all but those returned are here and on disk then.
+    def keep(self, contents: Sequence[Content], kept: list[Kept]) -> dict[str, AsterismError]:
+        """Take small contents, all but those returned. They are here once `kept`, which grows, is settled.
 
         Raises: Unavailable when the disk is full.
         """
@@ -161,40 +175,46 @@ class ArtifactStore:
                 fresh[one.digest] = one.data
         pairs = list(fresh.items())
         for start in range(0, len(pairs), _TOGETHER):
-            self._write_together(pairs[start : start + _TOGETHER])
+            kept += self._write_together(pairs[start : start + _TOGETHER])
         return refused
 
-    def _write_together(self, pairs: Sequence[tuple[str, bytes]]) -> None:
-        """All are written before the first is flushed, so that the disk has them in one go."""
-        written: list[tuple[int, str, Path]] = []
-        moved = 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    def settle(self, kept: Sequence[Kept]) -> None:
+        """Give what was kept its names and have them on disk, each folder flushed once. Raises: Unavailable."""
+        folders = {final.parent for _, final in kept}
         try:
-            for digest, data in pairs:
-                # A name of its own: an upload of the same content may be growing under the digest's.
-                name = f"{self._partial}/{digest[7:]}.{next(self._names)}"
-                handle = os.open(name, flags, 0o600)
-                written.append((handle, name, self.path(digest)))
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(handle, rest) :]
-            for handle, _, _ in written:
-                os.fsync(handle)
-            folders = {final.parent for _, _, final in written}
             for folder in folders:
                 private_directory(folder)
-            for _, name, final in written:
+            for name, final in kept:
                 os.replace(name, final)
-                moved += 1
             for folder in folders:
                 _flush_directory(folder)
         except OSError as error:
             raise _disk(error) from None
-        finally:
-            for handle, _, _ in written:
-                os.close(handle)
-            for _, name, _ in written[moved:]:
+
+    def _write_together(self, pairs: Sequence[tuple[str, bytes]]) -> list[Kept]:
+        """Written, all before the first is flushed, so that the disk has them in one go; under passing names."""
+        written: list[Kept] = []
+        handles: list[int] = []
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            for digest, data in pairs:
+                # Not the digest's own partial name: an upload of the same content may be growing there.
+                name = f"{self._partial}/{digest[7:]}.{next(self._names)}"
+                handles.append(os.open(name, flags, 0o600))
+                written.append((name, self.path(digest)))
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(handles[-1], rest) :]
+            for handle in handles:
+                os.fsync(handle)
+        except OSError as error:
+            for name, _ in written:
                 os.unlink(name)
+            raise _disk(error) from None
+        finally:
+            for handle in handles:
+                os.close(handle)
+        return written
 
     def collect(self, digests: Sequence[str]) -> tuple[tuple[Content, ...], int]:
         """A message's worth of small contents from the front of the list, and how many of its entries that covers.

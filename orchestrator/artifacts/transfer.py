@@ -16,7 +16,7 @@ from protocol.artifact import CHUNK_BYTES, SMALL_BYTES, Content
 from protocol.errors import AsterismError, UsageError, WireError
 from protocol.security import Principal
 
-from .store import COMPLETE, ArtifactStore
+from .store import COMPLETE, ArtifactStore, Kept
 
 
 class Transfer:
@@ -48,18 +48,19 @@ class Transfer:
 
     async def _take(self, digest: str, offset: int, chunks: AsyncIterator[bytes]) -> None:
         ahead = b""
+        whole = False
         cut_off: WireError | None = None
         if offset == 0:
             try:
-                async for chunk in chunks:
-                    ahead += chunk
-                    if len(ahead) > SMALL_BYTES:
-                        break
-                else:
-                    await to_thread.run_sync(self._keep, digest, ahead)
-                    return
+                while len(ahead) <= SMALL_BYTES and not whole:
+                    chunk = await anext(chunks, None)
+                    whole = chunk is None
+                    ahead += chunk or b""
             except WireError as error:
                 cut_off = error
+        if whole:
+            await to_thread.run_sync(self._keep, digest, ahead)
+            return
         upload = await to_thread.run_sync(self.store.upload, digest, offset)
         try:
             if ahead:
@@ -74,7 +75,9 @@ class Transfer:
 
     def _keep(self, digest: str, data: bytes) -> None:
         self.store.partial_path(digest).unlink(missing_ok=True)
-        refused = self.store.keep((Content(digest, "", data),))
+        kept: list[Kept] = []
+        refused = self.store.keep((Content(digest, "", data),), kept)
+        self.store.settle(kept)
         if refused:
             raise refused[digest]
 
@@ -98,8 +101,13 @@ class Transfer:
         Raises: WireError, Unavailable.
         """
         refused: dict[str, AsterismError] = {}
-        async for contents in bundles:
-            refused |= await to_thread.run_sync(self.store.keep, contents)
+        kept: list[Kept] = []
+        try:
+            async for contents in bundles:
+                refused |= await to_thread.run_sync(self.store.keep, contents, kept)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(self.store.settle, kept)
         return refused
 
     async def has_many(self, who: Principal, digests: Sequence[str]) -> list[int]:

@@ -57,11 +57,13 @@ def exec_(
 ) -> None:
     """Run a command on the fleet; its output comes back here.
 
-    The words after -- are its arguments, never a shell line. Without --on it runs here.
+    The words after -- are its arguments, never a shell line. Without --on or --gpu it runs here.
     """
     lines = _lines(each) if each is not None else None
     graph = Graph(inputs={"items": lines} if lines is not None else None)
     argv: list[Any] = list(command)
+    if gpu and not on:
+        on = ("any",)
     options: dict[str, Any] = {"on": list(on) or None, "timeout": timeout}
     if lines is not None:
         item: Handle = graph.input("items").each()

@@ -7,7 +7,6 @@ look back at a journal. It must not know how answers come about.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def ps(output: str, server: str | None) -> None:
         (
             ("run", lambda row: row["run"]),
             ("state", lambda row: show.state_text(row["state"])),
-            ("submitted", lambda row: _clock(row["submitted_at"])),
+            ("submitted", lambda row: show.clock(row["submitted_at"])),
             ("took", lambda row: show.seconds(row["makespan_s"])),
             ("tasks", lambda row: show.counts(row["tasks"])),
             ("request", lambda row: show.short(row["request"])),
@@ -70,7 +69,7 @@ def status(run: int, output: str, server: str | None) -> None:
             ("run", answer["run"]),
             ("state", show.state_text(answer["state"])),
             ("request", answer["request"]),
-            ("submitted", _clock(answer["submitted_at"])),
+            ("submitted", show.clock(answer["submitted_at"])),
             ("took", show.seconds(answer["makespan_s"])),
             ("version", answer["version"]),
             ("tasks", show.counts(answer["tasks"])),
@@ -301,18 +300,15 @@ def events(run: int, follow: bool, after: int, output: str, server: str | None) 
             name = row.get("task", "") + (f"#{row['attempt']}" if row.get("attempt") else "")
             known = ("seq", "at", "run", "task", "attempt", "kind")
             rest = " ".join(f"{key}={_short(value)}" for key, value in row.items() if key not in known)
-            click.echo(f"{row['seq']:>6} {_clock(row['at'], millis=True)} {row['kind']:<20} {name:<16} {rest}".rstrip())
+            click.echo(
+                f"{row['seq']:>6} {show.clock(row['at'], millis=True)} {row['kind']:<20} {name:<16} {rest}".rstrip()
+            )
 
     use(main, server)
 
 
 def _short(value: Any) -> str:
     return show.short(value if isinstance(value, str) else show.compact(value), 80)
-
-
-def _clock(at: float, *, millis: bool = False) -> str:
-    moment = datetime.fromtimestamp(at).astimezone()
-    return moment.strftime("%H:%M:%S.%f")[:-3] if millis else moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _took(row: Mapping[str, Any]) -> float | None:

@@ -6,15 +6,18 @@ It must not know any one command.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import anyio
 import click
 
+from protocol.config import load
 from protocol.errors import AsterismError, UsageError
 from protocol.ids import PersonRef, parse_ref
 
+from .. import local
 from ..client.client import AsyncClient
 
 T = TypeVar("T")
@@ -101,6 +104,13 @@ def use(
             return await work(client)
 
     return go(main)
+
+
+def has_server(server: str | None) -> bool:
+    """Whether there is a server to ask: named by a flag or a setting, or running here."""
+    settings = load({"server": server}).settings
+    environ = {**os.environ, **({"ASTERISM_HOME": settings.home} if settings.home else {})}
+    return bool(settings.server) or local.read_endpoint(environ) is not None
 
 
 def go(main: Callable[[], Awaitable[T]]) -> T:

@@ -23,7 +23,7 @@ from ..client.live import AsyncLive
 from ..client.result import Result
 from ..client.submission import Work, declared_text, plan_text, read_inputs
 from . import show
-from .option import output_option, read_pairs, server_option, use
+from .option import has_server, output_option, read_pairs, server_option, use
 from .progress import Progress
 from .view import choose
 from .watch import Ending, Watcher
@@ -87,6 +87,8 @@ def run(
     if confirm and not show.may_ask():
         raise UsageError("--confirm needs a terminal to ask on", hint="use --dry-run to see the plan, or leave it out")
     if dry_run and isinstance(work, Path):
+        if has_server(server):
+            use(lambda client: client.check(work, inputs=given), server, home=True, skills=skills, roots=roots)
         _show_plan(_checked(work, given), output)
         return
     options: dict[str, Any] = {
@@ -289,4 +291,4 @@ def _print_report(result: Result, output: str, shows: Any) -> None:
             click.echo(f"{name}:")
             show.value(value)
     span = show.seconds(report["makespan_s"])
-    show.say(f"{report['run']} {report['state']} in {span}, {len(report['tasks'])} tasks")
+    show.say(f"{report['run']} {report['state']} in {span}, {show.many(len(report['tasks']), 'task')}")

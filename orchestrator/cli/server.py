@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from protocol.config import load
-from protocol.errors import ServerUnreachable
-from protocol.security import Join
+from protocol.errors import JournalBusy, ServerUnreachable, UsageError
+from protocol.report import SCHEMA
+from protocol.security import Join, ServerFile
 
 from .. import local
 from ..client.client import AsyncClient
@@ -27,20 +28,29 @@ from .option import go, output_option, server_option, use
 @click.option("--private", is_flag=True, help="End by itself after 5 minutes without run, watcher or client.")
 @output_option("json")
 def start(listen: str | None, detach: bool, private: bool, output: str) -> None:
-    """Start the orchestrator. Prints the join string for workers; -o json is for errors."""
+    """Start the orchestrator. Prints the join string for workers; with -o json errors, and the answer of --detach."""
     settings = load({"daemon.listen": listen}).settings
     if detach:
-        go(lambda: _detached(settings.daemon.listen))
+        if private:
+            raise UsageError("--private servers are started by clients", hint="leave one of the two out")
+        found = go(lambda: _detached(settings.daemon.listen))
+        join = str(Join(found.address, found.token))
+        if output == "json":
+            show.json_value({"schema": SCHEMA, "address": found.address, "pid": found.pid, "join": join})
+        else:
+            click.echo(join)
         return
     from ..runtime import serve
 
     serve(listen=settings.daemon.listen, private=private)
 
 
-async def _detached(listen: str) -> None:
+async def _detached(listen: str) -> ServerFile:
     environ = dict(os.environ)
-    found = local.read_endpoint(environ) or await local.start_server(environ, listen=listen, private=False)
-    click.echo(str(Join(found.address, found.token)))
+    found = local.read_endpoint(environ)
+    if found is not None and listen and not listen.endswith(":0") and found.address != listen:
+        raise JournalBusy(f"a server listens on {found.address} already", hint="asterism server stop, then start it")
+    return found or await local.start_server(environ, listen=listen, private=False)
 
 
 @click.command()
@@ -69,13 +79,16 @@ def info(output: str, server: str | None) -> None:
 
     async def main(client: AsyncClient) -> tuple[Any, str]:
         endpoint = client.connection.endpoint
-        return await client.connection.call("info"), str(Join(endpoint.address, endpoint.token))
+        ours = bool(endpoint.pid)  # a credential that was bought with a token is nobody else's
+        return await client.connection.call("info"), str(Join(endpoint.address, endpoint.token)) if ours else ""
 
     answer, join = use(main, server)
     if output == "json":
         show.json_value(answer)
         return
     rows = [(key.replace("_", " "), value) for key, value in answer.items() if key not in ("schema", "warnings")]
-    show.table((("what", lambda row: row[0]), ("is", lambda row: row[1])), [*rows, ("join", join)])
+    show.table(
+        (("what", lambda row: row[0]), ("is", lambda row: row[1])), [*rows, *((("join", join),) if join else ())]
+    )
     for warning in answer.get("warnings", ()):
         show.say(f"warning: {warning}")

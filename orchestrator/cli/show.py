@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final, TextIO
 
 import click
@@ -105,6 +106,27 @@ def seconds(span: float | None) -> str:
     if minutes < 60:
         return f"{minutes}m{rest:02d}s"
     return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def clock(at: float, *, millis: bool = False) -> str:
+    """A Unix time in the time zone of this machine."""
+    moment = datetime.fromtimestamp(at).astimezone()
+    return moment.strftime("%H:%M:%S.%f")[:-3] if millis else moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(number: int) -> str:
+    """`312 B`, `4.2 MiB`."""
+    amount, unit = float(number), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.1f} {unit}" if unit != "B" else f"{number} B"
+
+
+def many(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def counts(found: dict[str, int]) -> str:

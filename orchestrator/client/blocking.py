@@ -79,6 +79,10 @@ class Client:
         """Hand in a request, a plan file, a plan document or a Graph (AsyncClient.submit has the options)."""
         return Live(self, self._do(lambda: self._client.submit(work, **options)))
 
+    def check(self, work: Work, *, inputs: Mapping[str, Any] | None = None) -> None:
+        """See what the server would say to a plan. Raises: PlanRefused with every problem."""
+        self._do(lambda: self._client.check(work, inputs=inputs))
+
     def run(self, work: Work, *, timeout: float | str | None = None, **options: Any) -> Result:
         """`submit`, then `result`."""
         return self.submit(work, **options).result(timeout)

@@ -145,6 +145,15 @@ class AsyncClient(Reader):
             await live.detach()
         return live
 
+    async def check(self, work: Work, *, inputs: Mapping[str, Any] | None = None) -> None:
+        """See what the server would say to a plan; nothing is made of it. `here` joins if it brings skills.
+
+        Raises: PlanRefused with every problem.
+        """
+        home = await self.join() if self._joins and self._home.brings_skills else ""
+        ready = submission(work, inputs=inputs, home=home, dry=True)
+        await self.connection.submit(ready.header, ready.chunks)
+
     async def run(self, work: Work, *, timeout: float | str | None = None, **options: Any) -> Result:
         """`submit`, then `result`."""
         live = await self.submit(work, **options)

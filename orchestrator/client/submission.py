@@ -49,6 +49,7 @@ def submission(
     planner: str = "",
     detach: bool = False,
     home: str = "",
+    dry: bool = False,
 ) -> Submission:
     """Build the header and the text. Raises: NotFound, UsageError, PlanRefused for a file that can't be read."""
     settings: dict[str, Any] = {}
@@ -71,6 +72,7 @@ def submission(
         "labels": dict(labels or {}),
         "plan": not text,
         "detach": detach,
+        **({"dry": True} if dry else {}),
     }
     return Submission(header, text)
 

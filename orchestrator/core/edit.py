@@ -40,6 +40,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
         found.append(Problem("DuplicateId", "tasks", f"{', '.join(twice)} is there twice", "use each id once"))
     later = set(ids)
     forward = False
+    machines: dict[str, bool] = {}
     for index, spec in enumerate(patch.tasks):
         where = f"tasks/{index}"
         old = run.tasks[run.names[spec.id]] if spec.id in run.names else None
@@ -48,7 +49,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
                 ("DuplicateId", "is used already") if first else ("AlreadyDispatched", "is dispatched or settled")
             )
             found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
-        _check_skill(turn, spec, where, found)
+        _check_alone(turn, run, spec, machines, where, found)
         sources = _check_names(turn, run, spec, ids, where, found)
         forward = forward or not later.isdisjoint(sources)  # only then can new tasks alone close a cycle
         later.discard(spec.id)
@@ -69,6 +70,27 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     for index, edit in enumerate(patch.edits):
         _check_edit(run, edit, f"edits/{index}", found)
     return found
+
+
+def judge(turn: Turn, run: Run, specs: tuple[TaskSpec, ...]) -> list[Problem]:
+    """What is wrong with each task by itself: skill, arguments, places, files. Not whom it names."""
+    found: list[Problem] = []
+    machines: dict[str, bool] = {}
+    for index, spec in enumerate(specs):
+        _check_alone(turn, run, spec, machines, f"tasks/{index}", found)
+    return found
+
+
+def _check_alone(
+    turn: Turn, run: Run, spec: TaskSpec, machines: dict[str, bool], where: str, found: list[Problem]
+) -> None:
+    _check_skill(turn, spec, where, found)
+    if b"file://" in spec.args:
+        _check_files(turn, run, spec, machines, where, found)
+    for word in spec.on:
+        if not isinstance(word, Ref) and word not in _WORDS and not _known_place(turn, word):
+            message = f"no worker is called or labelled {word}"
+            found.append(Problem("UnknownPlace", f"{where}/on", message, _near_worker(turn, word)))
 
 
 def _sources(spec: TaskSpec) -> set[str]:
@@ -110,8 +132,29 @@ def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -
                 found.append(Problem("FilesOnTwoMachines", f"{where}/args", message, "use one task for each machine"))
 
 
+def _check_files(
+    turn: Turn, run: Run, spec: TaskSpec, machines: dict[str, bool], where: str, found: list[Problem]
+) -> None:
+    """A file is on a machine that somebody knows. `machines`: the verdicts so far."""
+    skill = turn.state.skill(spec.skill)
+    for text in files_in(skill.params, msgspec.json.decode(spec.args)) if skill is not None else ():
+        uri = parse_file(text)
+        if uri is None or uri.worker == "here" or text in run.files:
+            continue
+        if uri.worker not in machines:
+            machines[uri.worker] = any(one.name == uri.worker and not one.gone for one in turn.state.workers.values())
+        if not machines[uri.worker]:
+            message = f"no worker is called {uri.worker}, so nobody has {text}"
+            found.append(Problem("UnknownPlace", f"{where}/args", message, _near_worker(turn, uri.worker)))
+
+
+def _near_worker(turn: Turn, word: str) -> str:
+    names = [record.name for record in turn.state.workers.values() if not record.gone]
+    return nearest(word, names) or "see asterism workers"
+
+
 def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> set[str]:
-    """Whom and what place the task names; the sources it names."""
+    """Whom the task names; the sources it names."""
     sources: set[str] = set()
     if not spec.after and not spec.when and not spec.on and b'"ref"' not in spec.args:
         return sources
@@ -141,12 +184,6 @@ def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str
     for word in spec.on:
         if isinstance(word, Ref):
             check_ref(word, f"{where}/on")
-        elif word not in _WORDS and not _known_place(turn, word):
-            names = [record.name for record in turn.state.workers.values() if not record.gone]
-            message = f"no worker is called or labelled {word}"
-            found.append(
-                Problem("UnknownPlace", f"{where}/on", message, nearest(word, names) or "see asterism workers")
-            )
     if mapped and "all" in spec.on:
         found.append(Problem("BadOn", f"{where}/on", "a map can't also run on all", "use one task for each"))
     return sources
@@ -155,6 +192,8 @@ def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str
 def _known_place(turn: Turn, word: str) -> bool:
     key, equals, value = word.partition("=")
     for record in turn.state.workers.values():
+        if record.gone:
+            continue
         if equals and record.labels.get(key) == value:
             return True
         if not equals and (word == record.name or word in record.labels or word in record.devices):

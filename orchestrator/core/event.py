@@ -6,7 +6,7 @@ Hello. Fields are appended, never reordered (the journal stores them as arrays; 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -387,63 +387,51 @@ class RunRemoved(_Event, frozen=True):
     run: int
 
 
+class TokenCreated(_Event, frozen=True):
+    """A join token that buys identities of `role`: `uses` of them (0: any number), until `until` (0: for ever).
+
+    `secret_hash`: SHA-256 hex of the token, empty for the owner's own, which is gone when the server ends.
+    """
+
+    token: int
+    secret_hash: str
+    role: str
+    uses: int = 1
+    until: float = 0.0
+    by: str = ""
+    at: float = 0.0
+
+
+class TokenUsed(_Event, frozen=True):
+    """It bought an identity: a worker (WorkerEnrolled follows), or a client, whose credential has `secret_hash`."""
+
+    token: int
+    name: str
+    secret_hash: str = ""
+    at: float = 0.0
+
+
+class TokenRevoked(_Event, frozen=True):
+    """It buys nothing more, and the credentials of clients that it bought end."""
+
+    token: int
+    by: str = ""
+    at: float = 0.0
+
+
+# fmt: off
 Event = (
-    EpochStarted
-    | WorkerEnrolled
-    | SkillsAnnounced
-    | WorkerForgotten
-    | RunSubmitted
-    | PatchAccepted
-    | PatchRefused
-    | PlanClosed
-    | FilePinned
-    | MapExpanded
-    | WhenJudged
-    | AttemptDispatched
-    | AttemptEnded
-    | TaskRequeued
-    | ResultReused
-    | TaskSettled
-    | FailureSettled
-    | EffectBegun
-    | TaskUnknown
-    | UnknownResolved
-    | TaskWaited
-    | TaskResumed
-    | CallAnswered
-    | Emitted
-    | ApprovalAsked
-    | ApprovalGiven
-    | ApprovalRefused
-    | CancelAsked
-    | ClaimTaken
-    | ClaimReleased
-    | BudgetReserved
-    | BudgetSpent
-    | PlannerCallOpened
-    | PlannerCallClosed
-    | PlannerCallLost
-    | RunPaused
-    | RunResumed
-    | RunSettled
-    | RunRemoved
+    EpochStarted | WorkerEnrolled | SkillsAnnounced | WorkerForgotten | RunSubmitted | PatchAccepted
+    | PatchRefused | PlanClosed | FilePinned | MapExpanded | WhenJudged | AttemptDispatched | AttemptEnded
+    | TaskRequeued | ResultReused | TaskSettled | FailureSettled | EffectBegun | TaskUnknown | UnknownResolved
+    | TaskWaited | TaskResumed | CallAnswered | Emitted | ApprovalAsked | ApprovalGiven | ApprovalRefused
+    | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
+    | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSettled | RunRemoved | TokenCreated
+    | TokenUsed | TokenRevoked
 )
+# fmt: on
 
 
 def run_of(event: Event) -> int:
     """The run the event belongs to, 0 for those of the orchestrator itself."""
     return getattr(event, "run", 0)
-
-
-_DECODER = msgspec.msgpack.Decoder(tuple[Event, ...])
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def encode_events(events: tuple[Any, ...]) -> bytes:
-    """The body of a journal record: one or more events of one decision, as msgpack arrays."""
-    return _ENCODER.encode(events)
-
-
-def decode_events(body: bytes) -> tuple[Event, ...]:
-    """Raises: msgspec.DecodeError, msgspec.ValidationError for anything `encode_events` can't have made."""
-    return _DECODER.decode(body)

@@ -14,7 +14,6 @@ import msgspec
 
 from protocol.artifact import ArtifactRef, Value
 from protocol.ids import Fence, run_name
-from protocol.outcome import Usage
 from protocol.patch import Patch
 from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec, references
 
@@ -35,7 +34,8 @@ class Attempt(msgspec.Struct, gc=False, array_like=True):
     hedge: bool = False
     ended: str = ""
     ended_at: float = 0.0
-    usage: Usage | None = None
+    run_s: float = -1.0
+    """How long it ran at its worker; negative until it has reported."""
     code: str = ""
     message: str = ""
     began: bool = False

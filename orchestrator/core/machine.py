@@ -17,14 +17,16 @@ from . import event as e
 from . import stimulus as s
 from .dispatch import enqueue, flush
 from .edit import deadline_of
+from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
 from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
-from .reconcile import broken, drain, expired, gone, joined, received, silent, stage
+from .reconcile import broken, drain, expired, gone, joined, received, silent
 from .replan import planner_timed_out, replan
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
+from .staging import stage
 from .state import State
 from .steering import (
     answered,
@@ -34,6 +36,7 @@ from .steering import (
     cancel_run,
     forked,
     guarded,
+    judged,
     patched,
     paused,
     plan_finished,
@@ -46,6 +49,7 @@ from .turn import Turn
 
 _REQUESTS: dict[type, Any] = {
     s.Submitted: submitted,
+    s.PlanJudged: judged,
     s.PatchProposed: patched,
     s.CancelRequested: cancel_asked,
     s.PauseRequested: paused,
@@ -55,6 +59,10 @@ _REQUESTS: dict[type, Any] = {
     s.ForkRequested: forked,
     s.UndoRequested: undone,
     s.RemoveRequested: removed,
+    s.Enrolled: enrolled,
+    s.ClientEnrolled: client_enrolled,
+    s.TokenAsked: token_asked,
+    s.TokenRevocation: token_revoked,
 }
 
 
@@ -121,8 +129,6 @@ class Machine:
             stage(turn, item.reply, item.worker, item.run, item.uris)
         elif isinstance(item, s.DrainAsked):
             drain(turn, item.reply, item.worker, item.deadline_s)
-        elif isinstance(item, s.Enrolled):
-            self._enrol(turn, item)
         elif isinstance(item, s.WorkerDismissed):
             self._dismiss(turn, item.worker)
         elif isinstance(item, s.DiskState):
@@ -165,13 +171,6 @@ class Machine:
                     turn.wake(task.state.deadline, "approval", run.ix, task.ix)
                 elif isinstance(task.state, Settled) and task.state.open:
                     turn.replans.append((run.ix, task.ix))
-
-    def _enrol(self, turn: Turn, item: s.Enrolled) -> None:
-        """A known name gets a new credential (its holder proved itself with a token); a new one a new identity."""
-        known = next((one for one in turn.state.workers.values() if one.name == item.name), None)
-        number = known.ix if known is not None else max(turn.state.workers, default=0) + 1
-        turn.emit(e.WorkerEnrolled(number, item.name, item.secret_hash, item.serves))
-        turn.reply(item.reply, {"worker": number, "name": item.name})
 
     def _dismiss(self, turn: Turn, worker: int) -> None:
         record = turn.state.workers.get(worker)

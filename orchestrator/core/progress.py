@@ -55,7 +55,7 @@ class Progress(Growth):
                 spread = run.tasks[task.parent].spread
                 if spread is not None:
                     spread.busy -= 1
-        attempt.ended_at, attempt.usage = event.at, event.usage
+        attempt.ended_at, attempt.run_s = event.at, event.usage.run_s
         run.spend.tokens_in += event.usage.tokens_in
         run.spend.tokens_out += event.usage.tokens_out
         run.spend.price += event.usage.price
@@ -140,6 +140,8 @@ class Progress(Growth):
                 self.due.append((run.ix, parent.ix))
         for ix in task.down or ():
             self._release(run, ix, at)
+        if task.wiring.refs and task.parent < 0 and task.spread is None and task.succeeded and not task.reused:
+            task.wiring = msgspec.structs.replace(task.wiring, refs=())  # bound for the last time: most of its memory
         if task.chained and task.spread is None:
             for ix in task.chained:
                 self._release(run, ix, at)

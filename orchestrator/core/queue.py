@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -20,6 +21,7 @@ from .graph import Run, Task
 
 Entry = tuple[float, float, int, int, int, TaskSpec]
 """(priority, rank, arrival, run, task, its spec when it was queued): stale once the task has another spec."""
+_AGAIN: Final = 1 << 48
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -68,8 +70,10 @@ class Queue:
         if bucket is None:
             bucket = self.buckets[kind] = Bucket(kind, spec)
         self._arrivals += 1
+        # What was lost or failed goes before its equals; every arrival is unique, so that specs are never compared.
+        arrival = self._arrivals - _AGAIN if task.attempts else self._arrivals
         priority = task.spec.priority + run.settings.priority
-        heapq.heappush(bucket.heap, (-priority, -run.rank[task.ix], self._arrivals, run.ix, task.ix, task.spec))
+        heapq.heappush(bucket.heap, (-priority, -run.rank[task.ix], arrival, run.ix, task.ix, task.spec))
 
     def waiting(self) -> Iterator[Bucket]:
         """Buckets with entries, the most urgent head first; empty ones are forgotten."""

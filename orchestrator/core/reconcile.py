@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from protocol.artifact import ArtifactRef
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import NotFound
 from protocol.frame import (
     Ack,
     Bye,
@@ -29,7 +29,6 @@ from protocol.frame import (
     Hello,
     Rejected,
     Report,
-    Stage,
     Staged,
     Welcome,
 )
@@ -47,6 +46,7 @@ from .graph import Attempt, Run, Task
 from .lease import admissible
 from .lifecycle import Running, Settled
 from .settlement import end_attempt, stop_attempt
+from .staging import owner_left, staged
 from .turn import Turn
 
 _NONE: Final = Usage()
@@ -92,7 +92,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
             _assign_again(turn, session, key)  # it was on its way when the old stream broke
         else:
             why = "lost on its way" if same_boot else "not held by its worker any more"
-            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), attempt.usage or _NONE, lost=True)
+            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), _NONE, lost=True)
     turn.wake(turn.now + session.suspect_s, "silence", conn)
 
 
@@ -171,7 +171,7 @@ def received(
         elif isinstance(item, Rejected):
             _rejected(turn, session, item)
         elif isinstance(item, Staged):
-            _staged(turn, session, item)
+            staged(turn, session, item)
         elif isinstance(item, Drained):
             session.phase = "draining"
             turn.fleet.changes += 1
@@ -287,10 +287,7 @@ def gone(turn: Turn, conn: int, worker: int, clean: bool) -> None:
     turn.fleet.away[worker] = session.heard_at + lease if not clean else turn.now
     turn.wake(turn.now + turn.settings.broken_grace_s, "broken", worker)
     turn.wake(turn.fleet.away[worker], "lease", worker)
-    for number, uri in [key for key in turn.staging if key[1].startswith(f"file://{session.name}/")]:
-        for reply in turn.staging.pop((number, uri)):
-            if turn.stages.pop(reply, None) is not None:
-                turn.refuse(reply, Unavailable(f"{session.name} left before {uri} was read", hint="it is asked again"))
+    owner_left(turn, session)
 
 
 def silent(turn: Turn, conn: int) -> None:
@@ -344,62 +341,6 @@ def expired(turn: Turn, worker: int) -> None:
     for key in list(turn.state.live.get(worker, ())):
         run, task, attempt = _find(turn, key)
         end_attempt(turn, run, task, attempt, Failure("Lost", "its worker was lost", "infra"), _NONE, lost=True)
-
-
-def _staged(turn: Turn, session: Session, item: Staged) -> None:
-    waiting = turn.staging.pop((item.run, item.uri), [])
-    run = turn.state.runs.get(item.run)
-    if not waiting or run is None:
-        turn.count("staged_unasked")
-        return
-    if item.ref is not None:
-        turn.emit(e.FilePinned(item.run, item.uri, item.ref))
-    for reply in waiting:
-        if item.ref is not None:
-            _answer_stage(turn, reply)
-        elif turn.stages.pop(reply, None) is not None:
-            turn.refuse(reply, NotFound(f"{item.uri}: {item.message}", hint="is the file still there, below a root?"))
-
-
-def stage(turn: Turn, reply: int, worker: int, number: int, uris: tuple[str, ...]) -> None:
-    """Files of other machines are needed: by a worker with work of this run, or (worker 0) by a client.
-
-    Each is moved once and pinned by digest.
-    """
-    run = turn.state.runs.get(number)
-    if run is None or (worker and not any(key[0] == number for key in turn.state.live.get(worker, ()))):
-        turn.count("stage_refused")
-        turn.refuse(reply, NotFound(f"no work of r{number} is at this worker"))
-        return
-    missing = [uri for uri in dict.fromkeys(uris) if uri not in run.files]
-    for uri in missing:
-        if _owner(turn, run, uri) is None:
-            name = uri.removeprefix("file://").partition("/")[0]
-            turn.refuse(reply, Unavailable(f"{name} is away, its file {uri} can't be read", hint=f"start {name} again"))
-            return
-    for uri in missing:
-        waiting = turn.staging.setdefault((number, uri), [])
-        waiting.append(reply)
-        owner = _owner(turn, run, uri)
-        if len(waiting) == 1 and owner is not None:
-            named = any(uri.encode() in task.spec.args for task in run.roots())
-            turn.send(owner, Stage(number, uri, named))
-    turn.stages[reply] = (number, uris)
-    _answer_stage(turn, reply)
-
-
-def _owner(turn: Turn, run: Run, uri: str) -> Session | None:
-    name = uri.removeprefix("file://").partition("/")[0]
-    name = run.home if name == "here" else name
-    return next((one for one in turn.fleet.sessions.values() if one.name == name), None)
-
-
-def _answer_stage(turn: Turn, reply: int) -> None:
-    number, uris = turn.stages.get(reply, (0, ()))
-    run = turn.state.runs.get(number)
-    if run is not None and all(uri in run.files for uri in uris):
-        del turn.stages[reply]
-        turn.reply(reply, {uri: [(ref := run.files[uri]).digest, ref.media, ref.size] for uri in uris})
 
 
 def drain(turn: Turn, reply: int, name: str, deadline_s: float) -> None:

@@ -22,6 +22,7 @@ from .graph import PlannerCall, Run
 from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
 from .progress import Progress
+from .token import Client, TokenRecord
 
 
 class WorkerRecord(msgspec.Struct, array_like=True):
@@ -48,6 +49,7 @@ class _Head(msgspec.Struct, array_like=True):
     catalog: dict[str, SkillSpec]
     keys: dict[str, int]
     digests: dict[str, str]
+    tokens: dict[int, TokenRecord] = {}
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -73,6 +75,7 @@ class State(Progress):
             self.catalog[digest] = skill
             self.digests[skill.name] = digest
         self.keys: dict[str, int] = {}
+        self.tokens: dict[int, TokenRecord] = {}
         self.changed: set[int] = set()
         """Parts (0, or a run) changed since the last snapshot."""
         self._appliers: dict[type, Callable[[Any], None]] = {
@@ -128,6 +131,21 @@ class State(Progress):
         """The contract of `name` that runs use; None if nobody ever announced it."""
         digest = self.digests.get(name)
         return self.catalog[digest] if digest else None
+
+    def _token_created(self, event: e.TokenCreated) -> None:
+        self.tokens[event.token] = TokenRecord(
+            event.token, event.secret_hash, event.role, event.uses, event.until, event.by, event.at
+        )
+
+    def _token_used(self, event: e.TokenUsed) -> None:
+        record = self.tokens[event.token]
+        record.used += 1
+        if event.secret_hash:
+            record.clients.append(Client(event.name, event.secret_hash, event.at))
+
+    def _token_revoked(self, event: e.TokenRevoked) -> None:
+        record = self.tokens[event.token]
+        record.revoked, record.clients = True, []
 
     # Runs and graphs
 
@@ -244,7 +262,8 @@ class State(Progress):
         if part:
             return _ENCODER.encode(self.runs[part])
         head = _Head(
-            self.epoch, self.journal, self.runs_made, self.workers, self.catalog, self.keys, self.digests
+            self.epoch, self.journal, self.runs_made, self.workers, self.catalog, self.keys, self.digests,
+            self.tokens,
         )  # fmt: skip
         return _ENCODER.encode(head)
 
@@ -256,7 +275,7 @@ class State(Progress):
             head = _HEAD.decode(parts[0])
             state.epoch, state.journal, state.runs_made = head.epoch, head.journal, head.runs_made
             state.workers, state.catalog, state.keys = head.workers, head.catalog, head.keys
-            state.digests = head.digests
+            state.digests, state.tokens = head.digests, head.tokens
         for number in sorted(part for part in parts if part):
             run = state.runs[number] = _RUN.decode(parts[number])
             for task in run.tasks:

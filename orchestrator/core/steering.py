@@ -16,7 +16,7 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .call import answer
-from .edit import accept, deadline_of, problems_of, propose
+from .edit import accept, deadline_of, judge, problems_of, propose
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
@@ -63,6 +63,12 @@ def submitted(turn: Turn, item: s.Submitted) -> None:
     elif item.plan:
         open_call(turn, run, item.planner)
     turn.reply(item.reply, {"run": number})
+
+
+def judged(turn: Turn, item: s.PlanJudged) -> None:
+    """Tasks that may be a part of a plan: what is wrong with each by itself."""
+    draft = Run(turn.state.runs_made + 1, "", "", "", item.settings, item.inputs, item.home, turn.now)
+    turn.reply(item.reply, judge(turn, draft, item.tasks))
 
 
 def arm(turn: Turn, run: Run) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from protocol.frame import FromWorker, Hello
 from protocol.ids import AttemptId
 from protocol.patch import Patch
-from protocol.task import RunSettings
+from protocol.task import RunSettings, TaskSpec
 
 
 class _Stimulus(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +34,34 @@ class Enrolled(_Stimulus, frozen=True):
     name: str
     secret_hash: str
     serves: str = ""
+    token: int = 0
+    """The join token that is used for it; 0: somebody who needs none."""
+
+
+class ClientEnrolled(_Stimulus, frozen=True):
+    """A client buys a credential with this hash; `token` 0: with the owner's own token."""
+
+    reply: int
+    token: int
+    name: str
+    secret_hash: str
+
+
+class TokenAsked(_Stimulus, frozen=True):
+    """An admin wants a join token: `uses` 0 is any number, `ttl_s` 0 for ever."""
+
+    reply: int
+    secret_hash: str
+    role: str
+    uses: int = 1
+    ttl_s: float = 0.0
+    by: str = ""
+
+
+class TokenRevocation(_Stimulus, frozen=True):
+    reply: int
+    token: int
+    by: str = ""
 
 
 class WorkerJoined(_Stimulus, frozen=True):
@@ -97,6 +125,16 @@ class Submitted(_Stimulus, frozen=True):
     planner: str = ""
     labels: dict[str, str] = {}
     patch: Patch | None = None
+
+
+class PlanJudged(_Stimulus, frozen=True):
+    """What is wrong with each of these tasks by itself? Answered with the problems; nothing is made of them."""
+
+    reply: int
+    tasks: tuple[TaskSpec, ...]
+    settings: RunSettings
+    inputs: dict[str, bytes] = {}
+    home: str = ""
 
 
 class PatchProposed(_Stimulus, frozen=True):
@@ -225,6 +263,9 @@ class Flush(_Stimulus, frozen=True):
 Stimulus = (
     Started
     | Enrolled
+    | ClientEnrolled
+    | TokenAsked
+    | TokenRevocation
     | WorkerJoined
     | WorkerSent
     | WorkerGone
@@ -232,6 +273,7 @@ Stimulus = (
     | StageAsked
     | DrainAsked
     | Submitted
+    | PlanJudged
     | PatchProposed
     | PlanFinished
     | Resolved

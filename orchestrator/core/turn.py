@@ -19,7 +19,8 @@ from ..placement.estimate import Estimator
 from ..placement.policy import Policy
 from . import command as c
 from .binding import Binder
-from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced, decode_events, encode_events
+from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced
+from .event_codec import decode_events, encode_events
 from .fleet import Fleet, Session
 from .graph import Run, Task
 from .queue import Queue
@@ -52,8 +53,8 @@ class Turn:
         """(run, task) that runs on all workers -> since when there has been none."""
         self.staging: dict[tuple[int, str], list[int]] = {}
         """(run, uri) -> the replies that wait for this file."""
-        self.stages: dict[int, tuple[int, tuple[str, ...]]] = {}
-        """Reply -> (run, uris) of a worker that waits for files of other machines."""
+        self.stages: dict[int, tuple[int, tuple[str, ...], int]] = {}
+        """Reply -> (run, uris, how many are missing) of a worker that waits for files of other machines."""
         self.joins: dict[tuple[int, int], tuple[int, int, list[int]]] = {}
         """(run, task) -> (attempt, k, children) of a join that has no answer yet."""
         self.holds: dict[tuple[int, int], int] = {}

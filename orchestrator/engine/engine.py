@@ -27,7 +27,8 @@ from protocol.frame import Assign, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
-from ..core.event import AttemptEnded, Event, RunRemoved, TaskSettled, encode_events
+from ..core.event import AttemptEnded, Event, RunRemoved, TaskSettled
+from ..core.event_codec import encode_events
 from ..core.machine import Machine
 from ..instrument import Instrument
 from ..journal.journal import Commit, Journal, LogLine, Record

@@ -14,7 +14,8 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from ..core.event import Event, decode_events, run_of
+from ..core.event import Event, run_of
+from ..core.event_codec import decode_events
 from ..journal.journal import Journal
 
 Seen = tuple[int, float, Event]

@@ -22,7 +22,7 @@ from .schema import BODY_VERSION
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What is written at once for one decided fact: `body` is `core.event.encode_events` of its events."""
+    """What is written at once for one decided fact: `body` is `core.event_codec.encode_events` of its events."""
 
     seq: int
     run: int

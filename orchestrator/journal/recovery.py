@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ..core.event import decode_events
+from ..core.event_codec import decode_events
 from ..core.state import State
 from .journal import Journal
 from .schema import corrupt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -114,6 +114,29 @@ class Undo(_Ask, frozen=True):
 class Enroll(_Ask, frozen=True):
     name: str
     serves: str = ""
+
+
+class Connect(_Ask, frozen=True):
+    name: str
+
+
+class NewToken(_Ask, frozen=True):
+    """`uses` 0: any number; `ttl_s` 0: for ever."""
+
+    role: Literal["viewer", "submitter", "approver", "admin", "worker"] = "worker"
+    uses: Annotated[int, msgspec.Meta(ge=0)] = 1
+    ttl_s: Annotated[float, msgspec.Meta(ge=0)] = 86400.0
+
+
+class OfToken(_Ask, frozen=True):
+    token: int
+
+
+class Collect(_Ask, frozen=True):
+    """`dry`: only say what would be removed."""
+
+    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    dry: bool = False
 
 
 class Drain(_Ask, frozen=True):

@@ -2,7 +2,8 @@
 
 A run is attached when it was submitted without `detach`, until somebody detaches it. After a restart of the server its
 watcher has a minute to come back, and a run whose `here` is connected is left alone: its worker would be gone if nobody
-had wanted it to stay. A detached run's temporary workers are dismissed once none of their runs is open.
+had wanted it to stay. A detached run's temporary workers are dismissed once none of their runs is open, and so are
+those whose client was killed, when they have been away for a minute.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Attachments:
         self._detached: set[int] = set()
         self._returning: set[int] = set()
         self._kept: set[str] = set()
+        self._away_since: dict[int, float] = {}
         self._news = anyio.Event()
         for run in state.runs.values():
             if is_open(run) and run.settings.attached and run.home:
@@ -86,6 +88,7 @@ class Attachments:
                         why = f"its watcher has been gone for {self._leave_s:g} s"
                         self._engine.post(CancelRequested(0, run, "", BY, why))
             self._dismiss_kept()
+            self._dismiss_lost()
 
     def _leave(self, run: int) -> None:
         if self._is_attached(run):
@@ -105,7 +108,7 @@ class Attachments:
         due = min(self._left_at.values(), default=None)
         if due is not None:
             due += self._leave_s
-        if self._kept:
+        if self._kept or any(record.serves and not record.gone for record in self._state.workers.values()):
             later = anyio.current_time() + self._leave_s
             due = later if due is None else min(due, later)
         return due
@@ -117,6 +120,21 @@ class Attachments:
             with anyio.move_on_at(at):
                 await self._news.wait()
         self._news = anyio.Event()
+
+    def _dismiss_lost(self) -> None:
+        """Temporary workers that nobody will bring back."""
+        now, sessions = anyio.current_time(), self._engine.machine.fleet.sessions
+        needed = {run.home for run in self._state.runs.values() if is_open(run)}
+        away = {
+            record.ix
+            for record in self._state.workers.values()
+            if record.serves and not record.gone and record.ix not in sessions and record.serves not in needed
+        }
+        self._away_since = {worker: self._away_since.get(worker, now) for worker in away}
+        for worker, since in list(self._away_since.items()):
+            if now - since >= RETURN_S:
+                del self._away_since[worker]
+                self._dismiss(worker)
 
     def _dismiss_kept(self) -> None:
         for home in list(self._kept):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from protocol.builtin import BUILTINS
+from protocol.errors import NotFound
 from protocol.ids import task_name
 from protocol.report import (
     PlannerUse,
@@ -37,8 +38,8 @@ WAITING_SHOWN: Final = 50
 
 def started_at(attempt: Attempt) -> float:
     """When its user code began, as far as its report says; else when it was dispatched."""
-    if attempt.usage is not None and attempt.ended == "succeeded":
-        return max(attempt.at, attempt.ended_at - attempt.usage.run_s)
+    if attempt.run_s >= 0 and attempt.ended == "succeeded":
+        return max(attempt.at, attempt.ended_at - attempt.run_s)
     return attempt.at
 
 
@@ -303,8 +304,10 @@ def warnings(home: str) -> tuple[str, ...]:
 
 
 def graph(run: Run, version: int) -> dict[str, Any]:
-    """Version `version` of the graph (negative: the last one), each task with its state now."""
-    if version < 0 or version >= run.version:
+    """Version `version` of the graph (negative: the last one), each task with its state now. Raises: NotFound."""
+    if version > run.version:
+        raise NotFound(f"{run.name} has versions 1 to {run.version}, not {version}")
+    if version < 0 or version == run.version:
         tasks = [(task.spec, task_state(task)) for task in run.roots()]
         return graph_report(run.ix, run.version, tasks, run.outputs)
     specs, patch = specs_at(run, version)

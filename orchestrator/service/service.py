@@ -29,6 +29,7 @@ from . import ask, query
 from .attachment import Attachments
 from .enrolment import Enrolment
 from .explaining import explanation
+from .garbage import Garbage
 from .lookup import find_run, find_task, find_worker, is_open, run_state
 from .submission import Submissions
 from .value import Values
@@ -70,6 +71,7 @@ class Service:
         watching: Watching,
         attachments: Attachments,
         enrolment: Enrolment,
+        garbage: Garbage,
         place: Place,
     ) -> None:
         self._engine = engine
@@ -80,6 +82,7 @@ class Service:
         self._watching = watching
         self._attachments = attachments
         self._enrolment = enrolment
+        self._garbage = garbage
         self._place = place
 
     # protocol.port.Services
@@ -284,6 +287,19 @@ class Service:
     async def _enroll(self, who: Principal, body: ask.Enroll) -> Any:
         return await self._enrolment.enroll(who, body.name, body.serves)
 
+    async def _connect(self, who: Principal, body: ask.Connect) -> Any:
+        return await self._enrolment.connect(who, body.name)
+
+    async def _token(self, who: Principal, body: ask.NewToken) -> Any:
+        return await self._enrolment.create(who, body.role, body.uses, body.ttl_s)
+
+    async def _tokens(self, _: Principal, __: ask.Nothing) -> Any:
+        await self._on_disk()
+        return self._enrolment.tokens().to_dict()
+
+    async def _revoke(self, who: Principal, body: ask.OfToken) -> Any:
+        return await self._enrolment.revoke(who, body.token)
+
     async def _drain(self, _: Principal, body: ask.Drain) -> Any:
         return await self._engine.ask(lambda reply: s.DrainAsked(reply, body.worker, body.deadline_s))
 
@@ -300,6 +316,10 @@ class Service:
         uris = tuple(body.uris) or (body.uri,)
         found = await self._engine.ask(lambda reply: s.StageAsked(reply, who.worker_id, run.ix, uris))
         return found if body.uris else {"digest": found[body.uri][0]}
+
+    async def _gc(self, _: Principal, body: ask.Collect) -> Any:
+        await self._on_disk()
+        return await self._garbage.collect(self._engine.clock(), body.grace_s, body.dry)
 
     async def _shutdown(self, _: Principal, __: ask.Nothing) -> Any:
         self._place.shut_down()
@@ -361,9 +381,14 @@ _METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
     "undo": (ask.Undo, Service._undo),
     "rm": (ask.OfRun, Service._remove),
     "enroll": (ask.Enroll, Service._enroll),
+    "connect": (ask.Connect, Service._connect),
+    "token": (ask.NewToken, Service._token),
+    "tokens": (ask.Nothing, Service._tokens),
+    "revoke": (ask.OfToken, Service._revoke),
     "drain": (ask.Drain, Service._drain),
     "dismiss": (ask.OfWorker, Service._dismiss),
     "stage": (ask.Stage, Service._stage),
+    "gc": (ask.Collect, Service._gc),
     "shutdown": (ask.Nothing, Service._shutdown),
 }
 

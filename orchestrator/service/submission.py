@@ -14,15 +14,16 @@ import msgspec
 
 from planner.planner import collect
 from planner.view import PlanView
-from protocol.document import FILE_LIMITS, Limits, Problems, canonical
+from protocol.artifact import FileUri, parse_file
+from protocol.document import FILE_LIMITS, Limits, Problems, canonical, nearest
 from protocol.errors import PlanRefused, PlanTooLarge, UsageError
 from protocol.patch import Patch
-from protocol.plan import parse_patch, parse_plan, plan_document
+from protocol.plan import parse_patch, plan_document, read_plan
 from protocol.plan_form import PlanReader
 from protocol.security import Principal
 from protocol.task import Plan, RunSettings
 
-from ..core.stimulus import PatchProposed, PlanFinished, Submitted
+from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
 from ..engine.planner_desk import PlannerDesk, fleet_view, known_skills
 from .attachment import Attachments
@@ -45,6 +46,8 @@ class Header(msgspec.Struct, forbid_unknown_fields=True):
     labels: dict[str, str] = {}
     plan: bool = False
     detach: bool = False
+    dry: bool = False
+    """Only say what is wrong with the plan."""
 
 
 class Submissions:
@@ -64,8 +67,9 @@ class Submissions:
         text = await _read(chunks)
         plan: Plan | None = None
         if text:
-            plan = await anyio.to_thread.run_sync(_parse, text, given, self._limits)
-            inputs, settings = await anyio.to_thread.run_sync(_bound, plan, given), plan.settings
+            read = await anyio.to_thread.run_sync(_parse, text, given, self._limits)
+            plan, settings, inputs = read.plan, read.settings, read.inputs
+            await self._refuse(given, read)
         elif given.plan:
             if not given.request.strip():
                 raise UsageError("there is neither a request nor a plan", hint='asterism run "REQUEST"')
@@ -73,11 +77,38 @@ class Submissions:
             settings = _settings({}, given)
         else:
             raise PlanRefused("the plan is empty", hint="write at least one task")
+        if given.dry:
+            return {"run": 0}
         settings = msgspec.structs.replace(settings, attached=not given.detach)
         found = await self._propose(who, given, settings, inputs, plan)
         if not given.detach:
             self._attachments.attach(found)
         return {"run": found}
+
+    async def _refuse(self, given: Header, read: _Read) -> None:
+        """Raises: PlanRefused with everything wrong with the plan, if anything is known to be or must be asked for.
+
+        A plan in one piece that reads well is the core's to judge when it is submitted. Otherwise it is judged here,
+        as far as it could be read: a large one before a run is made of its first slice.
+        """
+        if given.key in self._engine.machine.state.keys and not given.dry:
+            return
+        problems, tasks = read.problems, read.plan.tasks
+        known = {one.name for one in self._engine.machine.state.workers.values() if not one.gone}
+        for machine, where in read.machines:
+            if machine not in known:
+                fix = nearest(machine, known) or "see asterism workers"
+                problems.add("UnknownPlace", where, f"no worker is called {machine}", fix)
+        if not (problems.found or given.dry or len(tasks) > WHOLE_TASKS):
+            return
+        for start in range(0, len(tasks), SLICE_TASKS):
+            part = tasks[start : start + SLICE_TASKS]
+            found = await self._engine.ask(
+                lambda reply, part=part: PlanJudged(reply, part, read.settings, read.inputs, given.home)  # type: ignore[misc]
+            )
+            for one in found:
+                problems.add(one.code, _moved(one.where, read.places[start:]), one.message, one.fix)
+        problems.raise_any("the plan")
 
     async def _propose(
         self, who: Principal, given: Header, settings: RunSettings, inputs: dict[str, bytes], plan: Plan | None
@@ -151,13 +182,51 @@ def _decode(header: bytes, kind: type[Header]) -> Header:
         raise UsageError(f"the submission's header is malformed: {error}") from None
 
 
-def _parse(text: bytes, given: Header, limits: Limits) -> Plan:
-    """The plan, with the submitter's settings over its own."""
-    plan = parse_plan(text, limits=limits, inputs=tuple(given.inputs))
-    if not given.settings:
-        return plan
-    document = plan_document(msgspec.structs.replace(plan, tasks=(), inputs=(), outputs=()))
-    return msgspec.structs.replace(plan, settings=_settings(document.get("run", {}), given))
+class _Read(msgspec.Struct):
+    """A plan as it came, its inputs bound, the submitter's settings over its own, and what is wrong so far.
+
+    `machines`: whose files are given as inputs, each with its place.
+    """
+
+    plan: Plan
+    settings: RunSettings
+    inputs: dict[str, bytes]
+    machines: list[tuple[str, str]]
+    problems: Problems
+    places: tuple[int, ...]
+
+
+def _parse(text: bytes, given: Header, limits: Limits) -> _Read:
+    """Raises: PlanRefused for what is no document at all, PlanTooLarge."""
+    found = read_plan(text, limits=limits, inputs=tuple(given.inputs))
+    plan, problems = found.plan, found.problems
+    settings = plan.settings
+    if given.settings:
+        document = plan_document(msgspec.structs.replace(plan, tasks=(), inputs=(), outputs=()))
+        try:
+            settings = _settings(document.get("run", {}), given)
+        except PlanRefused as error:
+            for one in error.problems:
+                problems.add(one.code, one.where, one.message, one.fix)
+    inputs = _bound(plan, given, problems)
+    machines = [
+        (uri.worker, f"inputs/{declared.name}")
+        for declared in plan.inputs
+        if declared.type == "file" and (uri := _file_in(inputs.get(declared.name))) and uri.worker != "here"
+    ]
+    return _Read(plan, settings, inputs, machines, problems, found.places)
+
+
+def _file_in(value: bytes | None) -> FileUri | None:
+    text = msgspec.json.decode(value) if value else None
+    return parse_file(text) if isinstance(text, str) else None
+
+
+def _moved(where: str, places: tuple[int, ...]) -> str:
+    """A place among the tasks that were read, as a place in the document."""
+    kind, _, rest = where.partition("/")
+    number, slash, below = rest.partition("/")
+    return f"tasks/{places[int(number)]}{slash}{below}" if kind == "tasks" and number.isdecimal() else where
 
 
 def _settings(own: Mapping[str, Any], given: Header) -> RunSettings:
@@ -171,10 +240,9 @@ def _settings(own: Mapping[str, Any], given: Header) -> RunSettings:
     return settings
 
 
-def _bound(plan: Plan, given: Header) -> dict[str, bytes]:
-    """Inputs by name: what was given, else the default. Raises: PlanRefused naming those that are missing."""
+def _bound(plan: Plan, given: Header, problems: Problems) -> dict[str, bytes]:
+    """Inputs by name: what was given, else the default; those that are missing are problems."""
     inputs = {name: canonical(value) for name, value in given.inputs.items()}
-    problems = Problems()
     for declared in plan.inputs:
         if declared.name in inputs:
             continue
@@ -183,5 +251,4 @@ def _bound(plan: Plan, given: Header) -> dict[str, bytes]:
             problems.add("MissingInput", f"inputs/{declared.name}", f"the input {declared.name} is not given", fix)
         else:
             inputs[declared.name] = declared.default
-    problems.raise_any("the inputs")
     return inputs

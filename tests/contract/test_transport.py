@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ import grpc.aio
 import pytest
 
 from protocol import loopback, transport
-from protocol.artifact import CHUNK_BYTES, digest_of
+from protocol.artifact import CHUNK_BYTES, SMALL_BYTES, Content, digest_of
+from protocol.bundle import ASKED_LIMIT, split
 from protocol.clock import VirtualClock
 from protocol.codec import METHODS, SERVICE
 from protocol.errors import (
@@ -24,6 +25,7 @@ from protocol.errors import (
     Problem,
     ServerUnreachable,
     Unavailable,
+    UsageError,
     WireError,
 )
 from protocol.frame import Ack, Assign, Bye, Drained, Frame, Goodbye, Heartbeat
@@ -56,6 +58,7 @@ class Desk:
         self.submitted: list[tuple[str, bytes, bytes]] = []
         self.cut_off = anyio.Event()
         self.held: dict[str, bytes] = {}
+        self.messages: list[int] = []
 
     async def link(self, stream: FrameStream) -> None:
         self.streams.append(stream)
@@ -132,6 +135,32 @@ class Desk:
         if digest not in self.held:
             raise NotFound(f"no {digest}")
         yield self.held[digest][offset:]
+
+    async def put_many(self, who: Principal, bundles: AsyncIterator[tuple[Content, ...]]) -> dict[str, AsterismError]:
+        refused: dict[str, AsterismError] = {}
+        try:
+            async for contents in bundles:
+                self.messages.append(len(contents))
+                if any(one.media == "disk/full" for one in contents):
+                    raise Unavailable("the disk is full")
+                for one in contents:
+                    if digest_of(one.data) == one.digest:
+                        self.held[one.digest] = one.data
+                    else:
+                        refused[one.digest] = WireError("another content", hint="send it again")
+        except (WireError, anyio.get_cancelled_exc_class()):
+            self.cut_off.set()
+            raise
+        return refused
+
+    async def has_many(self, who: Principal, digests: Sequence[str]) -> list[int]:
+        return [await self.has(who, digest) for digest in digests]
+
+    async def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        if "sha256:bad" in digests:
+            raise UsageError("no digest")
+        for contents in split(Content(one, "", self.held[one]) for one in digests if one in self.held):
+            yield contents
 
 
 Dial = Callable[[str], AbstractAsyncContextManager[Channel]]
@@ -454,6 +483,128 @@ async def test_an_artifact_goes_up_in_chunks_resumes_and_comes_back_from_any_off
             await anext(channel.get("sha256:" + "0" * 64))
 
 
+def content(data: bytes, media: str = "text/plain") -> Content:
+    return Content(digest_of(data), media, data)
+
+
+async def groups(*parts: Sequence[Content]) -> AsyncIterator[Sequence[Content]]:
+    for part in parts:
+        yield part
+
+
+MANY = [content(b"%d " % k * (k % 7) * 1000 + b"%d" % k) for k in range(300)]
+
+
+@both
+async def test_many_small_contents_go_up_and_come_back_in_few_messages(desk: Desk, dial: Dial) -> None:
+    digests = [one.digest for one in MANY]
+    async with dial("worker-secret") as channel:
+        assert await channel.has_many(digests) == [0] * len(MANY)
+        assert await channel.put_many(groups(MANY[:250], MANY[250:])) == {}
+        assert desk.held == {one.digest: one.data for one in MANY}
+        size = sum(len(one.data) for one in MANY)
+        assert sum(desk.messages) == len(MANY)
+        assert len(desk.messages) <= 2 * size // CHUNK_BYTES + 3
+        absent = "sha256:" + "0" * 64
+        assert await channel.has_many([*digests, absent]) == [-1] * len(MANY) + [0]
+        got = [contents async for contents in channel.get_many([absent, *digests])]
+        assert [(one.digest, one.data) for contents in got for one in contents] == [
+            (one.digest, one.data) for one in MANY
+        ]
+        assert len(got) <= 2 * size // CHUNK_BYTES + 3
+
+
+@both
+async def test_one_bundle_or_none_or_empty_contents_are_bundles_too(desk: Desk, dial: Dial) -> None:
+    async with dial("worker-secret") as channel:
+        assert await channel.put_many(groups()) == {}
+        assert await channel.put_many(groups([], ())) == {}
+        assert await channel.has_many([]) == []
+        assert [contents async for contents in channel.get_many([])] == []
+        assert desk.messages == []
+        assert await channel.put_many(groups([content(b"")])) == {}
+        assert [contents async for contents in channel.get_many([digest_of(b"")])] == [
+            (Content(digest_of(b""), "", b""),)
+        ]
+
+
+@both
+async def test_more_digests_than_one_ask_carries_are_asked_in_several(desk: Desk, dial: Dial) -> None:
+    desk.held[digest_of(b"x")] = b"x"
+    absent = [f"sha256:{k:064x}" for k in range(ASKED_LIMIT + 5)]
+    async with dial("worker-secret") as channel:
+        assert await channel.has_many([*absent, digest_of(b"x")]) == [0] * len(absent) + [-1]
+        got = [contents async for contents in channel.get_many([*absent, digest_of(b"x")])]
+        assert got == [(Content(digest_of(b"x"), "", b"x"),)]
+
+
+@both
+async def test_what_is_refused_of_many_harms_no_other(desk: Desk, dial: Dial) -> None:
+    wrong = Content(digest_of(b"right"), "text/plain", b"wrong")
+    large = content(b"x" * (SMALL_BYTES + 1))
+    largest = content(b"y" * SMALL_BYTES)
+    huge = content(b"z" * (5 * 1024 * 1024))
+    async with dial("worker-secret") as channel:
+        refused = await channel.put_many(groups([MANY[0], wrong, large], [largest, huge, MANY[1]]))
+        assert {digest: type(error) for digest, error in refused.items()} == {
+            wrong.digest: WireError,
+            large.digest: UsageError,
+            huge.digest: UsageError,
+        }
+        assert refused[wrong.digest].hint == "send it again"
+        assert set(desk.held) == {MANY[0].digest, MANY[1].digest, largest.digest}
+
+
+@both
+async def test_many_that_are_cut_off_in_the_middle_fail_at_both_ends(desk: Desk, dial: Dial) -> None:
+    async def broken() -> AsyncIterator[Sequence[Content]]:
+        for start in range(0, 200, 50):
+            yield MANY[start : start + 50]
+        raise OSError("the disk is gone")
+
+    async with dial("worker-secret") as channel:
+        with pytest.raises(OSError, match="the disk is gone"):
+            await channel.put_many(broken())
+        await desk.cut_off.wait()
+        assert set(desk.held) < {one.digest for one in MANY[:200]}
+        assert await channel.put_many(groups(MANY)) == {}
+        assert len(desk.held) == len(MANY)
+
+
+@both
+async def test_a_bundle_that_fails_at_the_far_side_says_why_wherever_it_was(desk: Desk, dial: Dial) -> None:
+    full = Content(digest_of(b"full"), "disk/full", b"full")
+    async with dial("worker-secret") as channel:
+        for parts in ([[full]], [[full], *[MANY[k : k + 50] for k in range(0, 300, 50)]], [MANY, [full], MANY]):
+            with pytest.raises(Unavailable, match="the disk is full"):
+                await channel.put_many(groups(*parts))
+        with pytest.raises(UsageError, match="no digest"):
+            await anext(aiter(channel.get_many(["sha256:bad"])))
+
+
+@both
+async def test_leaving_many_early_leaves_the_channel_whole(desk: Desk, dial: Dial) -> None:
+    async with dial("worker-secret") as channel:
+        await channel.put_many(groups(MANY))
+        found = channel.get_many([one.digest for one in MANY])
+        assert await anext(found)
+        await found.aclose()  # type: ignore[attr-defined]
+        assert await channel.has_many([MANY[0].digest]) == [-1]
+
+
+@both
+async def test_many_are_for_the_roles_of_one(desk: Desk, dial: Dial) -> None:
+    async with dial("viewer-secret") as viewer:
+        for call in (viewer.put_many(groups(MANY)), viewer.put_many(groups()), viewer.has_many([MANY[0].digest])):
+            with pytest.raises(NotAllowed):
+                await call
+        assert [contents async for contents in viewer.get_many([MANY[0].digest])] == []
+    async with dial("someone-else") as nobody:
+        with pytest.raises(NotAllowed):
+            await anext(aiter(nobody.get_many([MANY[0].digest])))
+    assert not desk.messages
+
+
 @both
 async def test_a_closed_server_is_unreachable(desk: Desk, dial: Dial) -> None:
     async def until_bye(stream: FrameStream) -> None:
@@ -472,6 +623,9 @@ CALLS: dict[str, Callable[[Channel], Awaitable[object]]] = {
     "watch": lambda channel: anext(aiter(channel.watch("events", b"{}"))),
     "submit": lambda channel: channel.submit(b"{}", chunks(b"x")),
     "has": lambda channel: channel.has("sha256:" + "0" * 64),
+    "put_many": lambda channel: channel.put_many(groups([content(b"x")])),
+    "has_many": lambda channel: channel.has_many(["sha256:" + "0" * 64]),
+    "get_many": lambda channel: anext(aiter(channel.get_many(["sha256:" + "0" * 64]))),
 }
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ import anyio
 import msgspec
 
 from protocol import transport
-from protocol.artifact import digest_of
-from protocol.errors import NotFound, UsageError
+from protocol.artifact import SMALL_BYTES, Content, digest_of
+from protocol.bundle import split
+from protocol.errors import AsterismError, NotFound, UsageError
 from protocol.frame import (
     Ack,
     Assign,
@@ -48,6 +49,7 @@ class ScriptedServer:
         self.items: list[Item] = []
         self.hellos: list[Hello] = []
         self.store: dict[str, bytes] = {}
+        self.bundles = 0
         self.count = 0
         self.acks = True
         self.heartbeats = True
@@ -181,6 +183,22 @@ class ScriptedServer:
         if digest not in self.store:
             raise NotFound(digest)
         yield self.store[digest][offset:]
+
+    async def put_many(self, who: Principal, bundles: AsyncIterator[tuple[Content, ...]]) -> dict[str, AsterismError]:
+        async for contents in bundles:
+            self.bundles += 1
+            assert all(digest_of(one.data) == one.digest for one in contents)
+            self.store.update((one.digest, one.data) for one in contents)
+        return {}
+
+    async def has_many(self, who: Principal, digests: Sequence[str]) -> list[int]:
+        return [await self.has(who, digest) for digest in digests]
+
+    async def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        here = [Content(one, "", self.store[one]) for one in digests if one in self.store]
+        for contents in split(one for one in here if len(one.data) <= SMALL_BYTES):
+            self.bundles += 1
+            yield contents
 
 
 def assign(

@@ -15,7 +15,7 @@ import pytest
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.command import Resolve, StartPlanner
-from orchestrator.core.event import decode_events
+from orchestrator.core.event_codec import decode_events
 from orchestrator.core.machine import Machine
 from orchestrator.core.state import State
 from orchestrator.core.stimulus import Resolved

@@ -28,6 +28,7 @@ from protocol.frame import (
     Report,
     Stage,
     Staged,
+    StagedFile,
 )
 from protocol.outcome import Failure, Stopped, Success
 
@@ -63,6 +64,10 @@ def add(a: int, b: int) -> int:
 @skill(effect="pure")
 def lines(file: File) -> dict[str, int]:
     return {"lines": len(file.read_text().splitlines())}
+
+@skill(effect="pure")
+def sizes(files: list[File]) -> list[int]:
+    return [len(file.read_bytes()) for file in files]
 
 @skill(effect="pure")
 def make(ctx: SkillContext, text: str) -> File:
@@ -416,6 +421,59 @@ async def test_large_result_is_stored_before_it_is_reported(home: Path) -> None:
             assert len(server.store[outcome.value.digest]) == length
         spill = home / "workers" / "pi-1" / "spill"
         await server.until(lambda: not list(spill.iterdir()))
+
+
+@pytest.mark.anyio
+async def test_many_small_files_leave_together_and_large_ones_alone(home: Path) -> None:
+    contents = {f"f{k}": b"x" * k for k in range(200)} | {"large": b"l" * 300_000, "same": b"x" * 7}
+    for name, content in contents.items():
+        (home / name).write_bytes(content)
+    async with open_scene(home) as (server, _):
+        server.store[digest_of(b"x" * 9)] = b"x" * 9
+        wanted = [*contents, "absent", ".."]
+        server.send(*(Stage(1, f"file://pi-1{home}/{name}", named=True) for name in wanted))
+        staged = await server.until(
+            lambda: found if len(found := [i for i in server.items if isinstance(i, Staged)]) == len(wanted) else None
+        )
+        by_name = {one.uri.rpartition("/")[2]: one for one in staged}
+        assert by_name["absent"].code == "NotFound"
+        assert by_name[".."].code == "NotAllowed"
+        for name, content in contents.items():
+            ref = by_name[name].ref
+            assert (ref.digest, ref.size) == (digest_of(content), len(content))
+            assert server.store[ref.digest] == content
+        assert server.bundles < 20
+
+
+@pytest.mark.anyio
+async def test_many_small_files_arrive_together_and_large_ones_alone(home: Path) -> None:
+    contents = [b"y" * k for k in range(200)] + [b"m" * 300_000]
+    async with open_scene(home) as (server, _):
+        server.store.update((digest_of(content), content) for content in contents)
+        files = [
+            StagedFile(f"file://pc/{k}", ArtifactRef(digest_of(content), "text/plain", len(content)))
+            for k, content in enumerate(contents)
+        ]
+        args = {"files": [one.uri for one in files]}
+        server.send(assign(1, "sizes", args, files=tuple(files)), assign(2, "sizes", args, files=tuple(files)))
+        for number in (1, 2):
+            outcome = (await server.report(number)).outcome
+            assert isinstance(outcome, Success)
+            assert msgspec.json.decode(outcome.value) == [len(content) for content in contents]
+        assert server.bundles == 1
+
+
+@pytest.mark.anyio
+async def test_one_file_that_is_gone_fails_its_attempt_alone(home: Path) -> None:
+    async with open_scene(home) as (server, _):
+        server.store.update((digest_of(one), one) for one in (b"a", b"b"))
+        files = [StagedFile(f"file://pc/{one}", ArtifactRef(digest_of(one), "", 1)) for one in (b"a", b"gone", b"b")]
+        args = {"files": [one.uri for one in files]}
+        server.send(assign(1, "sizes", args, files=tuple(files)), assign(2, "add", {"a": 1, "b": 2}))
+        outcome = (await server.report(1)).outcome
+        assert isinstance(outcome, Failure)
+        assert outcome.code == "NotFound"
+        assert (await server.report(2)).outcome == Success(b"3")
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""Random graphs x failures x worker deaths x partitions x crashes: nothing is lost, doubled, stuck or unlike its replay.
+"""Random graphs x failures x deaths x partitions x crashes: nothing is lost, doubled, stuck or unlike its replay.
 
 The simulator checks the invariants after every decision, and after every restart that replay equals the live state.
 The oracle is the graph itself: what succeeds, fails and is skipped follows from the plan and from which tasks are told
@@ -11,9 +11,10 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.simulator import Faults, Simulator
+from bench.fault import Faults
+from bench.simulator import Simulator
 from orchestrator.core import stimulus as s
-from orchestrator.core.event import decode_events, encode_events
+from orchestrator.core.event_codec import decode_events, encode_events
 from orchestrator.core.lifecycle import Closed, Unknown
 from orchestrator.core.setting import CoreSettings
 from orchestrator.core.state import State
@@ -21,7 +22,7 @@ from protocol.outcome import Failure
 
 SKILLS = ("sim.work", "sim.work", "sim.light", "sim.idem", "sim.once", "sim.parent")
 CHECKED = settings(
-    derandomize=True, deadline=None, max_examples=40, database=None,
+    derandomize=True, deadline=None, max_examples=100, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )  # fmt: skip
 
@@ -74,7 +75,7 @@ def faults(draw: st.DrawFn) -> Faults:
                     st.tuples(times, worker, st.sampled_from([0.2, 1.0, 9.0]), st.sampled_from(["boot", "stream"])),
                     max_size=3,
                 )
-            )  # fmt: skip
+            )
         ),
         cuts=tuple(draw(st.lists(st.tuples(times, worker, st.sampled_from([0.5, 3.0, 9.0])), max_size=2))),
         until_s=20.0,
@@ -119,8 +120,8 @@ def finish(sim: Simulator, bad: frozenset[str] = frozenset()) -> None:
                     how = "fail" if name.partition(".")[0] in bad else "succeeded"
                     sim.handle(s.UnknownResolved(0, run.ix, name, "ann", how, b'{"value":null}'))  # type: ignore[arg-type]
         if sim.up and all(type(run.state) is Closed for run in sim.state.runs.values()):
-            return
-    sim.settle(1.0)
+            break
+    sim.settle(1.0)  # and all of it on disk
 
 
 def roots(sim: Simulator) -> dict[str, str]:

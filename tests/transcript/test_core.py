@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.simulator import Faults, Simulator
+from bench.fault import Faults
+from bench.simulator import Simulator
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
 from protocol.frame import Heartbeat, HeartbeatAck

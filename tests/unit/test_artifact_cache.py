@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
 
-from protocol.artifact import digest_of
+from protocol.artifact import Content, digest_of
 from protocol.errors import Unavailable, UsageError
 from workers.cache import Cache
 
@@ -19,7 +19,16 @@ class Source:
     def __init__(self, *contents: bytes) -> None:
         self.contents = {digest_of(content): content for content in contents}
         self.asked: list[tuple[str, int]] = []
+        self.asked_many: list[list[str]] = []
         self.breaks_at: int | None = None
+
+    async def fetch_many(self, digests: Sequence[str]) -> AsyncIterator[Sequence[Content]]:
+        self.asked_many.append(list(digests))
+        for start in range(0, len(digests), 3):
+            if self.breaks_at is not None and start >= self.breaks_at:
+                raise Unavailable("broken off")
+            await anyio.lowlevel.checkpoint()
+            yield [Content(one, "", self.contents[one]) for one in digests[start : start + 3] if one in self.contents]
 
     async def fetch(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         self.asked.append((digest, offset))
@@ -115,5 +124,92 @@ def test_oldest_unused_goes_first_and_what_is_held_stays(tmp_path: Path) -> None
         assert cache.path(first) is None
         assert cache.size_bytes <= 100
         assert cache.changes()[1] == (second, first)
+
+    anyio.run(main)
+
+
+def test_many_arrive_together_and_are_asked_for_once(tmp_path: Path) -> None:
+    contents = [b"content %d" % k for k in range(10)]
+    digests = [digest_of(one) for one in contents]
+    source = Source(*contents)
+    absent = digest_of(b"absent")
+
+    async def main() -> None:
+        cache = Cache(tmp_path)
+        await cache.get(digests[0], source.fetch)
+        await cache.fill([*digests, "nonsense", absent], source.fetch_many)
+        assert source.asked_many == [[*digests[1:], absent]]
+        assert [path.read_bytes() for one in digests if (path := cache.path(one))] == contents
+        assert cache.path(absent) is None
+        assert cache.size_bytes == sum(map(len, contents))
+        await cache.fill(digests, source.fetch_many)
+        assert len(source.asked_many) == 1
+        assert cache.changes() == (tuple(digests), ())
+        assert Cache(tmp_path).path(digests[9]) is not None
+
+    anyio.run(main)
+
+
+def test_of_many_the_wrong_one_is_left_out_and_what_came_before_a_break_stays(tmp_path: Path) -> None:
+    contents = [b"content %d" % k for k in range(9)]
+    digests = [digest_of(one) for one in contents]
+    source = Source(*contents)
+    source.contents[digests[1]] = b"another"
+
+    async def main() -> None:
+        cache = Cache(tmp_path)
+        source.breaks_at = 6
+        with pytest.raises(Unavailable):
+            await cache.fill(digests, source.fetch_many)
+        assert [cache.path(one) is not None for one in digests] == [True, False, *[True] * 4, *[False] * 3]
+        source.contents[digests[1]] = contents[1]
+        source.breaks_at = None
+        await cache.fill(digests, source.fetch_many)
+        assert source.asked_many[-1] == [digests[1], *digests[6:]]
+        assert all(cache.path(one) for one in digests)
+        assert not list(tmp_path.glob("*.part"))
+
+    anyio.run(main)
+
+
+def test_what_is_already_on_its_way_is_left_to_that_download(tmp_path: Path) -> None:
+    contents = [b"x" * 95, b"y" * 95]
+    first, second = map(digest_of, contents)
+    source = Source(*contents)
+
+    async def main() -> None:
+        cache = Cache(tmp_path)
+        async with anyio.create_task_group() as group:
+            group.start_soon(cache.get, first, source.fetch)
+            await anyio.lowlevel.checkpoint()
+            await cache.fill([first, second], source.fetch_many)
+        assert source.asked_many == [[second]]
+        async with anyio.create_task_group() as group:
+            third = digest_of(b"z")
+            source.contents[third] = b"z"
+            group.start_soon(cache.fill, [third], source.fetch_many)
+            await anyio.lowlevel.checkpoint()
+            assert (await cache.get(third, source.fetch)).read_bytes() == b"z"
+        assert [digest for digest, _ in source.asked] == [first]
+
+    anyio.run(main)
+
+
+def test_many_stay_within_the_cap_and_are_told_heartbeat_by_heartbeat(tmp_path: Path) -> None:
+    contents = [b"%4d" % k for k in range(1000)]
+    digests = [digest_of(one) for one in contents]
+    source = Source(*contents)
+
+    async def main() -> None:
+        cache = Cache(tmp_path, cap_bytes=2000)
+        await cache.fill(digests[:500], source.fetch_many)
+        await cache.fill(digests[500:], source.fetch_many)
+        assert cache.size_bytes == 2000
+        assert [one for one in digests if cache.path(one)] == digests[500:]
+        told: set[str] = set()
+        while any(changes := cache.changes()):
+            assert len(changes[0]) + len(changes[1]) <= 512
+            told = (told | set(changes[0])) - set(changes[1])
+        assert told == set(digests[500:])
 
     anyio.run(main)

@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orchestrator.artifacts.store import COMPLETE, JSON_ITEMS, ArtifactStore
+from orchestrator.artifacts.store import COMPLETE, JSON_ITEMS, ArtifactStore, Kept
 from orchestrator.artifacts.transfer import Transfer
-from protocol.artifact import CHUNK_BYTES, ArtifactRef, digest_of
+from protocol.artifact import CHUNK_BYTES, SMALL_BYTES, ArtifactRef, Content, digest_of
 from protocol.errors import Conflict, NotFound, SchemaMismatch, UsageError, WireError
 from protocol.security import Principal
 
@@ -196,6 +196,99 @@ def test_contents_survive_a_restart(store: ArtifactStore) -> None:
     upload = store.upload(digest_of(b"partial"))
     upload.write(b"part")
     upload.close()
+    store.keep([content(b"never settled")], [])
     again = ArtifactStore(store.path(DIGEST).parents[1])
     assert again.has(DIGEST) == COMPLETE
     assert again.has(digest_of(b"partial")) == 4
+    assert again.has(digest_of(b"never settled")) == 0
+    assert len(files(again)) == 2
+
+
+def content(data: bytes) -> Content:
+    return Content(digest_of(data), "", data)
+
+
+def test_many_small_contents_are_kept_together_but_for_the_wrong_ones(store: ArtifactStore) -> None:
+    good = [content(b"%d" % k) for k in range(200)]
+    wrong = Content(digest_of(b"right"), "", b"wrong")
+    large = content(b"x" * (SMALL_BYTES + 1))
+    nonsense = Content("../../etc/passwd", "", b"x")
+    kept: list[Kept] = []
+    refused = store.keep([*good[:100], wrong, large, nonsense, *good[100:]], kept)
+    assert {digest: type(error) for digest, error in refused.items()} == {
+        wrong.digest: WireError,
+        large.digest: UsageError,
+        nonsense.digest: UsageError,
+    }
+    assert [store.has(one.digest) for one in good] == [0] * len(good)
+    store.settle(kept)
+    assert len(files(store)) == len(good)
+    assert all(b"".join(store.read(one.digest)) == one.data for one in good)
+    again: list[Kept] = []
+    assert store.keep(good, again) == {}
+    assert not again
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files(store)} == {0o600}
+
+
+def test_small_contents_are_collected_a_message_at_a_time_without_what_is_not_there(store: ArtifactStore) -> None:
+    good = [content(bytes([k]) * 50_000) for k in range(30)]
+    large = store.put(b"x" * (SMALL_BYTES + 1)).digest
+    kept: list[Kept] = []
+    store.keep(good, kept)
+    store.settle(kept)
+    digests = [digest_of(b"absent"), large, *(one.digest for one in good), digest_of(b"absent too")]
+    got: list[Content] = []
+    messages = 0
+    while digests:
+        found, covered = store.collect(digests)
+        assert sum(len(one.data) for one in found) <= CHUNK_BYTES
+        got += found
+        messages += 1
+        digests = digests[covered:]
+    assert got == good
+    assert messages == 3
+    with pytest.raises(UsageError):
+        store.collect(["nonsense"])
+
+
+def test_a_transfer_of_many_keeps_what_came_before_a_cut_off(store: ArtifactStore) -> None:
+    good = [content(b"%d" % k) for k in range(9)]
+
+    async def bundles(then: Exception | None = None) -> AsyncIterator[tuple[Content, ...]]:
+        yield tuple(good[:3])
+        if then is not None:
+            raise then
+        yield tuple(good[3:])
+
+    async def main() -> None:
+        transfer = Transfer(store)
+        digests = [one.digest for one in good]
+        with pytest.raises(WireError, match="cut off"):
+            await transfer.put_many(WHO, bundles(WireError("cut off")))
+        assert await transfer.has_many(WHO, digests) == [COMPLETE] * 3 + [0] * 6
+        assert await transfer.put_many(WHO, bundles()) == {}
+        assert await transfer.has_many(WHO, digests) == [COMPLETE] * 9
+        assert [found async for found in transfer.get_many(WHO, digests)] == [tuple(good)]
+        assert [found async for found in transfer.get_many(WHO, [digest_of(b"absent")])] == []
+
+    anyio.run(main)
+
+
+def test_a_small_upload_is_kept_whole_refused_or_left_to_go_on_with(store: ArtifactStore) -> None:
+    small = b"small" * 100
+    digest = digest_of(small)
+
+    async def main() -> None:
+        transfer = Transfer(store)
+        with pytest.raises(WireError, match="cut off"):
+            await transfer.put(WHO, digest, "", 0, chunks(small[:100], then=WireError("cut off")))
+        assert await transfer.has(WHO, digest) == 100
+        with pytest.raises(WireError, match="not that of"):
+            await transfer.put(WHO, digest, "", 0, chunks(b"wrong"))
+        assert await transfer.has(WHO, digest) == 0
+        assert await transfer.put(WHO, digest, "", 0, chunks(small[:100], small[100:])) == COMPLETE
+        assert files(store) == [store.path(digest)]
+        assert [chunk async for chunk in transfer.get(WHO, digest, 490)] == [small[490:]]
+        assert [chunk async for chunk in transfer.get(WHO, digest, 500)] == []
+
+    anyio.run(main)

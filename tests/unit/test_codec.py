@@ -12,8 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.artifact import INLINE_LIMIT, ArtifactRef, digest_of
-from protocol.codec import METHODS, Answer, ArtifactAsk, Chunk, Holding, Invocation, PutPart, SubmitPart
+from protocol.artifact import INLINE_LIMIT, ArtifactRef, Content, digest_of
+from protocol.codec import (
+    METHODS,
+    Answer,
+    ArtifactAsk,
+    ArtifactsAsk,
+    Bundle,
+    Chunk,
+    Holding,
+    Holdings,
+    Invocation,
+    PutPart,
+    Refusal,
+    Refusals,
+    SubmitPart,
+)
 from protocol.codec import decode_frame as decode
 from protocol.codec import encode_frame as encode
 from protocol.errors import WireError
@@ -199,6 +213,13 @@ def test_requests_and_responses_survive_the_wire() -> None:
         ("Put", PutPart(REF.digest, "text/plain", 2**40, b"data", True), Holding(-1)),
         ("Has", ArtifactAsk(REF.digest, 0), Holding(2**40)),
         ("Get", ArtifactAsk(REF.digest, 7), Chunk(b"\x00\xff")),
+        (
+            "PutMany",
+            Bundle((Content(REF.digest, "text/plain", b"\x00"),), True),
+            Refusals((Refusal(REF.digest, b"{}"),)),
+        ),
+        ("HasMany", ArtifactsAsk((REF.digest, REF.digest)), Holdings((-1, 0, 2**40))),
+        ("GetMany", ArtifactsAsk(()), Bundle((Content(REF.digest, "", b"a"), Content(REF.digest, "", b"")))),
     ):
         method = METHODS[name]
         assert method.request.decode(method.request.encode(request)) == request

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.simulator import Faults, Refused, Simulator
+from bench.fault import Faults
+from bench.simulator import Refused, Simulator
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from protocol.outcome import Failure
@@ -84,7 +85,9 @@ def test_a_dispatched_or_settled_task_is_never_altered():
 
 def test_all_problems_are_named_at_once():
     sim = start([work("a", run_s=2.0)])
-    found = refused(sim, patch=Patch("person:ann", (parse_task(work("b", value={"ref": "zz/value"})), parse_task(work("c", skill="sim.nope"))), edits=(Edit("retry", "a"), Edit("cancel", "q")), links=(("a", "y"),)))  # fmt: skip
+    tasks = (parse_task(work("b", value={"ref": "zz/value"})), parse_task(work("c", skill="sim.nope")))
+    edits = (Edit("retry", "a"), Edit("cancel", "q"))
+    found = refused(sim, patch=Patch("person:ann", tasks, edits=edits, links=(("a", "y"),)))
     assert sorted(set(found.codes)) == ["NotOpen", "UnknownReference", "UnknownSkill"]
     assert sim.state.runs[1].version == 1
 
@@ -126,7 +129,13 @@ def test_a_cycle_is_refused_and_named():
 
 
 def test_edits_cancel_remove_and_finish():
-    tasks = [work("slow", run_s=3.0), work("out", value={"ref": "slow/value"}), work("side", run_s=50.0), work("gone", after=["slow"]), work("c", run_s=50.0)]  # fmt: skip
+    tasks = [
+        work("slow", run_s=3.0),
+        work("out", value={"ref": "slow/value"}),
+        work("side", run_s=50.0),
+        work("gone", after=["slow"]),
+        work("c", run_s=50.0),
+    ]
     sim = start(tasks, outputs=[{"name": "o", "ref": "out/value"}], slots=4)
     sim.advance(0.5)
     edit(sim, {"edits": [{"op": "remove", "id": "gone"}, {"op": "cancel", "id": "c"}], "tasks": []})
@@ -164,7 +173,7 @@ def test_a_fork_reuses_results_of_equal_pins_and_a_fork_of_a_fork_too():
     for run in (2, 3):
         sim.ask(lambda reply, run=run: s.ForkRequested(reply, run - 1, by="ann"))
         sim.settle()
-        assert {state for state in sim.states(run).values()} == {"succeeded"}
+        assert set(sim.states(run).values()) == {"succeeded"}
         assert [len(sim.task(name, run).attempts) for name in "aob"] == [0, 0, 0]
     assert sum(sim.effects.values()) == 1
     sim.prove_replay()
@@ -218,7 +227,8 @@ def test_a_failure_opens_a_replan_that_claims_what_hangs_on_it_while_the_rest_go
 
 
 def test_an_open_failure_may_be_replaced():
-    sim = start([work("a"), work("b", value={"ref": "a/value"})], program={"sim.work": bad, "b": once_bad()}, settings=REPLAN)  # fmt: skip
+    tasks = [work("a"), work("b", value={"ref": "a/value"})]
+    sim = start(tasks, program={"sim.work": bad, "b": once_bad()}, settings=REPLAN)
     sim.advance(1.0)
     call = sim.planner_calls[0].call
     edit(sim, {"base": 1, "tasks": [work("a", "sim.other", value=1)]}, author="planner", call=call)

@@ -282,8 +282,9 @@ def test_artifacts_are_read_by_the_engine_for_maps_and_conditions():
 
 def test_every_problem_of_a_plan_is_named_and_nothing_is_made():
     sim = Simulator()
+    unknown, wrong = {"id": "a", "skill": "flow.ecko", "args": {}}, {"id": "c", "skill": "flow.echo", "args": {}}
     with pytest.raises(Refused) as found:
-        sim.submit({"tasks": [{"id": "a", "skill": "flow.ecko", "args": {}}, echo("b", 1, on=["mars"]), {"id": "c", "skill": "flow.echo", "args": {}}]})  # fmt: skip
+        sim.submit({"tasks": [unknown, echo("b", 1, on=["mars"]), wrong]})
     assert {"UnknownSkill", "UnknownPlace"} <= set(found.value.codes)
     assert len(found.value.codes) >= 3
     assert not sim.state.runs

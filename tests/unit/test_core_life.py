@@ -1,22 +1,28 @@
-"""How tasks live: retries by class, spawn and join, questions, approvals, pause, cancel, budgets, deadlines, placement."""
+"""How tasks live: retries by class, spawn, join, questions, approvals, pause, cancel, budgets, deadlines, places."""
 
 import msgspec
 import pytest
 
+from bench.fault import Faults
 from bench.simulated_worker import SimulatedCallRefused, profile_of
-from bench.simulator import Faults, Refused, Simulator
+from bench.simulator import Refused, Simulator
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.lifecycle import AwaitingApproval, Ready, Unknown, Waiting
+from orchestrator.core.setting import CoreSettings
 from protocol.outcome import Failure
+from protocol.plan import parse_patch
 
 
 def work(ident, skill="sim.work", run_s=0.05, **more):
     return {"id": ident, "skill": skill, "args": {"value": ident, "run_s": run_s}, **more}
 
 
-def start(tasks, *, program=None, settings=None, home="w1", **more):
-    sim = Simulator(program=program, **more)
+SOON = CoreSettings(approval_s=100.0)
+
+
+def start(tasks, *, program=None, settings=None, home="w1", core=None, **more):
+    sim = Simulator(program=program, settings=core, **more)
     sim.submit({"tasks": tasks, "run": settings or {}}, home=home)
     return sim
 
@@ -200,8 +206,8 @@ def test_a_question_waits_for_its_answer_and_only_for_one_of_its_choices():
 
 
 def test_a_question_nobody_answers_times_out():
-    sim = start([work("q")], program={"q": lambda job: (yield "ask", {"question": "?"})})
-    sim.settle(2 * 86400)
+    sim = start([work("q")], program={"q": lambda job: (yield "ask", {"question": "?"})}, core=SOON)
+    sim.settle(200.0)
     assert sim.task("q").state.code == "TimedOut"
 
 
@@ -229,10 +235,10 @@ def test_approval_holds_for_a_retry_of_the_same_work():
 
 
 def test_a_rejected_or_unanswered_approval_fails_the_task():
-    sim = start([work("a", "sim.asks"), work("b", "sim.asks")])
+    sim = start([work("a", "sim.asks"), work("b", "sim.asks")], core=SOON)
     sim.advance(0.5)
     sim.ask(lambda reply: s.ApprovalDecided(reply, 1, "a", "ann", False, "no"))
-    sim.settle(2 * 86400)
+    sim.settle(200.0)
     assert [sim.task(name).state.code for name in "ab"] == ["Rejected", "ApprovalLapsed"]
 
 
@@ -392,8 +398,6 @@ def test_a_draining_worker_gets_nothing_new():
 def test_a_once_task_of_a_streamed_plan_waits_until_the_plan_is_complete():
     sim = Simulator()
     number = sim.request()
-    from protocol.plan import parse_patch
-
     patch = parse_patch({"tasks": [work("a", "sim.once"), work("b")]}, author="planner")
     sim.ask(lambda reply: s.PatchProposed(reply, number, patch, call=1))
     sim.advance(2.0)

@@ -2,13 +2,15 @@
 
 import pytest
 
+from bench.fault import Faults
 from bench.simulated_worker import profile_of
-from bench.simulator import Faults, Simulator
+from bench.simulator import Simulator
 from orchestrator.core import command as c
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.fleet import Load, Session
 from orchestrator.core.lifecycle import Ready, Running, Waiting
+from orchestrator.core.setting import CoreSettings
 from protocol.frame import Ack, Assign, Cancel, Heartbeat, HeartbeatAck, Hello, Report, Return, Welcome
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Failure, Success
@@ -18,8 +20,8 @@ def work(ident, skill="sim.work", run_s=0.05, value=None, **more):
     return {"id": ident, "skill": skill, "args": {"value": value, "run_s": run_s}, **more}
 
 
-def start(tasks, *, settings=None, **more):
-    sim = Simulator(**more)
+def start(tasks, *, settings=None, core=None, **more):
+    sim = Simulator(settings=core, **more)
     sim.submit({"tasks": tasks, "run": settings or {}})
     return sim
 
@@ -259,10 +261,11 @@ def test_backoff_and_approval_timers_are_set_again_after_a_restart():
         yield 0.01
         return Failure("Bad", "x", "transient") if job.number == 1 else {"value": 1}
 
-    sim = start([work("a", retry={"max": 1, "backoff": 20}), work("b", approve=True)], program={"a": program})
+    tasks = [work("a", retry={"max": 1, "backoff": 20}), work("b", approve=True)]
+    sim = start(tasks, program={"a": program}, core=CoreSettings(approval_s=100.0))
     sim.advance(1.0)
     sim.crash()
-    assert set(finish(sim, 90_000).values()) == {"succeeded", "failed"}
+    assert set(finish(sim, 200.0).values()) == {"succeeded", "failed"}
     assert sim.task("b").state.code == "ApprovalLapsed"
 
 

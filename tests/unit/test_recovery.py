@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from orchestrator.core import event as e
+from orchestrator.core.event_codec import encode_events
 from orchestrator.core.state import State
 from orchestrator.journal.journal import Journal, Record
 from orchestrator.journal.memory import MemoryJournal
@@ -42,7 +43,7 @@ class Writer:
         for event in events:
             self.state.apply(event)
         run = e.run_of(events[0])
-        record = Record(self.seq + 1, run, type(events[0]).__name__, float(self.seq), e.encode_events(events))
+        record = Record(self.seq + 1, run, type(events[0]).__name__, float(self.seq), encode_events(events))
         self.journal.append([record])
         self.snapshots.note(run)
         self.seq += len(events)

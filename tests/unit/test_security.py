@@ -63,12 +63,15 @@ def test_roles_open_what_they_should() -> None:
     assert {method for method in ROLES if allowed("worker", method)} == {
         "Link",
         "Put",
+        "PutMany",
         "Has",
+        "HasMany",
         "Get",
+        "GetMany",
         "info",
         "stage",
     }
-    assert {method for method in ROLES if allowed("join", method)} == {"enroll"}
+    assert {method for method in ROLES if allowed("join", method)} == {"connect", "enroll"}
     assert {method for method in ROLES if not allowed("admin", method)} == {"Link"}
 
 

@@ -37,7 +37,8 @@ from protocol.skill import SkillSpec
 from workers import instruction as do
 from workers import stimulus as on
 from workers.attempt import LIFE, Fact, Phase
-from workers.machine import RESEND_S, Machine, MachineSettings
+from workers.machine import RESEND_S, Machine
+from workers.setting import MachineSettings
 from workers.spool import Owed, Spools
 
 JOURNAL = "j1"

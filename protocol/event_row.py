@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -40,9 +41,23 @@ _SNAKE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 def event_kind(event: msgspec.Struct) -> str:
     """`TaskSettled` -> `task_settled`; an event that a skill emitted goes by the skill's own word."""
     name = type(event).__name__
-    if name == "Emitted":
-        return str(getattr(event, "kind", "emitted"))
+    return str(getattr(event, "kind", "emitted")) if name == "Emitted" else _snake(name)
+
+
+@cache
+def _snake(name: str) -> str:
     return _SNAKE.sub("_", name).lower()
+
+
+def asked(detail: str) -> tuple[str, tuple[Any, ...]]:
+    """What a waiting task asks a person: the question and the choices, if it gave any."""
+    try:
+        found = msgspec.json.decode(detail)
+    except msgspec.MsgspecError:
+        return detail, ()
+    if not isinstance(found, dict) or "question" not in found:
+        return detail, ()
+    return str(found["question"]), tuple(found.get("choices") or ())
 
 
 def event_report(
@@ -75,6 +90,9 @@ def event_report(
             value = [worker_of(worker) for worker in value]
         if value != "" or name == "state":
             row[name] = _plain(value)
+    if row["kind"] == "task_waited" and row.get("what") == "ask":
+        row["detail"], choices = asked(str(row.get("detail", "")))
+        row |= {"choices": list(choices)} if choices else {}
     outcome = getattr(event, "outcome", None)
     if isinstance(outcome, Success | Failure | Stopped):
         row.update(_outcome(outcome))

@@ -20,11 +20,12 @@ import anyio.abc
 import msgspec
 
 from devices.device import Device, Reservation
+from protocol.artifact import INLINE_LIMIT
 from protocol.errors import AsterismError, NotFound, ServerUnreachable, TryAgain, Unavailable, UsageError
 from protocol.frame import Progress, StagedFile
 from protocol.ids import AttemptId
 from protocol.link import redial_s
-from protocol.outcome import Failure, Outcome, Stopped, Usage
+from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
 from protocol.resource import Resources
 
 from .argument import digests
@@ -225,6 +226,8 @@ class Errands:
         self._finish(attempt, outcome, Usage(time.perf_counter() - began))
 
     def _kept(self, attempt: AttemptId, value: bytes) -> Outcome:
+        if len(value) <= INLINE_LIMIT:
+            return Success(value)
         outcome, spill = outcome_of(value, str(self._folders.spill(attempt).parent))
         if spill:
             os.replace(spill, self._folders.spill(attempt))

@@ -117,8 +117,7 @@ class Machine:
 
     def next_wake(self) -> float | None:
         """When it wants a Tick at the latest."""
-        limit = self._agenda.next_limit
-        found = [limit] if limit is not None else []
+        found = [limit] if (limit := self._agenda.next_limit) is not None else []
         if self.online:
             found.append(self._next_beat)
             if self._resend:
@@ -331,7 +330,9 @@ class Machine:
         if gone:
             out.append(do.Forget(gone, spilled))
 
-    # Calls of running attempts
+        # Calls of running attempts
+        while self._resend and not self._resend[0][2] and self._resend[0][1] not in self.spool.entries:
+            self._resend.popleft()  # acknowledged: no reason to wake
 
     def _asked(self, item: on.Asked, now: float, out: list[do.Instruction]) -> None:
         live = self.attempts.get(item.attempt)
@@ -374,8 +375,8 @@ class Machine:
 
     def _tick(self, now: float, out: list[do.Instruction]) -> None:
         for attempt, live in self._agenda.overdue(now):
-            limit = live.work.spec.timeout_s
-            late = Failure("Timeout", f"{live.work.spec.skill} was stopped after {limit:g} s", "transient")
+            work = live.work.spec
+            late = Failure("Timeout", f"{work.skill} was stopped after {work.timeout_s:g} s", "transient")
             self._stop(attempt, live, KILL_GRACE_S, late, now, out)
         if self.online:
             if now - self._heard_at > SILENCE_LEASES * self._lease_s:

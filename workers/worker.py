@@ -152,6 +152,8 @@ class Worker:
         self.results: list[Result] = []
         self._stepping = False
         self._unsaved: list[AttemptId] = []
+        self._fresh: dict[AttemptId, Report] = {}
+        """The reports appended last: most are offered at once, and need not be read from the file again."""
         self._unwritten: dict[AttemptId, Report] = {}
         self._wanted: list[Stage] = []
         self._bundling = False
@@ -314,6 +316,7 @@ class Worker:
         except OSError:
             # The disk is full: they stay here and are offered from here until there is room again.
             self._unwritten.update((report.attempt, report) for report in instruction.reports)
+        self._fresh = {report.attempt: report for report in instruction.reports}
         if instruction.durable:
             self._unsaved += [report.attempt for report in instruction.reports]
             self._urgent.set()
@@ -321,7 +324,7 @@ class Worker:
 
     def _offer(self, instruction: Offer) -> None:
         for attempt in instruction.attempts:
-            report = self._unwritten.get(attempt) or self._outbox.read(attempt)
+            report = self._fresh.pop(attempt, None) or self._unwritten.get(attempt) or self._outbox.read(attempt)
             if report is not None and self._session is not None:
                 self._session.put(report)
 
@@ -388,6 +391,7 @@ class Worker:
         self.step(FileStaged(await self._transfer.stage(stage, self._folders.run)))
 
     def _adopt(self, instruction: Adopt) -> None:
+        self._fresh = {}  # of another journal, perhaps, where the same attempt ids mean other work
         self._outbox.adopt(instruction.journal, instruction.epoch)
         self._folders.journal = instruction.journal
 

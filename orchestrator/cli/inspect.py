@@ -252,7 +252,10 @@ def wait(run: int, timeout: str | None, output: str, server: str | None) -> None
 
     async def main(client: AsyncClient) -> int:
         live = await client.live(run)
-        await live.wait(timeout)
+        state = await live.wait(timeout)
+        if state == "succeeded" and output != "json":  # the report of a large run is large
+            show.say(f"{live.name} {state}")
+            return 0
         report = await client.report(live.run)
         if output == "json":
             show.json_value(report)

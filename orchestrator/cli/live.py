@@ -19,6 +19,7 @@ from rich.text import Text
 
 from .progress import STATES, Line, Progress
 from .show import coloured, seconds, short
+from .view import Wants
 
 _FRAMES_PER_S: Final = 8
 _SIGNS: Final = {
@@ -39,6 +40,8 @@ _ORDER: Final = {state: at for at, state in enumerate(("failed", *STATES))}
 class LiveView:
     """A `View` for a terminal."""
 
+    wants: Wants = "story"
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._console = Console(file=sys.stderr, no_color=not coloured(sys.stderr), highlight=False)
@@ -48,6 +51,9 @@ class LiveView:
 
     def row(self, row: Mapping[str, Any], said: str) -> None:
         """Everything is in Progress already; the next drawing shows it, and clocks run on until the next row."""
+        self._told_at = time.monotonic()
+
+    def count(self) -> None:
         self._told_at = time.monotonic()
 
     def note(self, text: str) -> None:

@@ -32,9 +32,11 @@ class Line:
 
 
 class Progress:
-    """Feed it rows in order. `story` is the sentence that the last row is worth, or empty."""
+    """Feed it rows in order. Of a `large` run it is told failures only, and the counts of all tasks by `count`."""
 
     def __init__(self) -> None:
+        self.large = False
+        self._counted: Counter[str] = Counter()
         self.lines: dict[str, Line] = {}
         self.began: float | None = None
         self.now = 0.0
@@ -44,7 +46,12 @@ class Progress:
         """Tasks that wait for a person: what for."""
 
     def counts(self) -> Counter[str]:
-        return Counter(line.state for line in self.lines.values())
+        return self._counted if self.large else Counter(line.state for line in self.lines.values())
+
+    def count(self, counted: Mapping[str, int]) -> None:
+        """The tasks of a large run by state, as the server counts them."""
+        self._counted = Counter({state: number for state, number in counted.items() if number})
+        self.more = max(0, sum(counted.values()) - len(self.lines))
 
     def feed(self, row: Mapping[str, Any]) -> str:
         """Take one event row; returns what it is worth saying."""
@@ -78,9 +85,10 @@ class Progress:
         return said
 
     def _accepted(self, row: Mapping[str, Any]) -> str:
-        for name in row.get("ids", ()):
-            self.lines.setdefault(name, Line(name))
-        self.more = max(0, self.more + int(row.get("tasks", 0)) - len(row.get("ids", ())))
+        if not self.large:
+            for name in row.get("ids", ()):
+                self.lines.setdefault(name, Line(name))
+            self.more = max(0, self.more + int(row.get("tasks", 0)) - len(row.get("ids", ())))
         self.state = "open"
         if row.get("version", 1) == 1 and not row.get("why"):
             return ""

@@ -184,7 +184,7 @@ async def follow(
             f"{live.name} waits for a person", hint=f"asterism status {live.name}; it goes on when approved or answered"
         )
         result.report["error"] = error.to_wire()
-    _print_report(result, output, shows)
+    _print_report(result, output, shows, quiet)
     if ending == "blocked":
         return AwaitingApproval.exit_code
     return Interrupted.exit_code if watcher.cancelled else exit_code(result.report)
@@ -212,8 +212,11 @@ def print_failures(report: Mapping[str, Any], limit: int = 20) -> None:
     if len(failed) > limit:
         show.say(f"and {len(failed) - limit} more")
     error = report.get("error")
-    if error and error.get("message"):
-        show.say(f"{error['code']}: {error['message']}" + (f"\n  fix: {error['hint']}" if error.get("hint") else ""))
+    if error:
+        show.say(
+            f"{error['code']}: {error.get('message') or report['state']}"
+            + (f"\n  fix: {error['hint']}" if error.get("hint") else "")
+        )
 
 
 def _work(request: str | None, file: Path | None) -> Work:
@@ -271,7 +274,7 @@ def _print_detached(live: AsyncLive, output: str) -> None:
         show.json_line({"schema": SCHEMA, "run": run_name(live.run)})
 
 
-def _print_report(result: Result, output: str, shows: Any) -> None:
+def _print_report(result: Result, output: str, shows: Any, quiet: bool) -> None:
     report = result.report
     if output == "json":
         show.json_value(report)
@@ -290,5 +293,7 @@ def _print_report(result: Result, output: str, shows: Any) -> None:
         for name, value in outputs:
             click.echo(f"{name}:")
             show.value(value)
+    if quiet and report["state"] == "succeeded":
+        return
     span = show.seconds(report["makespan_s"])
     show.say(f"{report['run']} {report['state']} in {span}, {show.many(len(report['tasks']), 'task')}")

@@ -6,19 +6,28 @@ Both are told each event row and what it is worth saying; both write to standard
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from .progress import Progress
 from .show import json_line, plain, say, seconds
 
 _STORY_LINES: Final = 400
+_COUNT_S: Final = 5.0
+Wants = Literal["everything", "story", "asks"]
+"""Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
 
 
 class View(Protocol):
     """Entered before the first row, left after the last; `pause` makes room for a question until `resume`."""
 
+    wants: Wants
+
     def row(self, row: Mapping[str, Any], said: str) -> None: ...
+
+    def count(self) -> None:
+        """Progress has new counts of a large run."""
 
     def note(self, text: str) -> None: ...
 
@@ -32,7 +41,12 @@ class View(Protocol):
 class Silent:
     """Notes only: what a person has to know."""
 
+    wants: Wants = "asks"
+
     def row(self, row: Mapping[str, Any], said: str) -> None:
+        return
+
+    def count(self) -> None:
         return
 
     def note(self, text: str) -> None:
@@ -51,16 +65,21 @@ class Silent:
 class Lines(Silent):
     """Each event as a JSON line on standard output."""
 
+    wants: Wants = "everything"
+
     def row(self, row: Mapping[str, Any], said: str) -> None:
         json_line(row)
 
 
 class Story(Silent):
-    """A line for what happened, with the time since the start; a very large run is told by its failures."""
+    """A line for what happened, with the time since the start; a large run is told by its failures and counts."""
+
+    wants: Wants = "story"
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._told = 0
+        self._began_at = self._counted_at = time.monotonic()
 
     def row(self, row: Mapping[str, Any], said: str) -> None:
         if not said or "started on" in said:
@@ -71,6 +90,14 @@ class Story(Silent):
         if self._told < _STORY_LINES or row.get("state") == "failed":
             began = self._progress.began if self._progress.began is not None else row["at"]
             say(f"{seconds(row['at'] - began):>8}  {said}")
+
+    def count(self) -> None:
+        now = time.monotonic()
+        if now - self._counted_at >= _COUNT_S:
+            self._counted_at = now
+            counted = self._progress.counts().items()
+            said = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in counted)
+            say(f"{seconds(now - self._began_at):>8}  {said}")
 
 
 def choose(output: str, progress: Progress, *, quiet: bool = False) -> View:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Final, Literal
 
@@ -30,7 +30,16 @@ from .view import View
 Ending = Literal["settled", "detached", "killed", "blocked"]
 """How the watching ended: the run is final, goes on without us, was left in a hurry, or needs a person."""
 _HOME_CHECK_S: Final = 1.0
+_COUNT_S: Final = 1.0
 _MOVING: Final = ("running", "ready")
+_BLOCKED: Final = ("awaiting_approval", "waiting", "unknown")
+LARGE_TASKS: Final = 2000
+"""From here on a run is told by its failures and counts: its events would cost more than its tasks."""
+_ASKS: Final = (
+    *("run_settled", "approval_asked", "approval_given", "approval_refused"),
+    *("task_waited", "task_resumed", "task_unknown"),
+)
+_TURNS: Final = (*_ASKS, "patch_accepted", "patch_refused", "run_paused", "run_resumed", "task_settled")
 
 
 class Watcher:
@@ -54,10 +63,15 @@ class Watcher:
     async def watch(self) -> Ending:
         """Until the run is settled or left. Raises: what the server or our own worker ended with."""
         try:
+            tasks = (await self._client.ask("status", self._live.run))["tasks"]
+            self._progress.large = self._view.wants != "everything" and sum(tasks.values()) >= LARGE_TASKS
             async with anyio.create_task_group() as group:
+                if self._progress.large and self._view.wants == "story":
+                    group.start_soon(self._counts)
                 group.start_soon(self._signals, group.cancel_scope)
                 group.start_soon(self._keys, group.cancel_scope)
                 group.start_soon(self._home)
+                group.start_soon(self._stuck, group.cancel_scope)
                 await self._events(group.cancel_scope)
                 group.cancel_scope.cancel()
         finally:
@@ -65,19 +79,28 @@ class Watcher:
         return self._ending
 
     async def _events(self, scope: anyio.CancelScope) -> None:
-        async with aclosing(self._live.events()) as rows:
+        async with aclosing(self._rows()) as rows:
             async for row in rows:
                 said = self._progress.feed(row)
                 self._view.row(row, said)
                 if row["kind"] in ("approval_asked", "task_waited", "task_unknown"):
                     await self._person(row)
-                if self._progress.asked and not may_ask() and await self._blocked():
-                    for task, why in self._progress.asked.items():
-                        self._view.note(f"{self._live.name}/{task} waits for a person: {why}")
-                    await self._live.detach()
-                    self._ending = "blocked"
-                    scope.cancel()
+                if await self._left_blocked(scope):
                     return
+
+    def _rows(self) -> AsyncGenerator[Any, None]:
+        """The events that the view shows; the server leaves out the others."""
+        if self._view.wants == "asks":
+            return self._live.events(kinds=_ASKS)
+        if self._progress.large:
+            return self._live.events(kinds=_TURNS, states=("failed",))
+        return self._live.events()
+
+    async def _counts(self) -> None:
+        while True:
+            self._progress.count((await self._client.ask("status", self._live.run))["tasks"])
+            self._view.count()
+            await anyio.sleep(_COUNT_S)
 
     async def _person(self, row: Mapping[str, Any]) -> None:
         """Ask the person at the terminal what the run asks."""
@@ -93,7 +116,8 @@ class Watcher:
             elif said:
                 await self._live.reject(task)
         elif kind == "task_waited" and row.get("what") == "ask" and may_ask():
-            said = await self._ask(f"{row.get('detail') or task}:")
+            offered = f" ({', '.join(map(str, row['choices']))})" if row.get("choices") else ""
+            said = await self._ask(f"{row.get('detail') or task}{offered}:")
             if said:
                 await self._live.answer(task, _answer(said))
 
@@ -111,10 +135,22 @@ class Watcher:
         finally:
             self._view.resume()
 
+    async def _left_blocked(self, scope: anyio.CancelScope) -> bool:
+        """Leave a run that only a person can bring on, where there is none to ask; whether it was left."""
+        if not self._progress.asked or may_ask() or not await self._blocked() or self._ending == "blocked":
+            return False
+        self._ending = "blocked"
+        for task, why in self._progress.asked.items():
+            self._view.note(f"{self._live.name}/{task} waits for a person: {why}")
+        await self._live.detach()
+        scope.cancel()
+        return True
+
     async def _blocked(self) -> bool:
         """Whether nothing moves until a person decides."""
         tasks = (await self._client.ask("status", self._live.run))["tasks"]
-        return not any(tasks.get(state) for state in _MOVING)
+        blocked = any(tasks.get(state) for state in _BLOCKED)
+        return blocked and not any(tasks.get(state) for state in _MOVING)
 
     async def _signals(self, scope: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(signal.SIGINT) as received:
@@ -142,6 +178,13 @@ class Watcher:
                         scope.cancel()
                         return
             await anyio.lowlevel.checkpoint()
+
+    async def _stuck(self, scope: anyio.CancelScope) -> None:
+        """The last task that moved may have ended without an event that the view shows."""
+        while True:
+            await anyio.sleep(_COUNT_S)
+            if await self._left_blocked(scope):
+                return
 
     async def _home(self) -> None:
         """A worker of ours that died takes its reason with it; say it once, the server decides what becomes of it."""

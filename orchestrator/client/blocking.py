@@ -160,9 +160,11 @@ class Live:
     def name(self) -> str:
         return self._live.name
 
-    def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Events from number `after` on, until the run is settled."""
-        rows = self._live.events(after)
+    def events(
+        self, after: int = 0, *, kinds: Sequence[str] = (), states: Sequence[str] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Events from number `after` on, until the run is settled; `kinds` and `states` leave the others out."""
+        rows = self._live.events(after, kinds=kinds, states=states)
         try:
             while True:
                 row = self._client._do(lambda: anext(rows, None))

@@ -6,7 +6,7 @@ know how the run was submitted.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,14 @@ class AsyncLive:
     def name(self) -> str:
         return f"r{self.run}"
 
-    async def events(self, after: int = 0) -> AsyncGenerator[Any, None]:
-        """Events from number `after` on, until the run is settled."""
-        async with aclosing(self._reader.events(self.run, after=after)) as rows:
+    async def events(
+        self, after: int = 0, *, kinds: Sequence[str] = (), states: Sequence[str] = ()
+    ) -> AsyncGenerator[Any, None]:
+        """Events from number `after` on, until the run is settled.
+
+        `kinds`: only these (with `run_settled` among them it ends); `states`: of settled tasks only those in these.
+        """
+        async with aclosing(self._reader.events(self.run, after=after, kinds=kinds, states=states)) as rows:
             async for row in rows:
                 yield row
 
@@ -48,14 +53,12 @@ class AsyncLive:
         limit = span_s(timeout) if timeout is not None else None
         with anyio.move_on_after(limit):
             while True:
-                stream = self._reader.connection.stream("events", run=self.run, follow=True, kinds=["run_settled"])
-                async with aclosing(stream) as rows:
-                    async for row in rows:
-                        if row["kind"] == "run_settled":
-                            return str(row["state"])
                 state = str((await self._reader.ask("status", self.run))["state"])
                 if state in FINAL_RUN:
                     return state
+                async with aclosing(self._reader.events(self.run, after=-1, kinds=["run_settled"])) as rows:
+                    async for row in rows:
+                        return str(row["state"])
                 await anyio.sleep(0.2)
         partial = await self._reader.report(self.run)
         raise TimedOut(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -89,9 +89,21 @@ class Reader:
         path = Path(where.path)
         return path if path.is_file() else None
 
-    async def events(self, run: RunRef = "last", *, after: int = 0, follow: bool = True) -> AsyncGenerator[Any, None]:
-        """Events of a run, each once, in order; with `follow` until the run is settled."""
-        stream = self.connection.stream("events", run=run_number(run), after=after, follow=follow)
+    async def events(
+        self,
+        run: RunRef = "last",
+        *,
+        after: int = 0,
+        follow: bool = True,
+        kinds: Sequence[str] = (),
+        states: Sequence[str] = (),
+    ) -> AsyncGenerator[Any, None]:
+        """Events of a run, each once, in order; with `follow` until the run is settled.
+
+        `after` -1: only those to come. `kinds`: only these; `states`: of settled tasks only those in one of these.
+        """
+        body: dict[str, Any] = {"run": run_number(run), "follow": follow, "kinds": list(kinds), "states": list(states)}
+        stream = self.connection.stream("events", after=after, **body)
         async with aclosing(stream) as rows:
             async for row in rows:
                 yield row

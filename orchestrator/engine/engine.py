@@ -23,7 +23,7 @@ import anyio.lowlevel
 import msgspec
 
 from protocol.errors import AsterismError, Unavailable, from_wire
-from protocol.frame import Assign, ToWorker
+from protocol.frame import Ack, Assign, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
@@ -275,7 +275,10 @@ class Engine:
         if records or logs:
             logged = list({line.run for line in logs})
             self._pending.append(_Pending(self.seq, seen, later, logged))
-            self._last = self.journal.append(records, logs, self._committed)
+            pressing = not records or any(
+                type(command) is not c.Send or type(command.item) is not Ack for command in later
+            )
+            self._last = self.journal.append(records, logs, self._committed, pressing=pressing)
             return self._last
         if self._pending:
             self._pending[-1].later.extend(later)

@@ -127,11 +127,17 @@ class Journal(Protocol):
         """Make `epoch` durable before returning. Blocks; before `start` only. Raises: ValueError if not greater."""
 
     def append(
-        self, records: Sequence[Record], logs: Sequence[LogLine] = (), notify: Callable[[], None] | None = None
+        self,
+        records: Sequence[Record],
+        logs: Sequence[LogLine] = (),
+        notify: Callable[[], None] | None = None,
+        *,
+        pressing: bool = True,
     ) -> Commit:
         """Queue for the next group. Costs the loop about a microsecond, never blocks.
 
-        `notify` is called in the loop after the commit, in append order, and never from within `append`.
+        `notify` is called in the loop after the commit, in append order, and never from within `append`. Where nobody
+        waits for the commit (`pressing` False) it may come some milliseconds later, in a larger group.
         """
 
     def write_snapshot(self, snapshot: Snapshot, forget: Sequence[int] = ()) -> Commit:

@@ -55,7 +55,12 @@ class MemoryJournal:
         self.epoch = epoch
 
     def append(
-        self, records: Sequence[Record], logs: Sequence[LogLine] = (), notify: Callable[[], None] | None = None
+        self,
+        records: Sequence[Record],
+        logs: Sequence[LogLine] = (),
+        notify: Callable[[], None] | None = None,
+        *,
+        pressing: bool = True,
     ) -> Commit:
         return self._enqueue(lambda: self._store(records, logs), notify)
 

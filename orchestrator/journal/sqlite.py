@@ -48,6 +48,8 @@ from .schema import (
 
 GROUP_RECORDS: Final = 4096
 FULL_RETRY_S: Final = 0.25
+PACE_S: Final = 0.004
+"""Between two commits that nobody waits for."""
 _FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
@@ -60,6 +62,7 @@ class _Entry(msgspec.Struct, gc=False):
     logs: Sequence[LogLine] = ()
     snapshot: Snapshot | None = None
     forget: Sequence[int] = ()
+    pressing: bool = True
 
 
 class SqliteJournal:
@@ -93,6 +96,7 @@ class SqliteJournal:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
+        self._committed_at = 0.0
         self._closed = False
         self._stats = Statistics()
 
@@ -133,9 +137,14 @@ class SqliteJournal:
     # writing, in the loop
 
     def append(
-        self, records: Sequence[Record], logs: Sequence[LogLine] = (), notify: Callable[[], None] | None = None
+        self,
+        records: Sequence[Record],
+        logs: Sequence[LogLine] = (),
+        notify: Callable[[], None] | None = None,
+        *,
+        pressing: bool = True,
     ) -> Commit:
-        return self._enqueue(_Entry(Commit(), notify, records=records, logs=logs))
+        return self._enqueue(_Entry(Commit(), notify, records=records, logs=logs, pressing=pressing))
 
     def write_snapshot(self, snapshot: Snapshot, forget: Sequence[int] = ()) -> Commit:
         return self._enqueue(_Entry(Commit(), None, snapshot=snapshot, forget=tuple(forget)))
@@ -208,17 +217,23 @@ class SqliteJournal:
             self._call(self._fail, group, error, True)
 
     def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for one entry, then everything else that is queued, up to a group."""
+        """Wait for one entry, then everything else that is queued, up to a group.
+
+        While nobody waits for any of it, commits keep PACE_S apart: each costs a chain of tasks more than its hop.
+        """
         entry = self._queue.get()
         group: list[_Entry] = []
         size = 0
+        pressing = False
         while entry is not None:
             group.append(entry)
             size += len(entry.records) + 1
+            pressing = pressing or entry.pressing
             if size >= GROUP_RECORDS:
                 return group, False
+            patience_s = 0.0 if pressing else self._committed_at + PACE_S - time.perf_counter()
             try:
-                entry = self._queue.get_nowait()
+                entry = self._queue.get(timeout=patience_s) if patience_s > 0 else self._queue.get_nowait()
             except Empty:
                 return group, False
         return group, True
@@ -240,7 +255,8 @@ class SqliteJournal:
                 if self._stopping.wait(FULL_RETRY_S):
                     raise _Abandoned from error
                 continue
-            took = time.perf_counter() - began
+            self._committed_at = time.perf_counter()
+            took = self._committed_at - began
             stats = self._stats
             self._stats = Statistics(
                 groups=stats.groups + 1,

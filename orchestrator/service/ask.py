@@ -41,12 +41,13 @@ class Graph(_Ask, frozen=True):
 
 
 class Events(_Ask, frozen=True):
-    """`kinds` empty: all of them."""
+    """`after` -1: only what comes from now on. `kinds` empty: all of them; `states`: of settled tasks, only these."""
 
     run: int = 0
     after: int = 0
     follow: bool = False
     kinds: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
 
 
 class Logs(_Ask, frozen=True):

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from protocol.builtin import BUILTINS
 from protocol.errors import NotFound
+from protocol.event_row import asked
 from protocol.ids import task_name
 from protocol.report import (
     PlannerUse,
@@ -202,6 +203,10 @@ def waits_for(run: Run, task: Task) -> str:
     if isinstance(found, AwaitingApproval):
         return f"approval: {found.why} (asterism approve {run.name}/{name})"
     if isinstance(found, Waiting):
+        if found.what == "ask":
+            question, choices = asked(found.detail)
+            offered = f" ({', '.join(map(str, choices))})" if choices else ""
+            return f"an answer: {question}{offered} (asterism answer {run.name}/{name} VALUE)"
         return f"{found.what}: {found.detail}" if found.detail else found.what
     if isinstance(found, Unknown):
         return f"a person: whether its effect happened is unknown (asterism resolve {run.name}/{name})"

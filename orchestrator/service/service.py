@@ -33,7 +33,7 @@ from .garbage import Garbage
 from .lookup import find_run, find_task, find_worker, is_open, run_state
 from .submission import Submissions
 from .value import Values
-from .watching import Watching
+from .watching import Wanted, Watching
 
 LOOK_PATIENCE_S: Final = 5.0
 
@@ -104,7 +104,8 @@ class Service:
         self._place.touch()
         if method == "events":
             events = _body(method, body, ask.Events)
-            stream = self._watching.events(events.run, events.after, events.follow, events.kinds)
+            wanted = Wanted(events.kinds, events.states)
+            stream = self._watching.events(events.run, events.after, events.follow, wanted)
         elif method == "logs":
             logs = _body(method, body, ask.Logs)
             stream = self._watching.logs(logs.run, logs.task or "", logs.after, logs.follow)

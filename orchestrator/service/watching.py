@@ -14,7 +14,7 @@ import msgspec
 
 from protocol.event_row import LogRow, event_kind, event_report
 
-from ..core.event import RunSettled
+from ..core.event import Event, RunSettled, TaskSettled
 from ..core.graph import Run
 from ..core.state import State
 from ..engine.engine import Engine
@@ -27,6 +27,19 @@ MESSAGE_ROWS: Final = 256
 LOG_PAGE: Final = 500
 
 
+class Wanted:
+    """Which events a watcher wants: of these kinds (none: all), and settled tasks in these states (none: any)."""
+
+    def __init__(self, kinds: Collection[str] = (), states: Collection[str] = ()) -> None:
+        self._kinds = frozenset(kinds)
+        self._states = frozenset(states)
+
+    def __call__(self, event: Event) -> bool:
+        if self._kinds and event_kind(event) not in self._kinds:
+            return False
+        return not (self._states and type(event) is TaskSettled and event.state not in self._states)
+
+
 class Watching:
     """Serves `events` and `logs`."""
 
@@ -35,15 +48,20 @@ class Watching:
         self._journal = journal
         self._attachments = attachments
 
-    async def events(self, run: int, after: int, follow: bool, kinds: Collection[str]) -> AsyncIterator[bytes]:
-        """Rows of the run's events numbered above `after`; with `follow` until it is settled. Raises: NotFound."""
+    async def events(self, run: int, after: int, follow: bool, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Rows of the run's events numbered above `after` (-1: those to come); with `follow` until it is settled.
+
+        Raises: NotFound.
+        """
         state = self._engine.machine.state
         found = find_run(state, run)
         row_of = _EventRows(state, found)
+        if after < 0:
+            after = self._engine.watches.committed
         if not follow:
             async with self._engine.watches.events(found.ix, after) as watch:
                 while seen := await watch.next(wait=False):
-                    for message in _messages(seen, row_of, kinds):
+                    for message in _messages(seen, row_of, wanted):
                         yield message
             return
         with self._attachments.watching(found.ix):
@@ -55,7 +73,7 @@ class Watching:
                     seen = await watch.next(wait=going)
                     if not seen:
                         return
-                    for message in _messages(seen, row_of, kinds):
+                    for message in _messages(seen, row_of, wanted):
                         yield message
                     if any(type(event) is RunSettled for _, _, event in seen):
                         return
@@ -116,8 +134,8 @@ class _EventRows:
         return worker_name(self._state, self._run, worker) or str(worker)
 
 
-def _messages(seen: list[Seen], row_of: _EventRows, kinds: Collection[str]) -> list[bytes]:
-    rows = [msgspec.json.encode(row_of(one)) for one in seen if not kinds or event_kind(one[2]) in kinds]
+def _messages(seen: list[Seen], row_of: _EventRows, wanted: Wanted) -> list[bytes]:
+    rows = [msgspec.json.encode(row_of(one)) for one in seen if wanted(one[2])]
     return [b"\n".join(rows[start : start + MESSAGE_ROWS]) for start in range(0, len(rows), MESSAGE_ROWS)]
 
 

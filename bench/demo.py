@@ -37,8 +37,9 @@ GPU: Final = "gpu-sim"
 EDGE: Final = "edge-sim"
 AWAY_S: Final = 0.8
 """How long the killed worker stays away."""
-CRASH_AFTER: Final = 14
-"""With --crash the orchestrator is killed once gpu-sim is back, at the latest when so many parts are measured."""
+LATE: Final = 14
+CRASH_AFTER: Final = 16
+"""With --crash the orchestrator is killed once gpu-sim is back; if that was never killed, when so many are measured."""
 CRASHED_S: Final = 0.3
 
 
@@ -125,17 +126,22 @@ class Demo:
             await anyio.sleep(0.05)
 
     def _strike(self, client: AsyncClient, story: Story, group: anyio.abc.TaskGroup) -> None:
-        """Kill gpu-sim once it has finished two parts and holds one; with --crash the orchestrator, halfway."""
+        """Kill gpu-sim once it has finished two parts and holds one; with --crash the orchestrator after it.
+
+        Where `here` is so quick that there is no such moment, it is killed late in the measuring with what it holds.
+        """
         held = story.held_by(GPU)
         parts = [name for name in held if name.startswith("measure.")]
-        if not self._gpu_killed and story.finished_on(GPU) >= 2 and parts:
+        late = story.parts_done() >= LATE and bool(held)
+        if not self._gpu_killed and ((story.finished_on(GPU) >= 2 and parts) or late):
             self._gpu_killed = True
             killed = Killed(GPU, time.time(), story.finished_on(GPU), held)
             self._fleet.kill_worker(GPU)
             story.killed.append(killed)
             group.start_soon(self._bring_back, client, killed)
         back = any(killed.back_at for killed in story.killed)
-        if self._crash and not self._server_killed and (back or story.parts_done() >= CRASH_AFTER):
+        missed = not self._gpu_killed and story.parts_done() >= CRASH_AFTER
+        if self._crash and not self._server_killed and (back or missed):
             self._server_killed = True
             killed = Killed("orchestrator", time.time(), settled=story.settled())
             pid = self._fleet.server_pid

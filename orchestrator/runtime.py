@@ -263,7 +263,17 @@ def serve(*, listen: str = "127.0.0.1:0", private: bool = False) -> None:
         idle_s=daemon.idle,
         core=CoreSettings(dispatch_ahead=daemon.dispatch == "ahead"),
     )
-    anyio.run(Runtime(settings, number).run, _say_ready)
+    try:
+        anyio.run(Runtime(settings, number).run, _say_ready)
+    except BaseExceptionGroup as group:
+        raise _alone(group) from None
+
+
+def _alone(error: BaseException) -> BaseException:
+    """The error inside task groups that had no other."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _say_ready(file: ServerFile) -> None:

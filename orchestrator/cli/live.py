@@ -17,9 +17,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from .progress import STATES, Line, Progress
+from .progress import STATES, Line, Progress, Wants
 from .show import coloured, seconds, short
-from .view import Wants
 
 _FRAMES_PER_S: Final = 8
 _SIGNS: Final = {

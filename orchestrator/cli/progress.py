@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 STATES: Final = ("running", "awaiting_approval", "waiting", "unknown", "ready", "pending")
+Wants = Literal["everything", "story", "asks"]
+"""Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
 _FINAL: Final = frozenset({"succeeded", "failed", "skipped", "cancelled"})
 
 

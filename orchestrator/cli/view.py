@@ -8,15 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
-from .progress import Progress
+from .progress import Progress, Wants
 from .show import json_line, plain, say, seconds
 
 _STORY_LINES: Final = 400
 _COUNT_S: Final = 5.0
-Wants = Literal["everything", "story", "asks"]
-"""Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
 
 
 class View(Protocol):

@@ -21,6 +21,7 @@ from .lifecycle import AwaitingApproval, Closed, Pending, Ready, Settled
 from .settlement import cancel_task, settle
 from .turn import Turn
 
+_NAMED: Final = 8
 _WORDS: Final = frozenset(("any", "here", "all", "cpu", "gpu", "edge"))
 
 
@@ -149,8 +150,9 @@ def _check_files(
 
 
 def _near_worker(turn: Turn, word: str) -> str:
-    names = [record.name for record in turn.state.workers.values() if not record.gone]
-    return nearest(word, names) or "see asterism workers"
+    names = [record.name for record in turn.state.workers.values() if not record.gone and not record.serves]
+    known = f"known: {', '.join(names[:_NAMED])}" if names else "see asterism workers"
+    return nearest(word, names) or known
 
 
 def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> set[str]:

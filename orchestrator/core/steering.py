@@ -9,7 +9,7 @@ import msgspec
 
 from protocol.artifact import Value
 from protocol.errors import AsterismError, Conflict, NotFound, PlanRefused
-from protocol.patch import Patch
+from protocol.patch import Edit, Patch
 from protocol.task import TaskSpec
 
 from . import command as c
@@ -274,10 +274,8 @@ def undone(turn: Turn, item: s.UndoRequested) -> None:
     restored = tuple(before[name] for name in ids if name in before)
     why = f"undo of version {item.version}"
     outputs = whole.outputs or () if any(patch.outputs is not None for patch in patches) else None
-    propose(turn, run, Patch(f"person:{item.by}", restored, why, outputs=outputs))
-    for task in touched:
-        if task.spec.id not in before:
-            settle(turn, run, task, "cancelled", code="Removed", message=why)
+    edits = tuple(Edit("remove", name, why) for name in ids if name not in before)
+    propose(turn, run, Patch(f"person:{item.by}", restored, why, edits=edits, outputs=outputs))
     turn.reply(item.reply, {"version": run.version})
 
 

@@ -313,7 +313,7 @@ def graph(run: Run, version: int) -> dict[str, Any]:
     if version > run.version:
         raise NotFound(f"{run.name} has versions 1 to {run.version}, not {version}")
     if version < 0 or version == run.version:
-        tasks = [(task.spec, task_state(task)) for task in run.roots()]
+        tasks = [(task.spec, task_state(task)) for task in run.roots() if not _is_removed(task)]
         return graph_report(run.ix, run.version, tasks, run.outputs)
     specs, patch = specs_at(run, version)
     rows = []
@@ -321,3 +321,8 @@ def graph(run: Run, version: int) -> dict[str, Any]:
         task = run.find(spec.id)
         rows.append((spec, task_state(task) if task is not None else "removed"))
     return graph_report(run.ix, version, rows, patch.outputs or ())
+
+
+def _is_removed(task: Task) -> bool:
+    """Taken out of the graph by an edit or an undo; its id stays used."""
+    return isinstance(task.state, Settled) and task.state.code == "Removed"

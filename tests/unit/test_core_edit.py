@@ -164,6 +164,9 @@ def test_undo_takes_a_version_back_unless_it_was_dispatched():
     states = finish(sim)
     assert states == {"slow": "succeeded", "a": "succeeded", "b": "cancelled", "c": "succeeded"}
     assert sim.task("a").value == b'{"value":1}'
+    sim.ask(lambda reply: s.ForkRequested(reply, 1, 3))
+    sim.settle()
+    assert set(sim.states(2)) == {"slow", "a"}, "what was undone is in no later version"
 
 
 def test_a_fork_reuses_results_of_equal_pins_and_a_fork_of_a_fork_too():

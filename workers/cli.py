@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .profile import Declared
     from .worker import Worker, WorkerSettings
 
+ALONE_S: Final = 300.0
+"""A `here` worker that its client left to a server outlives that server's absence for so long."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 
@@ -157,8 +159,11 @@ async def serve(
 async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
     await daemon.ready.wait()
     click.echo(f"worker {settings.name} is up, {settings.slots} slots", err=True)
-    if settings.serves and not at_end(0):
-        await on_end_of_input(daemon)
+    if settings.serves:
+        if at_end(0):
+            daemon.alone_s = ALONE_S
+        else:
+            await on_end_of_input(daemon)
 
 
 async def on_signals(daemon: Worker, scope: anyio.CancelScope) -> None:
@@ -179,7 +184,9 @@ async def on_end_of_input(daemon: Worker) -> None:
     A client that leaves it to the server (a detached run) says so first, with a line.
     """
     await anyio.wait_readable(0)
-    if not os.read(0, 4096):
+    if os.read(0, 4096):
+        daemon.alone_s = ALONE_S
+    else:
         daemon.drain(0.0)
 
 

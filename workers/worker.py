@@ -141,6 +141,8 @@ class Worker:
             self, self._folders, self._cache, self._transfer, issued, InlineRunner(find), cards, settings.shape
         )
         self._pool = Pool(spawned, setup, self._errands, settings.slots, settings.memory_bytes)
+        self.alone_s = float("inf")
+        """Without any server for so long it ends; for a temporary worker whose client has left it behind."""
         self.ready = anyio.Event()
         """Set once the skills are loaded and dialling begins."""
         self._machine: Machine
@@ -204,8 +206,8 @@ class Worker:
     # The link
 
     async def _dial_until_left(self) -> None:
-        failures = 0
-        while self._leave is None:
+        failures, heard = 0, now()
+        while self._leave is None and now() - heard <= self.alone_s:
             began = now()
             try:
                 async with self._dial() as channel:
@@ -216,7 +218,7 @@ class Worker:
                 failures += 1
             self.step(Broken())
             if now() - began > HEALTHY_S:
-                failures = 0
+                failures, heard = 0, now()
             if self._leave is None:
                 delay = self._retry_after_s if self._retry_after_s is not None else redial_s(failures, random.random())
                 self._retry_after_s = None

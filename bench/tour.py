@@ -15,21 +15,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.live import SIGNS
 from orchestrator.cli.show import coloured, plain
 
 from .story import Story
 
 _FRAMES_PER_S: Final = 12
-_STYLE: Final = {
-    "succeeded": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "skipped": ("-", "dim"),
-    "cancelled": ("×", "yellow"),
-    "running": ("●", "cyan"),
-    "waiting": ("◌", "cyan"),
-    "ready": ("○", "yellow"),
-    "pending": ("·", "dim"),
-}
 
 
 class Tour:
@@ -74,7 +65,7 @@ class Tour:
         for name, task in list(story.tasks.items()):
             if "." in name:
                 continue
-            sign, style = _STYLE.get(task.state, ("·", ""))
+            sign, style = SIGNS.get(task.state, ("·", ""))
             took = (task.ended or story.now) - task.started if task.started else None
             where = f"{done[name]}/{children[name]}" if children[name] else task.worker
             note = story.reasons.get(name, "") if name in waits else ""

@@ -21,7 +21,7 @@ from .progress import STATES, Line, Progress, Wants
 from .show import coloured, seconds, short
 
 _FRAMES_PER_S: Final = 8
-_SIGNS: Final = {
+SIGNS: Final = {
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
     "skipped": ("-", "dim"),
@@ -33,6 +33,7 @@ _SIGNS: Final = {
     "ready": ("○", "white"),
     "pending": ("·", "dim"),
 }
+"""How a state is drawn: its sign and its colour."""
 _ORDER: Final = {state: at for at, state in enumerate(("failed", *STATES))}
 
 
@@ -86,7 +87,7 @@ class LiveView:
         lines = sorted(progress.lines.values(), key=lambda line: _ORDER.get(line.state, len(_ORDER)))
         room = max(3, self._console.height - 4)
         for line in lines[:room]:
-            sign, style = _SIGNS.get(line.state, ("·", ""))
+            sign, style = SIGNS.get(line.state, ("·", ""))
             took = (line.ended or now) - line.started if line.started is not None else None
             grid.add_row(
                 Text(sign, style),
@@ -103,7 +104,7 @@ class LiveView:
         return Group(grid, self._spinner)
 
     def _told(self, line: Line) -> Text:
-        sign, style = _SIGNS.get(line.state, ("·", ""))
+        sign, style = SIGNS.get(line.state, ("·", ""))
         took = line.ended - line.started if line.ended is not None and line.started is not None else None
         parts = [line.name, _of(line)] + ([f"on {line.worker}"] if line.worker else [])
         parts += [f"in {seconds(took)}"] if took is not None else []

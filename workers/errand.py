@@ -45,6 +45,8 @@ from .transfer import Transfer
 
 MOST_ASKED_BYTES: Final = 1024 * 1024
 _NO_USAGE: Final = Usage()
+AWAY_S: Final = 30.0
+"""How long an attempt waits for another machine that holds its files, before it is tried again elsewhere."""
 _LANES: Final = 8
 """Files fetched side by side for one attempt."""
 
@@ -165,12 +167,21 @@ class Errands:
         uris = foreign(assign, work, skill, self._transfer.worker, self._located)
         if not uris:
             return []
-        try:
-            staged = await self._transfer.staged(assign.attempt.run, uris)
-        except (ServerUnreachable, Unavailable) as error:
-            raise TryAgain(error.message, hint=error.hint) from error
+        staged = await self._staged(assign.attempt.run, uris)
         await self._bring(one.ref.digest for one in staged)
         return staged
+
+    async def _staged(self, run: int, uris: list[str]) -> list[StagedFile]:
+        """Wait for an owner that is away: after a restart of the orchestrator they come back one by one."""
+        failures, deadline = 0, anyio.current_time() + AWAY_S
+        while True:
+            try:
+                return await self._transfer.staged(run, uris)
+            except (ServerUnreachable, Unavailable) as error:
+                if anyio.current_time() >= deadline:
+                    raise TryAgain(error.message, hint=error.hint) from error
+            failures += 1
+            await anyio.sleep(redial_s(failures, random.random()))
 
     def _run(self, instruction: Start) -> None:
         if instruction.skill.inline:

@@ -24,6 +24,14 @@ from .task import FirstOf, InputSpec, Output, Plan, RunSettings, TaskSpec
 from .task_form import TaskReader, changed, task_document
 
 
+class PatchReading(msgspec.Struct, frozen=True):
+    """As Reading, of a patch."""
+
+    patch: Patch
+    problems: Problems
+    places: tuple[int, ...]
+
+
 class Reading(msgspec.Struct, frozen=True):
     """What could be read of a plan, and what is wrong with the rest. `places[i]`: task i's number in the document."""
 
@@ -86,6 +94,18 @@ def parse_patch(
 
     Raises: PlanRefused with every problem, PlanTooLarge naming the limit.
     """
+    found = read_patch(source, form, author=author, limits=limits, lenient_ids=lenient_ids)
+    found.problems.raise_any("the patch")
+    return found.patch
+
+
+def read_patch(
+    source: Source, form: Form = "json", *, author: str, limits: Limits = FILE_LIMITS, lenient_ids: bool = False
+) -> PatchReading:
+    """As `parse_patch`, but what was read well is given beside the problems, so that it can be judged too.
+
+    Raises: PlanRefused for what is no document at all, PlanTooLarge naming the limit.
+    """
     document = read_document(source, form, limits)
     reader = PlanReader(limits, legalise(document) if lenient_ids else document)
     reader.keys(PATCH_KEYS, "a patch")
@@ -104,8 +124,7 @@ def parse_patch(
     empty = not (patch.tasks or patch.edits or patch.links or patch.unlinks or patch.outputs is not None)
     if empty and not reader.problems.found:
         reader.problems.add("EmptyPatch", "document", "the patch changes nothing", "write tasks, edits or links")
-    reader.problems.raise_any("the patch")
-    return patch
+    return PatchReading(patch, reader.problems, tuple(reader.places))
 
 
 def parse_task(raw: object, where: str = "task", limits: Limits = FILE_LIMITS) -> TaskSpec:

@@ -227,6 +227,9 @@ class Worker:
 
     async def _converse(self, channel: Channel) -> None:
         stream = await channel.link()
+        if self._leave is not None:  # told to leave while the line was being opened: nobody would end it any more
+            await stream.aclose()
+            return
         edge = self._machine.settings.profile.edge
         shape = self._settings.shape
         self._session = session = Session(

@@ -18,10 +18,10 @@ from protocol.artifact import FileUri, parse_file
 from protocol.document import FILE_LIMITS, Limits, Problems, canonical, nearest
 from protocol.errors import PlanRefused, PlanTooLarge, UsageError
 from protocol.patch import Patch
-from protocol.plan import parse_patch, plan_document, read_plan
+from protocol.plan import plan_document, read_patch, read_plan
 from protocol.plan_form import PlanReader
 from protocol.security import Principal
-from protocol.task import Plan, RunSettings
+from protocol.task import Plan, RunSettings, TaskSpec
 
 from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
@@ -101,14 +101,24 @@ class Submissions:
                 problems.add("UnknownPlace", where, f"no worker is called {machine}", fix)
         if not (problems.found or given.dry or len(tasks) > WHOLE_TASKS):
             return
+        await self._judge(tasks, read.places, problems, read.settings, read.inputs, given.home)
+        problems.raise_any("the plan")
+
+    async def _judge(
+        self,
+        tasks: tuple[TaskSpec, ...],
+        places: tuple[int, ...],
+        problems: Problems,
+        settings: RunSettings,
+        inputs: dict[str, bytes],
+        home: str,
+    ) -> None:
+        """Add what the core has against each task by itself, by its place in the document."""
         for start in range(0, len(tasks), SLICE_TASKS):
             part = tasks[start : start + SLICE_TASKS]
-            found = await self._engine.ask(
-                lambda reply, part=part: PlanJudged(reply, part, read.settings, read.inputs, given.home)  # type: ignore[misc]
-            )
+            found = await self._engine.ask(lambda reply, part=part: PlanJudged(reply, part, settings, inputs, home))  # type: ignore[misc]
             for one in found:
-                problems.add(one.code, _moved(one.where, read.places[start:]), one.message, one.fix)
-        problems.raise_any("the plan")
+                problems.add(one.code, _moved(one.where, places[start:]), one.message, one.fix)
 
     async def _propose(
         self, who: Principal, given: Header, settings: RunSettings, inputs: dict[str, bytes], plan: Plan | None
@@ -148,9 +158,13 @@ class Submissions:
 
     async def patch(self, run: int, document: Any, author: str) -> dict[str, Any]:
         """`{"version": 3}`. Raises: PlanRefused, Conflict, NotFound."""
-        number = find_run(self._engine.machine.state, run).ix
-        patch = await anyio.to_thread.run_sync(lambda: parse_patch(document, author=author, limits=self._limits))
-        found: dict[str, Any] = await self._engine.ask(lambda reply: PatchProposed(reply, number, patch))
+        edited = find_run(self._engine.machine.state, run)
+        read = await anyio.to_thread.run_sync(lambda: read_patch(document, author=author, limits=self._limits))
+        if read.problems.found:
+            tasks, places = read.patch.tasks, read.places
+            await self._judge(tasks, places, read.problems, edited.settings, edited.inputs, edited.home)
+            read.problems.raise_any("the patch")
+        found: dict[str, Any] = await self._engine.ask(lambda reply: PatchProposed(reply, edited.ix, read.patch))
         return found
 
     async def plan(self, request: str, inputs: Mapping[str, Any], planner: str, home: str) -> dict[str, Any]:

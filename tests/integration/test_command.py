@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 
@@ -377,6 +378,62 @@ def test_a_drained_worker_finishes_what_it_has_and_leaves(fleet: Shell, shell: S
     assert leaving.wait(20) == 0
     end(leaving)
     assert shell.run("worker", "drain", "nobody").returncode == 3
+
+
+def test_a_worker_that_is_told_to_leave_while_it_dials_leaves(own: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is opened after it has decided to go: nobody else would ever end it."""
+    from protocol.security import home
+    from workers import cli
+    from workers.profile import Declared
+    from workers.spawned import Spawned
+
+    assert own.run("server", "start", "--detach").returncode == 0
+    monkeypatch.setenv("ASTERISM_HOME", str(own.home))
+    daemons: list[Any] = []
+    dialler = cli.dialler
+
+    async def note(daemon: Any, _: Any) -> None:
+        daemons.append(daemon)
+
+    class Leaving:
+        """A channel whose worker is told to leave while it opens its line."""
+
+        def __init__(self, channel: Any) -> None:
+            self._channel = channel
+
+        async def link(self) -> Any:
+            daemons[0].drain()
+            return await self._channel.link()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._channel, name)
+
+    def leaving(credential: Any) -> Any:
+        @contextlib.asynccontextmanager
+        async def dial() -> Any:
+            async with dialler(credential)() as channel:
+                yield Leaving(channel)
+
+        return dial
+
+    async def main() -> None:
+        with anyio.fail_after(20):
+            await cli.serve("w9", home() / "workers" / "w9", Declared(), (), None, Spawned())
+
+    monkeypatch.setattr(cli, "when_ready", note)
+    monkeypatch.setattr(cli, "dialler", leaving)
+    (own.home / "workers" / "w9").mkdir(parents=True)
+    anyio.run(main)
+
+
+def test_an_edit_is_refused_with_what_is_wrong_in_form_and_in_meaning_at_once(shell: Shell) -> None:
+    name = shell.json("run", "-f", shell.write("nap.json", NAP), "--detach")["run"]
+    patch = {"tasks": [{"id": "B", "skill": "flow.echo"}, {"id": "c", "skill": "flow.ecoh", "on": ["w9"]}]}
+    error = shell.json("edit", name, "-f", shell.write("patch.json", patch), code=2)["error"]
+    found = {(one["code"], one["where"]) for one in error["problems"]}
+    assert {("BadId", "tasks/0/id"), ("UnknownSkill", "tasks/1/skill"), ("UnknownPlace", "tasks/1/on")} <= found
+    assert shell.json("status", name)["version"] == 1
+    shell.run("cancel", name)
 
 
 def test_exec_finds_the_gpu_and_goes_to_each_line_on_labelled_machines(shell: Shell) -> None:

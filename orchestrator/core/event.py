@@ -8,64 +8,28 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
 from protocol.artifact import ArtifactRef, Value
 from protocol.ids import Fence
 from protocol.outcome import Outcome, Usage
 from protocol.patch import Patch
-from protocol.profile import Policy
-from protocol.resource import Resources
-from protocol.skill import SkillSpec
 from protocol.task import RunSettings
 
+from .event_fleet import Durable
+from .event_fleet import EpochStarted as EpochStarted
+from .event_fleet import SkillsAnnounced as SkillsAnnounced
+from .event_fleet import TokenCreated as TokenCreated
+from .event_fleet import TokenRevoked as TokenRevoked
+from .event_fleet import TokenUsed as TokenUsed
+from .event_fleet import WorkerEnrolled as WorkerEnrolled
+from .event_fleet import WorkerForgotten as WorkerForgotten
+
 SettledState = Literal["succeeded", "failed", "skipped", "cancelled"]
-
-
-class _Event(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
-    pass
-
-
-# The orchestrator and its fleet
-
-
-class EpochStarted(_Event, frozen=True):
-    """Committed before any dispatch of this start; fences of this epoch are greater than all before."""
-
-    epoch: int
-    journal: str
-
-
-class WorkerEnrolled(_Event, frozen=True):
-    """An identity was bought with a token. `secret_hash`: SHA-256 hex of its credential."""
-
-    worker: int
-    name: str
-    secret_hash: str
-    serves: str = ""
-
-
-class SkillsAnnounced(_Event, frozen=True):
-    """What a worker can do; replaces what it announced before. By `capacity` a task may wait for it while away."""
-
-    worker: int
-    skills: tuple[SkillSpec, ...]
-    labels: dict[str, str] = {}
-    devices: tuple[str, ...] = ()
-    capacity: Resources = Resources()
-    policies: tuple[tuple[str, Policy], ...] = ()
-
-
-class WorkerForgotten(_Event, frozen=True):
-    """A temporary worker (`here`) is gone for good with its client, or an admin removed it."""
-
-    worker: int
 
 
 # Runs and graphs
 
 
-class RunSubmitted(_Event, frozen=True):
+class RunSubmitted(Durable, frozen=True):
     """`key` makes it idempotent; `inputs` are JSON by name; `home` is the worker name `here` stands for."""
 
     run: int
@@ -80,7 +44,7 @@ class RunSubmitted(_Event, frozen=True):
     at: float = 0.0
 
 
-class PatchAccepted(_Event, frozen=True):
+class PatchAccepted(Durable, frozen=True):
     """`version` is the graph's number after it; parts of one streamed plan share one. `key` names a spawned child
     under `patch.parent`; `reused`: results by pin that a fork may take over."""
 
@@ -92,14 +56,14 @@ class PatchAccepted(_Event, frozen=True):
     reused: tuple[tuple[bytes, Value], ...] = ()
 
 
-class PatchRefused(_Event, frozen=True):
+class PatchRefused(Durable, frozen=True):
     run: int
     author: str
     problems: tuple[tuple[str, str, str, str], ...]
     why: str = ""
 
 
-class PlanClosed(_Event, frozen=True):
+class PlanClosed(Durable, frozen=True):
     """No more parts of the first plan will come; `code` is empty when it is complete."""
 
     run: int
@@ -107,7 +71,7 @@ class PlanClosed(_Event, frozen=True):
     message: str = ""
 
 
-class FilePinned(_Event, frozen=True):
+class FilePinned(Durable, frozen=True):
     """Another machine's file, moved into the artifact store for this run."""
 
     run: int
@@ -115,7 +79,7 @@ class FilePinned(_Event, frozen=True):
     ref: ArtifactRef
 
 
-class MapExpanded(_Event, frozen=True):
+class MapExpanded(Durable, frozen=True):
     """A map (or `on: ["all"]`) became `children` child tasks over `items` elements, in `chunk`s.
 
     `workers` (ids) for `all`: child k runs on workers[k].
@@ -129,7 +93,7 @@ class MapExpanded(_Event, frozen=True):
     at: float = 0.0
 
 
-class WhenJudged(_Event, frozen=True):
+class WhenJudged(Durable, frozen=True):
     run: int
     task: int
     held: bool
@@ -137,7 +101,7 @@ class WhenJudged(_Event, frozen=True):
     at: float = 0.0
 
 
-class AttemptDispatched(_Event, frozen=True):
+class AttemptDispatched(Durable, frozen=True):
     """Attempt `number` of the task goes to `worker` under `fence`. `hedge`: beside another live attempt."""
 
     run: int
@@ -154,7 +118,7 @@ class AttemptDispatched(_Event, frozen=True):
     at: float = 0.0
 
 
-class AttemptEnded(_Event, frozen=True):
+class AttemptEnded(Durable, frozen=True):
     """Changes only the attempt. A `lost` one may still win later (core.lease.admissible)."""
 
     run: int
@@ -166,7 +130,7 @@ class AttemptEnded(_Event, frozen=True):
     at: float = 0.0
 
 
-class TaskRequeued(_Event, frozen=True):
+class TaskRequeued(Durable, frozen=True):
     """The core decided on another attempt, not before `until`; `counted` uses up a retry; `skill` is the next alt."""
 
     run: int
@@ -179,7 +143,7 @@ class TaskRequeued(_Event, frozen=True):
     at: float = 0.0
 
 
-class ResultReused(_Event, frozen=True):
+class ResultReused(Durable, frozen=True):
     """A fork took over the result of an equal pin; TaskSettled(succeeded) follows."""
 
     run: int
@@ -187,7 +151,7 @@ class ResultReused(_Event, frozen=True):
     pin: bytes
 
 
-class TaskSettled(_Event, frozen=True):
+class TaskSettled(Durable, frozen=True):
     """Final. `winner` is the attempt number whose outcome counts (0: none, as for maps and skips).
 
     `open`: a failure that its run has not dealt with yet; `FailureSettled` follows.
@@ -203,7 +167,7 @@ class TaskSettled(_Event, frozen=True):
     at: float = 0.0
 
 
-class FailureSettled(_Event, frozen=True):
+class FailureSettled(Durable, frozen=True):
     """An open failure was dealt with (`how`: handled, continued, given_up, stopped); what needs it is skipped."""
 
     run: int
@@ -212,7 +176,7 @@ class FailureSettled(_Event, frozen=True):
     at: float = 0.0
 
 
-class EffectBegun(_Event, frozen=True):
+class EffectBegun(Durable, frozen=True):
     """User code of a `once` attempt is about to act; from here its loss means Unknown."""
 
     run: int
@@ -220,7 +184,7 @@ class EffectBegun(_Event, frozen=True):
     number: int
 
 
-class TaskUnknown(_Event, frozen=True):
+class TaskUnknown(Durable, frozen=True):
     """A `once` attempt was lost after its effect began; only a person resolves it."""
 
     run: int
@@ -228,7 +192,7 @@ class TaskUnknown(_Event, frozen=True):
     number: int
 
 
-class UnknownResolved(_Event, frozen=True):
+class UnknownResolved(Durable, frozen=True):
     """A person knows that the effect happened; TaskSettled(succeeded) follows with this value."""
 
     run: int
@@ -237,7 +201,7 @@ class UnknownResolved(_Event, frozen=True):
     value: bytes
 
 
-class TaskWaited(_Event, frozen=True):
+class TaskWaited(Durable, frozen=True):
     """A running attempt waits for others: `what` is join, ask or plan. Its cpu is returned."""
 
     run: int
@@ -248,13 +212,13 @@ class TaskWaited(_Event, frozen=True):
     deadline: float = 0.0
 
 
-class TaskResumed(_Event, frozen=True):
+class TaskResumed(Durable, frozen=True):
     run: int
     task: int
     number: int
 
 
-class CallAnswered(_Event, frozen=True):
+class CallAnswered(Durable, frozen=True):
     """The k-th call of an attempt was answered: the same answer is given to every repetition."""
 
     run: int
@@ -265,7 +229,7 @@ class CallAnswered(_Event, frozen=True):
     error: bytes = b""
 
 
-class Emitted(_Event, frozen=True):
+class Emitted(Durable, frozen=True):
     """`ctx.emit`: an event of the skill's own kind."""
 
     run: int
@@ -275,7 +239,7 @@ class Emitted(_Event, frozen=True):
     body: bytes
 
 
-class ApprovalAsked(_Event, frozen=True):
+class ApprovalAsked(Durable, frozen=True):
     """Bound to `pin` (spec and inputs); lapses with any change; `deadline` in run time."""
 
     run: int
@@ -285,7 +249,7 @@ class ApprovalAsked(_Event, frozen=True):
     deadline: float
 
 
-class ApprovalGiven(_Event, frozen=True):
+class ApprovalGiven(Durable, frozen=True):
     run: int
     task: int
     by: str
@@ -293,14 +257,14 @@ class ApprovalGiven(_Event, frozen=True):
     message: str = ""
 
 
-class ApprovalRefused(_Event, frozen=True):
+class ApprovalRefused(Durable, frozen=True):
     run: int
     task: int
     by: str
     message: str = ""
 
 
-class CancelAsked(_Event, frozen=True):
+class CancelAsked(Durable, frozen=True):
     """`task` -1: the whole run; then `code` (TimedOut, BudgetSpent, ...) makes its verdict failed, not cancelled."""
 
     run: int
@@ -310,7 +274,7 @@ class CancelAsked(_Event, frozen=True):
     code: str = ""
 
 
-class ClaimTaken(_Event, frozen=True):
+class ClaimTaken(Durable, frozen=True):
     """A re-plan holds these tasks back from dispatch until `deadline`."""
 
     run: int
@@ -319,19 +283,19 @@ class ClaimTaken(_Event, frozen=True):
     deadline: float
 
 
-class ClaimReleased(_Event, frozen=True):
+class ClaimReleased(Durable, frozen=True):
     run: int
     claim: int
 
 
-class BudgetReserved(_Event, frozen=True):
+class BudgetReserved(Durable, frozen=True):
     run: int
     call: int
     tokens: int
     price: float = 0.0
 
 
-class BudgetSpent(_Event, frozen=True):
+class BudgetSpent(Durable, frozen=True):
     run: int
     call: int
     tokens_in: int
@@ -339,7 +303,7 @@ class BudgetSpent(_Event, frozen=True):
     price: float = 0.0
 
 
-class PlannerCallOpened(_Event, frozen=True):
+class PlannerCallOpened(Durable, frozen=True):
     """`kind`: plan or replan; `claim` is what a re-plan holds."""
 
     run: int
@@ -352,7 +316,7 @@ class PlannerCallOpened(_Event, frozen=True):
     at: float = 0.0
 
 
-class PlannerCallClosed(_Event, frozen=True):
+class PlannerCallClosed(Durable, frozen=True):
     run: int
     call: int
     outcome: str
@@ -360,22 +324,22 @@ class PlannerCallClosed(_Event, frozen=True):
     first_task_s: float = -1.0
 
 
-class PlannerCallLost(_Event, frozen=True):
+class PlannerCallLost(Durable, frozen=True):
     run: int
     call: int
 
 
-class RunPaused(_Event, frozen=True):
+class RunPaused(Durable, frozen=True):
     run: int
     by: str
 
 
-class RunResumed(_Event, frozen=True):
+class RunResumed(Durable, frozen=True):
     run: int
     by: str
 
 
-class RunSettled(_Event, frozen=True):
+class RunSettled(Durable, frozen=True):
     run: int
     state: Literal["succeeded", "failed", "cancelled"]
     code: str = ""
@@ -383,40 +347,8 @@ class RunSettled(_Event, frozen=True):
     at: float = 0.0
 
 
-class RunRemoved(_Event, frozen=True):
+class RunRemoved(Durable, frozen=True):
     run: int
-
-
-class TokenCreated(_Event, frozen=True):
-    """A join token that buys identities of `role`: `uses` of them (0: any number), until `until` (0: for ever).
-
-    `secret_hash`: SHA-256 hex of the token, empty for the owner's own, which is gone when the server ends.
-    """
-
-    token: int
-    secret_hash: str
-    role: str
-    uses: int = 1
-    until: float = 0.0
-    by: str = ""
-    at: float = 0.0
-
-
-class TokenUsed(_Event, frozen=True):
-    """It bought an identity: a worker (WorkerEnrolled follows), or a client, whose credential has `secret_hash`."""
-
-    token: int
-    name: str
-    secret_hash: str = ""
-    at: float = 0.0
-
-
-class TokenRevoked(_Event, frozen=True):
-    """It buys nothing more, and the credentials of clients that it bought end."""
-
-    token: int
-    by: str = ""
-    at: float = 0.0
 
 
 # fmt: off

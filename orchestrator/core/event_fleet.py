@@ -1,0 +1,78 @@
+"""Durable facts about the orchestrator itself and its fleet: epochs, workers, join tokens. As event, of run 0."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol.profile import Policy
+from protocol.resource import Resources
+from protocol.skill import SkillSpec
+
+
+class Durable(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """What every event is: a tagged array. Fields are appended with defaults, never reordered."""
+
+
+class EpochStarted(Durable, frozen=True):
+    """Committed before any dispatch of this start; fences of this epoch are greater than all before."""
+
+    epoch: int
+    journal: str
+
+
+class WorkerEnrolled(Durable, frozen=True):
+    """An identity was bought with a token. `secret_hash`: SHA-256 hex of its credential."""
+
+    worker: int
+    name: str
+    secret_hash: str
+    serves: str = ""
+
+
+class SkillsAnnounced(Durable, frozen=True):
+    """What a worker can do; replaces what it announced before. By `capacity` a task may wait for it while away."""
+
+    worker: int
+    skills: tuple[SkillSpec, ...]
+    labels: dict[str, str] = {}
+    devices: tuple[str, ...] = ()
+    capacity: Resources = Resources()
+    policies: tuple[tuple[str, Policy], ...] = ()
+
+
+class WorkerForgotten(Durable, frozen=True):
+    """A temporary worker (`here`) is gone for good with its client, or an admin removed it."""
+
+    worker: int
+
+
+class TokenCreated(Durable, frozen=True):
+    """A join token that buys identities of `role`: `uses` of them (0: any number), until `until` (0: for ever).
+
+    `secret_hash`: SHA-256 hex of the token, empty for the owner's own, which is gone when the server ends.
+    """
+
+    token: int
+    secret_hash: str
+    role: str
+    uses: int = 1
+    until: float = 0.0
+    by: str = ""
+    at: float = 0.0
+
+
+class TokenUsed(Durable, frozen=True):
+    """It bought an identity: a worker (WorkerEnrolled follows), or a client, whose credential has `secret_hash`."""
+
+    token: int
+    name: str
+    secret_hash: str = ""
+    at: float = 0.0
+
+
+class TokenRevoked(Durable, frozen=True):
+    """It buys nothing more, and the credentials of clients that it bought end."""
+
+    token: int
+    by: str = ""
+    at: float = 0.0

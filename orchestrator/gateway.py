@@ -68,7 +68,8 @@ class _Session:
 class Gateway:
     """Services.link of a server, and the streams' end of the engine.
 
-    `post` takes stimuli and never blocks; `on_progress` gets (worker id, item) of the lossy lane.
+    `post` takes stimuli and never blocks; `on_progress` gets (worker id, item) of the lossy lane; `refused` (source,
+    code, message) hears of every session that ended for what its worker said.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Gateway:
         post: Callable[[Stimulus], None],
         on_progress: Callable[[int, Progress], None],
         settings: GatewaySettings | None = None,
+        refused: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._post = post
+        self._tell = refused or (lambda source, code, message: None)
         self._on_progress = on_progress
         self._settings = settings or GatewaySettings()
         self._sessions: dict[int, _Session] = {}
@@ -101,6 +104,7 @@ class Gateway:
             return
         if session.link.queued > self._settings.queue_items or session.link.queued_bytes > self._settings.queue_bytes:
             self.counts["overflowed"] += 1
+            self._tell(f"worker:{session.name}", "Overflowed", f"{session.link.queued} items wait: it doesn't read")
             session.scope.cancel()
             return
         session.news.set()
@@ -185,12 +189,12 @@ class Gateway:
         low, high = PROTOCOL_VERSIONS
         if hello.worker != session.name:
             reason = f"this credential belongs to {session.name}, not to {hello.worker}"
-            self._say_bye(session, Bye(NEVER, reason, "NotAllowed"))
+            self._bye_for(session, "NotAllowed", reason, NEVER)
         elif hello.versions[0] > high or hello.versions[1] < low:
             reason = (
                 f"the worker speaks versions {hello.versions[0]} to {hello.versions[1]}, this server {low} to {high}"
             )
-            self._say_bye(session, Bye(NEVER, reason, "VersionMismatch"))
+            self._bye_for(session, "VersionMismatch", reason, NEVER)
         elif not session.link.left:
             session.joined = True
             session.link.edge = hello.profile.edge
@@ -236,8 +240,11 @@ class Gateway:
         session.scope.deadline = min(session.scope.deadline, anyio.current_time() + self._settings.bye_s)
         session.news.set()
 
-    def _bye_for(self, session: _Session, code: str, reason: str) -> None:
-        self._say_bye(session, Bye(self._settings.retry_after_s, reason[:1000], code))
+    def _bye_for(self, session: _Session, code: str, reason: str, retry_after_s: float | None = None) -> None:
+        """It said something that ends its session; it hears why, and so do people."""
+        self._tell(f"worker:{session.name}", code, reason)
+        retry_after_s = self._settings.retry_after_s if retry_after_s is None else retry_after_s
+        self._say_bye(session, Bye(retry_after_s, reason[:1000], code))
 
     def _refused(self, session: _Session, item: ToWorker, fault: Fault) -> None:
         if fault.code != "TooLarge":

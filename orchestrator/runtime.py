@@ -117,7 +117,7 @@ class Runtime:
         )
         journal.open_epoch(recovered.epoch)
         journal.start(engine)
-        gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take)
+        gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take, refused=engine.refusals.refused)
         engine.connect(gateway)
         enrolment = Enrolment(engine, state, clock.now)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)

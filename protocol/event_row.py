@@ -70,7 +70,11 @@ def event_report(
     `get` brings it.
     """
     run, task, number = (getattr(event, name, None) for name in ("run", "task", "number"))
-    row: dict[str, Any] = {"seq": seq, "at": round(at, 6), "run": run_name(run) if isinstance(run, int) else None}
+    row: dict[str, Any] = {
+        "seq": seq,
+        "at": round(at, 6),
+        "run": run_name(run) if isinstance(run, int) and run else None,
+    }
     if isinstance(task, int) and task >= 0:
         row["task"] = task_of(task)
     if isinstance(number, int) and number:

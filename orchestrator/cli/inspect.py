@@ -288,19 +288,22 @@ def logs(where: PersonRef, follow: bool, output: str, server: str | None) -> Non
 
 @click.command()
 @click.argument("run", type=RunParam(), default="last", required=False)
+@click.option("--fleet", is_flag=True, help="Of the server and its workers instead: who came, went or was refused.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is settled.")
 @click.option("--after", type=int, default=0, metavar="SEQ", help="Begin behind this event.")
 @output_option("jsonl")
 @server_option
-def events(run: int, follow: bool, after: int, output: str, server: str | None) -> None:
+def events(run: int, fleet: bool, follow: bool, after: int, output: str, server: str | None) -> None:
     """Show the events of a run, numbered; a stream goes on where it stopped when the server restarts."""
 
     async def main(client: AsyncClient) -> None:
-        async for row in client.events(run, after=after, follow=follow):
+        rows = client.events(run, after=after, follow=follow)
+        async for row in client.fleet_events(after=after, follow=follow) if fleet else rows:
             if output == "jsonl":
                 show.json_line(row)
                 continue
-            name = row.get("task", "") + (f"#{row['attempt']}" if row.get("attempt") else "")
+            of_run = f"{row['run']}/" if fleet and "task" in row else ""
+            name = of_run + row.get("task", "") + (f"#{row['attempt']}" if row.get("attempt") else "")
             known = ("seq", "at", "run", "task", "attempt", "kind")
             rest = " ".join(f"{key}={_short(value)}" for key, value in row.items() if key not in known)
             click.echo(

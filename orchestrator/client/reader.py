@@ -110,6 +110,12 @@ class Reader:
                 if follow and row["kind"] == "run_settled":
                     return
 
+    async def fleet_events(self, *, after: int = 0, follow: bool = True) -> AsyncGenerator[Any, None]:
+        """Events about the server and its workers: epochs, enrolments, tokens, refusals, workers lost and back."""
+        async with aclosing(self.connection.stream("events", after=after, fleet=True, follow=follow)) as rows:
+            async for row in rows:
+                yield row
+
     async def logs(self, run: RunRef = "last", task: str = "", *, follow: bool = False) -> AsyncGenerator[Any, None]:
         """Log lines of a run or of one task, each once, in order."""
         body: dict[str, Any] = {"run": run_number(run), "follow": follow, **({"task": task} if task else {})}

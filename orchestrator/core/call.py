@@ -39,10 +39,13 @@ def called(turn: Turn, session: Session, call: Call) -> None:
     task = run.tasks[ident.task] if run is not None and 0 <= ident.task < len(run.tasks) else None
     attempt = task.attempt(ident.number) if task is not None else None
     if run is None or task is None or attempt is None or attempt.worker != session.worker or attempt.ended:
-        turn.count("call_inadmissible")
+        if attempt is None or attempt.worker != session.worker:
+            turn.inadmissible(session.name, "ForeignAttempt", "a call", ident)
+        else:
+            turn.count("call_of_ended_attempt")
         return
     if attempt.fence != call.fence:
-        turn.count("call_stale_fence")
+        turn.inadmissible(session.name, "StaleFence", "a call", ident)
         return
     known = task.spawned.calls.get(ident.number * _CALLS + call.k) if task.spawned is not None else None
     if known is not None:

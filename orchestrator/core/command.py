@@ -77,7 +77,18 @@ class Count(_Command, frozen=True):
     after_commit: bool = False
 
 
-Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Count
+class Refuse(_Command, frozen=True):
+    """A peer said what it may not: for the refusal desk, which counts it as `code` too. `run` 0: no run's."""
+
+    source: str
+    code: str
+    message: str = ""
+    run: int = 0
+    task: int = -1
+    after_commit: bool = False
+
+
+Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Count | Refuse
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

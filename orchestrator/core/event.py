@@ -6,7 +6,7 @@ Hello. Fields are appended, never reordered (the journal stores them as arrays; 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from protocol.artifact import ArtifactRef, Value
 from protocol.ids import Fence
@@ -16,12 +16,15 @@ from protocol.task import RunSettings
 
 from .event_fleet import Durable
 from .event_fleet import EpochStarted as EpochStarted
+from .event_fleet import PeerRefused as PeerRefused
 from .event_fleet import SkillsAnnounced as SkillsAnnounced
 from .event_fleet import TokenCreated as TokenCreated
 from .event_fleet import TokenRevoked as TokenRevoked
 from .event_fleet import TokenUsed as TokenUsed
 from .event_fleet import WorkerEnrolled as WorkerEnrolled
 from .event_fleet import WorkerForgotten as WorkerForgotten
+from .event_fleet import WorkerLost as WorkerLost
+from .event_fleet import WorkerReturned as WorkerReturned
 
 SettledState = Literal["succeeded", "failed", "skipped", "cancelled"]
 
@@ -359,7 +362,7 @@ Event = (
     | TaskWaited | TaskResumed | CallAnswered | Emitted | ApprovalAsked | ApprovalGiven | ApprovalRefused
     | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
     | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSettled | RunRemoved | TokenCreated
-    | TokenUsed | TokenRevoked
+    | TokenUsed | TokenRevoked | PeerRefused | WorkerLost | WorkerReturned
 )
 # fmt: on
 
@@ -367,3 +370,7 @@ Event = (
 def run_of(event: Event) -> int:
     """The run the event belongs to, 0 for those of the orchestrator itself."""
     return getattr(event, "run", 0)
+
+
+FLEET: Final = frozenset(kind.__name__ for kind in get_args(Event) if kind.__module__.endswith(".event_fleet"))
+"""The names of the events that are about the orchestrator and its fleet."""

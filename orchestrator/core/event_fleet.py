@@ -76,3 +76,34 @@ class TokenRevoked(Durable, frozen=True):
     token: int
     by: str = ""
     at: float = 0.0
+
+
+class PeerRefused(Durable, frozen=True):
+    """Something that a peer said or asked for was refused, `count` times since it was last told here.
+
+    `source`: `worker:NAME`, `client:NAME`, `address:HOST`; those who are too many to name are `others`. `run` 0: no
+    run's.
+    """
+
+    source: str
+    code: str
+    message: str = ""
+    count: int = 1
+    run: int = 0
+    task: int = -1
+    at: float = 0.0
+
+
+class WorkerLost(Durable, frozen=True):
+    """Its lease ran out, or it was gone when the orchestrator started; its `attempts` were given up."""
+
+    worker: int
+    attempts: int = 0
+    at: float = 0.0
+
+
+class WorkerReturned(Durable, frozen=True):
+    """It is back after it was lost."""
+
+    worker: int
+    at: float = 0.0

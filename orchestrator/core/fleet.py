@@ -192,6 +192,7 @@ class Fleet:
         self.away: dict[int, float] = {}
         """Worker -> run time at which its lease ends; then its live attempts are lost."""
         self.broken_at: dict[int, float] = {}
+        """Worker -> when its stream ended; -1: with a Goodbye."""
         self.last_boot: dict[int, str] = {}
         self.changes = 0
         """Counts what may change eligibility: joins, leaves, announcements."""

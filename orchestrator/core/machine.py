@@ -131,6 +131,10 @@ class Machine:
             drain(turn, item.reply, item.worker, item.deadline_s)
         elif isinstance(item, s.WorkerDismissed):
             self._dismiss(turn, item.worker)
+        elif isinstance(item, s.Refused):
+            known = item.run in turn.state.runs
+            run, task = (item.run, item.task) if known else (0, -1)
+            turn.emit(e.PeerRefused(item.source, item.code, item.message, item.count, run, task, turn.now))
         elif isinstance(item, s.DiskState):
             turn.disk_full = item.full
         elif isinstance(item, s.Started):

@@ -21,7 +21,6 @@ from protocol.frame import (
     Drain,
     Drained,
     FromWorker,
-    Goodbye,
     Heartbeat,
     HeartbeatAck,
     Held,
@@ -50,13 +49,15 @@ from .staging import owner_left, staged
 from .turn import Turn
 
 _NONE: Final = Usage()
+FORGED: Final = {"foreign_worker": "ForeignAttempt", "stale_fence": "StaleFence", "other_pin": "OtherPin"}
+"""Why a report doesn't count -> the code of its refusal; what isn't here happens to honest workers too."""
 
 
 def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     """A stream said Hello: supersede an older one, judge everything the worker holds, welcome it."""
     record = turn.state.workers.get(worker)
     if record is None or record.gone or record.name != hello.worker:
-        turn.count("hello_refused")
+        turn.inadmissible(hello.worker, "UnknownWorker", "a Hello of an unknown or removed identity")
         turn.command(c.Send(conn, Bye(-1.0, "unknown or removed identity", "UnknownWorker")))
         turn.command(c.Close(conn))
         return
@@ -67,6 +68,8 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         turn.command(c.Close(old.conn))
     session = Session(conn, worker, record.name, hello.boot_id, hello.profile, turn.now)
     turn.fleet.joined(session)
+    if record.lost:
+        turn.emit(e.WorkerReturned(worker, turn.now))
     _announce(turn, worker, hello)
     verdicts: list[HeldVerdict] = []
     kept: dict[tuple[int, int, int], None] = {}
@@ -175,8 +178,6 @@ def received(
         elif isinstance(item, Drained):
             session.phase = "draining"
             turn.fleet.changes += 1
-        elif isinstance(item, Goodbye):
-            turn.fleet.broken_at[worker] = -1.0
     if acks:
         turn.send(session, Ack(tuple(acks)), after_commit=True)
 
@@ -191,7 +192,7 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
         if found == "resend" and task is not None:
             attempt = task.attempt(ident.number)
         else:
-            turn.count("report_unknown_attempt")
+            turn.inadmissible(session.name, "UnknownAttempt", "a report", ident)
             if found == "drop":
                 acks.append(ident)
             return
@@ -199,7 +200,10 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
     assert task is not None
     why = admissible(session.worker, task, attempt, report, turn.effect(task))
     if attempt is None or (why and not (attempt.live and why == "already_settled")):
-        turn.count(f"report_{why}")
+        if why in FORGED:
+            turn.inadmissible(session.name, FORGED[why], "a report", ident)
+        else:
+            turn.count(f"report_{why}")
         if attempt is None or attempt.worker == session.worker:
             acks.append(ident)
         return
@@ -282,7 +286,7 @@ def gone(turn: Turn, conn: int, worker: int, clean: bool) -> None:
     if session is None:
         return
     turn.fleet.left(session)
-    turn.fleet.broken_at[worker] = turn.now
+    turn.fleet.broken_at[worker] = -1.0 if clean else turn.now
     lease = session.lease_s * turn.settings.lease_factor
     turn.fleet.away[worker] = session.heard_at + lease if not clean else turn.now
     turn.wake(turn.now + turn.settings.broken_grace_s, "broken", worker)
@@ -338,7 +342,11 @@ def expired(turn: Turn, worker: int) -> None:
     if deadline > turn.now:
         turn.wake(deadline, "lease", worker)
         return
-    for key in list(turn.state.live.get(worker, ())):
+    held = list(turn.state.live.get(worker, ()))
+    record = turn.state.workers[worker]
+    if not record.lost and not record.gone and (held or turn.fleet.broken_at.get(worker, 0.0) >= 0):
+        turn.emit(e.WorkerLost(worker, len(held), turn.now))
+    for key in held:
         run, task, attempt = _find(turn, key)
         end_attempt(turn, run, task, attempt, Failure("Lost", "its worker was lost", "infra"), _NONE, lost=True)
 

@@ -39,6 +39,8 @@ class WorkerRecord(msgspec.Struct, array_like=True):
     devices: tuple[str, ...] = ()
     capacity: Resources = Resources(cpu=0.0)
     policies: tuple[tuple[str, Policy], ...] = ()
+    lost: bool = False
+    """Given up, and not back yet."""
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -116,6 +118,15 @@ class State(Progress):
             self.catalog[digest] = skill
             record.skills[skill.name] = digest
         self._elect()
+
+    def _worker_lost(self, event: e.WorkerLost) -> None:
+        self.workers[event.worker].lost = True
+
+    def _worker_returned(self, event: e.WorkerReturned) -> None:
+        self.workers[event.worker].lost = False
+
+    def _peer_refused(self, event: e.PeerRefused) -> None:
+        pass
 
     def _elect(self) -> None:
         votes: dict[str, dict[str, int]] = {}

@@ -246,6 +246,17 @@ class RemoveRequested(_Stimulus, frozen=True):
     run: int
 
 
+class Refused(_Stimulus, frozen=True):
+    """Peers were refused, as the refusal desk tells it: as the event PeerRefused."""
+
+    source: str
+    code: str
+    message: str = ""
+    count: int = 1
+    run: int = 0
+    task: int = -1
+
+
 class DiskState(_Stimulus, frozen=True):
     """The journal can't commit (`full`) or can again: dispatching pauses."""
 
@@ -285,6 +296,7 @@ Stimulus = (
     | ForkRequested
     | UndoRequested
     | RemoveRequested
+    | Refused
     | DiskState
     | Tick
     | Flush

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from protocol.errors import AsterismError
 from protocol.frame import ToWorker
-from protocol.ids import Fence
+from protocol.ids import AttemptId, Fence, task_name
 from protocol.skill import SkillSpec
 from protocol.task import EFFECT_ORDER, Effect
 
@@ -105,6 +105,17 @@ class Turn:
 
     def count(self, name: str) -> None:
         self.commands.append(c.Count(name))
+
+    def inadmissible(self, worker: str, code: str, what: str, of: AttemptId | None = None) -> None:
+        """A worker said what it may not: it changes nothing, and people see it."""
+        run = self.state.runs.get(of.run) if of is not None else None
+        if of is None or run is None or not 0 <= of.task < len(run.tasks):
+            known = 0 if run is None else run.ix
+            what += f" of {task_name(of.run, str(of.task), of.number)}" if of is not None else ""
+            self.commands.append(c.Refuse(f"worker:{worker}", code, what, known))
+        else:
+            what += f" of {self.name(run, run.tasks[of.task], of.number)}"
+            self.commands.append(c.Refuse(f"worker:{worker}", code, what, run.ix, of.task))
 
     def fence(self) -> Fence:
         """A new fencing token: the epoch is durable, so no fence is ever issued twice."""

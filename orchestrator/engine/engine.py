@@ -35,6 +35,7 @@ from ..journal.journal import Commit, Journal, LogLine, Record
 from ..journal.snapshot import Snapshots
 from .artifact_desk import ArtifactDesk, heavy
 from .planner_desk import PlannerDesk
+from .refusal import Refusals
 from .watch import Seen, Watches
 
 
@@ -90,6 +91,8 @@ class Engine:
         self.clock = clock
         self.instrument = instrument or Instrument()
         self.watches = Watches(journal, seq)
+        self.refusals = Refusals(self.post, clock, self.instrument)
+        """Where everything that refuses a peer says so."""
         self.draw = draw
         self.seq = seq
         """The last event applied; those up to `watches.committed` are on disk."""
@@ -118,6 +121,7 @@ class Engine:
             c.StartPlanner: self._start_planner,
             c.StopPlanner: self._stop_planner,
             c.Count: self._count,
+            c.Refuse: self._refuse,
         }
 
     # the border
@@ -217,6 +221,7 @@ class Engine:
 
     def _turn(self) -> Commit:
         began = time.perf_counter()
+        self.refusals.tell()
         inbox, self._inbox = self._inbox, []
         logs, self._logs = self._logs, []
         now = self.clock()
@@ -238,6 +243,7 @@ class Engine:
         if self._snapshots.due():
             self._snapshots.take(self.seq, now)
         self._set_alarm(self.machine.next_wake())
+        self._set_alarm(self.refusals.next_wake())
         took = time.perf_counter() - began
         stats = self.instrument.turn
         stats.turns += 1
@@ -344,6 +350,9 @@ class Engine:
 
     def _count(self, command: c.Count) -> None:
         self.instrument.count(command.name)
+
+    def _refuse(self, command: c.Refuse) -> None:
+        self.refusals.refused(command.source, command.code, command.message, command.run, command.task)
 
     # timers
 

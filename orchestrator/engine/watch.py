@@ -27,9 +27,10 @@ PAGE_RECORDS: Final = 500
 class Watch:
     """One subscriber. Use as `async with watches.events(...) as watch`, then `await watch.next()` again and again."""
 
-    def __init__(self, owner: Watches, run: int | None, after: int) -> None:
+    def __init__(self, owner: Watches, run: int | None, after: int, kinds: frozenset[str]) -> None:
         self._owner = owner
         self.run = run
+        self._kinds = kinds
         self.after = after
         """The number of the last event handed out."""
         self._queue: deque[Seen] = deque()
@@ -68,6 +69,10 @@ class Watch:
         """For the owner, after a commit: some events of this watch."""
         if self._behind:
             return
+        if self._kinds:
+            seen = [one for one in seen if type(one[2]).__name__ in self._kinds]
+            if not seen:
+                return
         if len(self._queue) + len(seen) > QUEUE_EVENTS:
             self._queue.clear()
             self._behind = True
@@ -91,7 +96,7 @@ class Watch:
         return found
 
     def _read(self, goal: int) -> tuple[list[Seen], int, bool]:
-        records = self._owner.journal.read(self.after, self.run, PAGE_RECORDS)
+        records = self._owner.journal.read(self.after, self.run, PAGE_RECORDS, self._kinds)
         found: list[Seen] = []
         last = self.after
         for record in records:
@@ -140,9 +145,9 @@ class Watches:
     def __len__(self) -> int:
         return len(self._all) + sum(map(len, self._by_run.values())) + sum(map(len, self._logs.values()))
 
-    def events(self, run: int | None, after: int = 0) -> Watch:
-        """Events of `run` (None: all) with numbers above `after`."""
-        return Watch(self, run, after)
+    def events(self, run: int | None, after: int = 0, kinds: frozenset[str] = frozenset()) -> Watch:
+        """Events of `run` (None: all) with numbers above `after`; with `kinds` (names of event types) only these."""
+        return Watch(self, run, after, kinds)
 
     def log_news(self, run: int) -> LogWatch:
         return LogWatch(self, run)

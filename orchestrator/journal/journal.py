@@ -10,7 +10,7 @@ doesn't know what an event means: `body` is opaque here, only `kind` (of its fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import anyio
@@ -147,9 +147,12 @@ class Journal(Protocol):
     def load_snapshot(self) -> Snapshot | None:
         """All parts of the last snapshot. Raises: JournalCorrupt."""
 
-    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]:
+    def read(
+        self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
+    ) -> list[Record]:
         """Committed records, in order, that hold events numbered above `after`; the first may also hold some at or
-        below it. Raises: JournalCorrupt naming the seq of a record whose checksum is wrong."""
+        below it. With `kinds` only records of these. Raises: JournalCorrupt naming the seq of a record whose checksum
+        is wrong."""
 
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000

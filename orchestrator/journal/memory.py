@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -89,11 +89,13 @@ class MemoryJournal:
         seq, at = self._snapshot
         return Snapshot(seq=seq, at=at, parts=dict(self._parts), records=dict(self._part_records))
 
-    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]:
+    def read(
+        self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
+    ) -> list[Record]:
         found: list[Record] = []
         for index in range(max(0, bisect_right(self._seqs, after) - 1), len(self._records)):
             record = self._records[index]
-            if run is None or record.run == run:
+            if (run is None or record.run == run) and (not kinds or record.kind in kinds):
                 found.append(record)
                 if len(found) >= limit:
                     break

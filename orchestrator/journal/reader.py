@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,12 +50,17 @@ class Readers:
             records[part] = count
         return Snapshot(seq=int(meta["snapshot_seq"]), at=float(meta["snapshot_at"]), parts=parts, records=records)
 
-    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]:
+    def read(
+        self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
+    ) -> list[Record]:
         where = "seq >= COALESCE((SELECT MAX(seq) FROM event WHERE seq <= ?), 0)"
-        values: list[int] = [after]
+        values: list[int | str] = [after]
         if run is not None:
             where += " AND run = ?"
             values.append(run)
+        if kinds:
+            where += f" AND kind IN ({', '.join('?' * len(kinds))})"
+            values += sorted(kinds)
         with self._connection() as reader:
             rows = reader.execute(
                 f"SELECT seq, run, kind, v, at, crc, body FROM event WHERE {where} ORDER BY seq LIMIT ?",

@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -164,8 +164,10 @@ class SqliteJournal:
     def load_snapshot(self) -> Snapshot | None:
         return self._readers.load_snapshot()
 
-    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]:
-        return self._readers.read(after, run, limit)
+    def read(
+        self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
+    ) -> list[Record]:
+        return self._readers.read(after, run, limit, kinds)
 
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000

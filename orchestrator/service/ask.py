@@ -41,9 +41,11 @@ class Graph(_Ask, frozen=True):
 
 
 class Events(_Ask, frozen=True):
-    """`after` -1: only what comes from now on. `kinds` empty: all of them; `states`: of settled tasks, only these."""
+    """`after` -1: only what comes from now on. `kinds` empty: all of them; `states`: of settled tasks, only these.
+    With `fleet` those about the server and its workers, whatever `run` is."""
 
     run: int = 0
+    fleet: bool = False
     after: int = 0
     follow: bool = False
     kinds: tuple[str, ...] = ()

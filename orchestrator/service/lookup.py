@@ -64,9 +64,9 @@ def task_state(task: Task) -> str:
     return shown(task.state)
 
 
-def worker_name(state: State, run: Run, worker: int) -> str | None:
-    """What people call it in this run: the run's own temporary worker is `here`."""
+def worker_name(state: State, run: Run | None, worker: int) -> str | None:
+    """What people call it in this run (None: in none): the run's own temporary worker is `here`."""
     record = state.workers.get(worker)
     if record is None:
         return None
-    return "here" if run.home and record.name == run.home else record.name
+    return "here" if run is not None and run.home and record.name == run.home else record.name

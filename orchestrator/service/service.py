@@ -105,7 +105,10 @@ class Service:
         if method == "events":
             events = _body(method, body, ask.Events)
             wanted = Wanted(events.kinds, events.states)
-            stream = self._watching.events(events.run, events.after, events.follow, wanted)
+            if events.fleet:
+                stream = self._watching.fleet(events.after, events.follow, wanted)
+            else:
+                stream = self._watching.events(events.run, events.after, events.follow, wanted)
         elif method == "logs":
             logs = _body(method, body, ask.Logs)
             stream = self._watching.logs(logs.run, logs.task or "", logs.after, logs.follow)

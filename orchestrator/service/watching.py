@@ -14,7 +14,7 @@ import msgspec
 
 from protocol.event_row import LogRow, event_kind, event_report
 
-from ..core.event import Event, RunSettled, TaskSettled
+from ..core.event import FLEET, Event, RunSettled, TaskSettled, run_of
 from ..core.graph import Run
 from ..core.state import State
 from ..engine.engine import Engine
@@ -78,6 +78,16 @@ class Watching:
                     if any(type(event) is RunSettled for _, _, event in seen):
                         return
 
+    async def fleet(self, after: int, follow: bool, wanted: Wanted) -> AsyncIterator[bytes]:
+        """Rows of the events about the server and its workers; with `follow` for as long as both last."""
+        row_of = _EventRows(self._engine.machine.state)
+        if after < 0:
+            after = self._engine.watches.committed
+        async with self._engine.watches.events(None, after, FLEET) as watch:
+            while seen := await watch.next(wait=follow):
+                for message in _messages(seen, row_of, wanted):
+                    yield message
+
     async def logs(self, run: int, task: str, after: int, follow: bool) -> AsyncIterator[bytes]:
         """Rows of the run's log numbered above `after`; with `follow` until it is settled. Raises: NotFound."""
         found = find_run(self._engine.machine.state, run)
@@ -116,22 +126,23 @@ class Watching:
 
 
 class _EventRows:
-    """Turns events of one run into rows."""
+    """Turns events into rows: of one run, or of the fleet and of whatever runs they name."""
 
-    def __init__(self, state: State, run: Run) -> None:
+    def __init__(self, state: State, run: Run | None = None) -> None:
         self._state = state
         self._run = run
 
     def __call__(self, seen: Seen) -> dict[str, Any]:
         seq, at, event = seen
-        return event_report(event, seq=seq, at=at, task_of=self._task, worker_of=self._worker)
+        run = self._run or self._state.runs.get(run_of(event))
 
-    def _task(self, index: int) -> str:
-        tasks = self._run.tasks
-        return self._run.name_of(tasks[index]) if index < len(tasks) else str(index)
+        def task_of(index: int) -> str:
+            return run.name_of(run.tasks[index]) if run is not None and index < len(run.tasks) else str(index)
 
-    def _worker(self, worker: int) -> str:
-        return worker_name(self._state, self._run, worker) or str(worker)
+        def worker_of(worker: int) -> str:
+            return worker_name(self._state, run, worker) or str(worker)
+
+        return event_report(event, seq=seq, at=at, task_of=task_of, worker_of=worker_of)
 
 
 def _messages(seen: list[Seen], row_of: _EventRows, wanted: Wanted) -> list[bytes]:

@@ -108,7 +108,7 @@ def test_the_blocking_client_has_the_names_of_the_awaited_one() -> None:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     inner = {"check_home", "keep_home", "join", "local_file"}
-    assert public(AsyncClient) - public(Client) - inner == {"events", "logs"}
+    assert public(AsyncClient) - public(Client) - inner == {"events", "fleet_events", "logs"}
     assert public(AsyncLive) - public(Live) == set()
 
 

@@ -179,6 +179,18 @@ def test_reading_goes_on_after_a_number_in_pages_and_per_run(shelf: Shelf) -> No
     drive(shelf, story)
 
 
+def test_reading_only_some_kinds_pages_over_the_rest(shelf: Shelf) -> None:
+    async def story(journal: Journal) -> None:
+        kinds = ("EpochStarted", "TaskSettled", "PeerRefused", "TaskSettled", "PeerRefused")
+        await journal.append([record(seq, kind=kind) for seq, kind in enumerate(kinds, 1)]).wait()
+        read = partial(journal.read, kinds=("PeerRefused", "EpochStarted"))
+        assert [one.seq for one in read()] == [1, 3, 5]
+        assert [one.seq for one in read(limit=2)] == [1, 3]
+        assert [one.seq for one in read(3)][-1] == 5
+
+    drive(shelf, story)
+
+
 def test_an_epoch_grows_and_is_remembered(shelf: Shelf) -> None:
     async def close(journal: Journal) -> None:
         assert journal.epoch == 3

@@ -181,7 +181,8 @@ async def follow(
         show.say(f"saved {len(saved)} files in {out}")
     if ending == "blocked":
         error = AwaitingApproval(
-            f"{live.name} waits for a person", hint=f"asterism status {live.name}; it goes on when approved or answered"
+            f"{live.name} waits for a person",
+            hint=f"asterism status {live.name}; it goes on when approved, answered or resolved",
         )
         result.report["error"] = error.to_wire()
     _print_report(result, output, shows, quiet)

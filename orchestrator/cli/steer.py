@@ -124,18 +124,19 @@ def answer(where: PersonRef, value: str, output: str, server: str | None) -> Non
 
 @click.command()
 @click.argument("where", type=TaskParam(), metavar="RUN/TASK")
-@click.argument("how", type=click.Choice(["succeeded", "retry", "fail"]))
-@click.argument("value", required=False)
+@click.option("--succeeded", metavar="VALUE", help="The effect happened; VALUE (JSON, or else text) is its result.")
+@click.option("--retry", "again", is_flag=True, help="The effect did not happen: try it again.")
+@click.option("--fail", is_flag=True, help="The task failed.")
 @output_option("json")
 @server_option
-def resolve(where: PersonRef, how: str, value: str | None, output: str, server: str | None) -> None:
-    """Say what became of a task that was lost after its effect began.
-
-    It succeeded (with VALUE), it is to be tried again, or it failed.
-    """
-    if value is not None and how != "succeeded":
-        raise UsageError("a value goes only with succeeded", hint=f"asterism resolve RUN/TASK {how}")
-    body = {"value": _json_or_text(value) if value is not None else None} if how == "succeeded" else {}
+def resolve(where: PersonRef, succeeded: str | None, again: bool, fail: bool, output: str, server: str | None) -> None:
+    """Say what became of a task that was lost after its effect began: one of the three."""
+    if (succeeded is not None) + again + fail != 1:
+        raise UsageError(
+            "say one thing of what became of it", hint="asterism resolve RUN/TASK --succeeded VALUE, --retry or --fail"
+        )
+    how = "retry" if again else "fail" if fail else "succeeded"
+    body = {"value": _json_or_text(succeeded)} if succeeded is not None else {}
     said = "{run}/" + f"{where.task} is resolved: {how}"
     _tell("resolve", said, server, output, where.run or 0, task=where.task, how=how, **body)
 

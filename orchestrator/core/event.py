@@ -188,20 +188,28 @@ class EffectBegun(Durable, frozen=True):
 
 
 class TaskUnknown(Durable, frozen=True):
-    """A `once` attempt was lost after its effect began; only a person resolves it."""
+    """A `once` attempt ended after its effect began, and nobody can say how; a person resolves it, or its own late
+    report."""
 
     run: int
     task: int
     number: int
+    why: str = ""
+    at: float = 0.0
 
 
 class UnknownResolved(Durable, frozen=True):
-    """A person knows that the effect happened; TaskSettled(succeeded) follows with this value."""
+    """A person said what became of the effect: it succeeded (with `value`), is to be tried again, or failed.
+
+    TaskSettled or TaskRequeued follows.
+    """
 
     run: int
     task: int
     by: str
     value: bytes
+    how: Literal["succeeded", "retry", "fail"] = "succeeded"
+    number: int = 0
 
 
 class TaskWaited(Durable, frozen=True):

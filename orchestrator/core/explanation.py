@@ -8,7 +8,7 @@ from protocol.errors import NotFound
 
 from .eligibility import could_return, eligible, kind_of, matches, refusal
 from .graph import Run, Task
-from .lifecycle import AwaitingApproval, Pending, Ready, Running, Settled, Waiting, shown
+from .lifecycle import AwaitingApproval, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .turn import Turn
 
@@ -88,6 +88,11 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
         return f"{state.code}: {state.message}" if state.code else state.message
     if isinstance(state, AwaitingApproval):
         return f"{state.why}; asterism approve {turn.name(run, task)}"
+    if isinstance(state, Unknown):
+        return (
+            f"its effect began in attempt {state.number}, and what became of it is unknown; "
+            f"asterism resolve {turn.name(run, task)} --succeeded VALUE, --retry or --fail"
+        )
     if isinstance(state, Waiting):
         return f"in {state.what}: {state.detail}"
     if type(state) is Pending:

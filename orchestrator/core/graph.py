@@ -40,6 +40,8 @@ class Attempt(msgspec.Struct, gc=False, array_like=True):
     message: str = ""
     began: bool = False
     """Its effect has begun (`once`)."""
+    resolved: str = ""
+    """What a person said of its unknown outcome: succeeded, retry, fail."""
 
     @property
     def live(self) -> bool:

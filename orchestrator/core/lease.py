@@ -7,7 +7,7 @@ from protocol.ids import Fence
 
 from .binding import Binder, RefMissing
 from .graph import Attempt, Run, Task, is_map
-from .lifecycle import Pending, Ready, Settled
+from .lifecycle import Pending, Ready, Settled, Unknown
 from .state import State
 
 
@@ -15,7 +15,8 @@ def admissible(worker: int, task: Task, attempt: Attempt | None, report: Report,
     """Whether this report may end the task: "" if so, else why not (wire.md section 2).
 
     The sender is the attempt's worker, the task has no winner, fence and pin are equal, and the attempt is live or
-    (pure / idempotent) lost, but neither cancelled nor superseded.
+    (pure / idempotent) lost, but neither cancelled nor superseded. A lost `once` attempt may still say what became of
+    its effect while its task is Unknown for its sake: nothing else of that task ran since, or can.
     """
     if attempt is None:
         return "unknown_attempt"
@@ -29,9 +30,14 @@ def admissible(worker: int, task: Task, attempt: Attempt | None, report: Report,
         return "already_settled"
     if attempt.live:
         return ""
-    if attempt.ended == "lost" and effect != "once":
+    if attempt.ended == "lost" and (effect != "once" or unknown_for(task, attempt)):
         return ""
     return "superseded"
+
+
+def unknown_for(task: Task, attempt: Attempt) -> bool:
+    """Whether the task waits to learn what became of this attempt's effect."""
+    return type(task.state) is Unknown and task.state.number == attempt.number
 
 
 def verdict(

@@ -164,7 +164,11 @@ class Progress(Growth):
         run = self.runs[event.run]
         task = run.tasks[event.task]
         self._enter(run, task, event)
-        task.value = event.value
+        if event.how == "succeeded":
+            task.value = event.value
+        attempt = task.attempt(event.number)
+        if attempt is not None:
+            attempt.resolved = event.how
 
     def _task_waited(self, event: e.TaskWaited) -> None:
         run = self.runs[event.run]

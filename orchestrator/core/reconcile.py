@@ -42,7 +42,7 @@ from .dispatch import assign
 from .eligibility import allowed, amounts
 from .fleet import Load, Session
 from .graph import Attempt, Run, Task
-from .lease import admissible
+from .lease import admissible, unknown_for
 from .lifecycle import Running, Settled
 from .settlement import end_attempt, stop_attempt
 from .staging import owner_left, staged
@@ -209,7 +209,7 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
         return
     acks.append(ident)
     outcome = report.outcome
-    if not attempt.live and not isinstance(outcome, Success):
+    if not attempt.live and not isinstance(outcome, Success) and not unknown_for(task, attempt):
         turn.count("report_late_failure")  # its task goes on without it already
         return
     if isinstance(outcome, Success) and not _sound(outcome):

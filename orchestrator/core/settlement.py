@@ -6,6 +6,8 @@ the next `alt`, refused ones ask. Then the run's `on_failure` decides.
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocol.frame import Cancel
 from protocol.ids import AttemptId
 from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
@@ -13,15 +15,17 @@ from protocol.task import AnyRef, FirstOf, Retry
 
 from . import event as e
 from .graph import Attempt, Run, Task
-from .lifecycle import Closed, Expanded, Running, Settled, Waiting
+from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
 from .turn import Turn
+
+_CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
+"""Failures that are not the skill's own word."""
 
 
 def end_attempt(
     turn: Turn, run: Run, task: Task, attempt: Attempt, outcome: Outcome, usage: Usage, *, lost: bool = False
 ) -> None:
     """The attempt is over; decide what becomes of its task."""
-    ident = AttemptId(run.ix, task.ix, attempt.number)
     session = turn.fleet.sessions.get(attempt.worker)
     if session is not None:
         session.drop((run.ix, task.ix, attempt.number))
@@ -40,13 +44,22 @@ def end_attempt(
         return  # a hedge goes on
     if task.cancelling or run.cancelled:
         _stopped(turn, run, task, attempt.number, "")
+    elif attempt.began and turn.effect(task) == "once" and (why := _unclear(outcome, lost=lost)):
+        if type(task.state) is not Unknown:
+            turn.emit(e.TaskUnknown(run.ix, task.ix, attempt.number, why, turn.now))
     elif isinstance(outcome, Stopped):
         _again(turn, run, task, attempt, Failure("Stopped", outcome.why or "stopped by its worker", "infra"))
     else:
-        if lost and turn.effect(task) == "once" and attempt.began:
-            turn.emit(e.TaskUnknown(run.ix, task.ix, ident.number))
-            return
         _again(turn, run, task, attempt, outcome)
+
+
+def _unclear(outcome: Stopped | Failure, *, lost: bool) -> str:
+    """Why nobody can say how far an effect came: its code was cut off rather than ended. "" if it said itself."""
+    if isinstance(outcome, Stopped):
+        return outcome.why or "stopped by its worker"
+    if lost or outcome.klass == "infra" or outcome.code in _CUT_OFF:
+        return f"{outcome.code}: {outcome.message}" if outcome.message else outcome.code
+    return ""
 
 
 def _stopped(turn: Turn, run: Run, task: Task, winner: int, message: str) -> None:

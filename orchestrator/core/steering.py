@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
-from protocol.artifact import Value
-from protocol.errors import AsterismError, Conflict, NotFound, PlanRefused
+from protocol.artifact import INLINE_LIMIT, Value
+from protocol.errors import AsterismError, Conflict, NotFound, PlanRefused, SchemaMismatch, UsageError
 from protocol.patch import Edit, Patch
+from protocol.schema import check
 from protocol.task import TaskSpec
 
 from . import command as c
@@ -177,15 +178,41 @@ def unknown_resolved(turn: Turn, item: s.UnknownResolved) -> None:
     run = find_run(turn, item.run)
     task = find_task(run, item.task)
     if type(task.state) is not Unknown:
-        raise NotFound(f"{turn.name(run, task)} is not unknown", hint="only an Unknown task is resolved")
+        _resolved_before(turn, run, task, item)
+        return
+    number = task.state.number
     if item.how == "succeeded":
-        turn.emit(e.UnknownResolved(run.ix, task.ix, item.by, item.value))
-        settle(turn, run, task, "succeeded", message=f"resolved by {item.by}")
+        _check_value(turn, task, item.value)
+    turn.emit(e.UnknownResolved(run.ix, task.ix, item.by, item.value, item.how, number))
+    why = f"resolved by {item.by}"
+    if item.how == "succeeded":
+        settle(turn, run, task, "succeeded", message=why)
     elif item.how == "retry":
-        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, f"resolved by {item.by}", False, "", -1, turn.now))
+        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, "", -1, turn.now))
     else:
-        fail(turn, run, task, "UnknownOutcome", f"resolved as failed by {item.by}")
+        fail(turn, run, task, "UnknownOutcome", f"resolved as failed by {item.by}", winner=number)
     turn.reply(item.reply, {"run": run.ix})
+
+
+def _resolved_before(turn: Turn, run: Run, task: Task, item: s.UnknownResolved) -> None:
+    """The same word once more is answered as the first was. Raises: NotFound, Conflict."""
+    name = turn.name(run, task)
+    said = next((attempt.resolved for attempt in reversed(task.attempts) if attempt.resolved), "")
+    if not said:
+        raise NotFound(f"{name} is not unknown", hint="only an Unknown task is resolved")
+    if said != item.how or (said == "succeeded" and task.value != item.value):
+        raise Conflict(f"{name} was resolved before, as {said}", hint=f"asterism explain {name}")
+    turn.reply(item.reply, {"run": run.ix, "known": True})
+
+
+def _check_value(turn: Turn, task: Task, value: bytes) -> None:
+    """A person's value stands for a result: it fits the skill's schema, and inline. Raises: SchemaMismatch."""
+    if len(value) > INLINE_LIMIT:
+        raise UsageError(f"a value may have {INLINE_LIMIT:,} bytes, this has {len(value):,}")
+    spec = turn.contract(task)
+    problems = check(spec.result, msgspec.json.decode(value), "value") if spec is not None and spec.result else []
+    if problems:
+        raise SchemaMismatch(f"that is no result of {task.skill}", problems=problems, hint="see asterism skills")
 
 
 def specs_at(run: Run, version: int) -> tuple[dict[str, TaskSpec], Patch]:

@@ -209,7 +209,8 @@ def waits_for(run: Run, task: Task) -> str:
             return f"an answer: {question}{offered} (asterism answer {run.name}/{name} VALUE)"
         return f"{found.what}: {found.detail}" if found.detail else found.what
     if isinstance(found, Unknown):
-        return f"a person: whether its effect happened is unknown (asterism resolve {run.name}/{name})"
+        how = f"asterism resolve {run.name}/{name} --succeeded VALUE, --retry or --fail"
+        return f"a person: whether its effect happened is unknown ({how})"
     if isinstance(found, Ready):
         return f"a worker{': ' + found.why if found.why else ''}"
     return ""

@@ -1,4 +1,7 @@
-"""What a simulated world does to a run: frames lost, daemons killed, links cut, the orchestrator crashed. Data only."""
+"""What a simulated world does to a run: frames lost, daemons killed, lines cut, disks full, the orchestrator crashed.
+
+Data only, in virtual seconds from the start of the run; `bench.simulator` carries it out.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,29 @@ import msgspec
 
 
 class Faults(msgspec.Struct, frozen=True):
-    """What goes wrong, until `until_s`. Times in virtual seconds from the start.
+    """What goes wrong, until `until_s`. Workers are given by their place.
 
-    `loss`: share of frames lost. `crashes`: the orchestrator dies at these decisions. `kills`: (at, worker index,
-    away for, "boot" or "stream"): the daemon dies and comes back with another boot id, or only its stream breaks.
-    `cuts`: (at, worker index, for): nothing passes in either direction.
+    `loss`, `duplicate`, `reorder`: shares of frames. `crashes`: the orchestrator dies at these decisions; `effects`:
+    just before these effects (a command carried out, a commit begun or told); it is back after `away_s`. `torn`: of
+    a commit that a crash meets, any part may have reached the disk.
+    `kills`: (at, worker, away for, how): "boot" the daemon is killed and keeps its disk, "power" the machine loses the
+    unsynced tail of it, "stream" only its stream breaks. `cuts`: (at, worker, for): nothing passes in either
+    direction; `one_way`: (at, worker, for, "up" or "down"). `freezes`: (at, worker, for): no progress of the daemon.
+    `disks`: (at, for, "stall" or "full") of the orchestrator. `snapshots`: one is taken at these decisions.
     """
 
     loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
     delay_s: tuple[float, float] = (0.0002, 0.002)
     crashes: tuple[int, ...] = ()
+    effects: tuple[int, ...] = ()
+    away_s: float = 0.2
+    torn: bool = False
     kills: tuple[tuple[float, int, float, str], ...] = ()
     cuts: tuple[tuple[float, int, float], ...] = ()
+    one_way: tuple[tuple[float, int, float, str], ...] = ()
+    freezes: tuple[tuple[float, int, float], ...] = ()
+    disks: tuple[tuple[float, float, str], ...] = ()
+    snapshots: tuple[int, ...] = ()
     until_s: float = 1e9

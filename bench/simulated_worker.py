@@ -1,8 +1,8 @@
-"""A simulated worker: follows the rules of the worker link on a virtual clock; its skills are small programs.
+"""A simulated worker: the real worker machine in a shell of virtual time, as `workers.worker` is one of real time.
 
-It keeps what a real one keeps on disk (identity, outbox) across the death of its daemon, forgets the rest, and never
-acts on a `once` task after its lease. A program is a generator: it yields seconds to sleep, or `(call, body)` to ask
-the orchestrator, and returns a value or an Outcome.
+Real: `workers.machine` with its spool, agenda and capacity, and the link table. Simulated: the daemon around it, its
+disk, its clock (of its own, so that nothing may compare it with another), and the hosts in which skills run. A daemon
+that is killed comes back with what is on its disk; one that is frozen does everything later.
 """
 
 from __future__ import annotations
@@ -10,406 +10,417 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from protocol.artifact import ArtifactRef
-from protocol.builtin import BUILTINS
-from protocol.frame import (
-    Ack,
-    Assign,
-    Bye,
-    Call,
-    Cancel,
-    Drain,
-    Drained,
-    Heartbeat,
-    HeartbeatAck,
-    Held,
-    HeldVerdict,
-    Hello,
-    Input,
-    Report,
-    Return,
-    Welcome,
-    WorkSpec,
-)
+from protocol.frame import Assign, Frame, FromWorker, Heartbeat, Item, Report, Staged, WorkSpec
 from protocol.ids import AttemptId
-from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
-from protocol.profile import DeviceProfile, WorkerProfile
-from protocol.resource import NOTHING, Resources
-from protocol.skill import SkillSpec, Variant
-from protocol.task import substitute
+from protocol.link import Fault, redial_s
+from protocol.outcome import Failure, Outcome, Stopped, Usage
+from protocol.profile import WorkerProfile
+from workers import instruction as do
+from workers import stimulus as on
+from workers.attempt import Live
+from workers.machine import Machine
+from workers.setting import MachineSettings
 
-_OPEN = {"type": "object", "properties": {"value": {}, "run_s": {"type": "number"}}, "additionalProperties": False}
-SIMULATED_SKILLS = (
-    SkillSpec(name="sim.work", doc="Simulated work on one core.", params=_OPEN, effect="pure"),
-    SkillSpec(name="sim.other", doc="Simulated work by another skill.", params=_OPEN, effect="pure"),
-    SkillSpec(name="sim.light", doc="Waits, without a core.", params=_OPEN, effect="pure",
-              variants=(Variant("cpu", NOTHING),)),
-    SkillSpec(name="sim.idem", doc="Simulated idempotent work.", params=_OPEN, effect="idempotent"),
-    SkillSpec(name="sim.once", doc="A simulated effect.", params=_OPEN, effect="once", retry_max=0),
-    SkillSpec(name="sim.asks", doc="Asks before it runs.", params=_OPEN, effect="pure", asks=True),
-    SkillSpec(name="sim.gpu", doc="Simulated work on a card.", params=_OPEN, effect="pure",
-              variants=(Variant("gpu", Resources(cpu=1.0, gpu=1.0)),)),
-    SkillSpec(name="sim.parent", doc="Spawns and joins.", params=_OPEN, effect="pure", spawns=True),
-)  # fmt: skip
+from .simulated_network import SimulatedNetwork, SimulatedStream
+from .simulated_outbox import SimulatedOutbox
+from .simulated_skill import SIMULATED_SKILLS as SIMULATED_SKILLS
+from .simulated_skill import Program, job_of, outcome_of, program_for
+from .simulated_skill import SimulatedCallRefused as SimulatedCallRefused
+from .simulated_skill import SimulatedJob as SimulatedJob
+from .simulated_skill import profile_of as profile_of
 
-
-def profile_of(slots: int = 2, *, gpu: int = 0, skills: tuple[SkillSpec, ...] = (), **more: Any) -> WorkerProfile:
-    """A profile with the built-in and the simulated skills."""
-    devices = (DeviceProfile("cpu"), *((DeviceProfile("gpu", speed=4.0),) if gpu else ()))
-    capacity = Resources(cpu=float(slots), gpu=float(gpu))
-    known = (*BUILTINS, *SIMULATED_SKILLS, *skills)
-    return WorkerProfile(slots=slots, capacity=capacity, devices=devices, skills=known, **more)
-
-
-class SimulatedJob(msgspec.Struct):
-    """What a program knows: its task's name, attempt number, arguments (a list of them for a chunk) and worker."""
-
-    name: str
-    number: int
-    skill: str
-    args: Any
-    worker: str
-    assign: Assign
+SYNC_S: Final = 0.03
+FSYNC_S: Final = 0.004
+HEALTHY_S: Final = 5.0
+EXIT_S: Final = 0.001
+_NO_USAGE: Final = Usage()
 
 
 class World(Protocol):
-    """What a simulated worker needs of the simulator: time, luck, a network, and programs to run."""
+    """What a simulated worker needs of the simulator: time, luck, a network, programs to run, and who watches."""
 
     now: float
     luck: Random
-    program: Mapping[str, Callable[[SimulatedJob], Generator[Any, Any, Any]]]
-    effects: dict[tuple[int, int], int]
+    program: Mapping[str, Program]
     artifacts: dict[str, Any]
+    network: SimulatedNetwork
 
     def at(self, when: float, act: Callable[[], Any]) -> None: ...
-    def dial(self, worker: Any) -> Any: ...
-    def reachable(self, worker: Any) -> bool: ...
-    def send(self, stream: Any, item: Any) -> None: ...
-    def break_stream(self, stream: Any) -> None: ...
+    def dial(self, worker: SimulatedWorker) -> SimulatedStream | None: ...
     def is_element(self, attempt: AttemptId) -> bool: ...
+    def began_effect(self, worker: SimulatedWorker, assign: Assign) -> None: ...
+    def reported(self, worker: SimulatedWorker, report: Report) -> None: ...
+    def forgot(self, worker: SimulatedWorker, attempt: AttemptId) -> None: ...
 
 
-class SimulatedCallRefused(Exception):
-    """The orchestrator answered a call with an error."""
+class _Host(msgspec.Struct):
+    """The process of one attempt."""
 
-
-class _Live(msgspec.Struct):
     assign: Assign
     work: WorkSpec
-    phase: str = "queued"
-    steps: Generator[Any, Any, Any] | None = None
+    steps: Generator[Any, Any, Any]
+    begun: bool = False
     k: int = 0
-    call: Call | None = None
-    answer: Any = None
-    hold: bool = False
+    asked: str = ""
 
 
 class SimulatedWorker:
-    """See the module."""
+    """See the module. `hears` may be replaced: what it says False to is lost on the last inch."""
 
-    def __init__(self, sim: World, ident: int, name: str, profile: WorkerProfile) -> None:
-        self.sim, self.ident, self.name, self.profile = sim, ident, name, profile
+    machine: Machine
+
+    def __init__(self, world: World, ident: int, name: str, profile: WorkerProfile) -> None:
+        self.world, self.ident, self.name, self.profile = world, ident, name, profile
+        self.line = ident - 1
         self.up = False
         self.boot = 0
-        self.stream: Any = None
-        self.welcomed = False
-        self.live: dict[AttemptId, _Live] = {}
-        self.spool: dict[AttemptId, Report] = {}
-        self.held_reports: set[AttemptId] = set()
-        self.refused: set[tuple[AttemptId, Any]] = set()
-        self.slots = profile.slots
-        self.queue: deque[AttemptId] = deque()
-        self.resuming: deque[AttemptId] = deque()
-        self.acked_beat = -1e9
-        self.mute = False
-        """Frozen: it sends nothing and reads nothing."""
+        self.stream: SimulatedStream | None = None
+        self.outbox = SimulatedOutbox()
+        self.hears: Callable[[Item], bool] = lambda item: True
+        self.stubborn_s = 0.0
+        """How long a program that is told to stop takes to die, at most the grace it is given."""
+        self._clock_at = world.luck.uniform(0.0, 5000.0)
+        self._frozen = False
+        self._late: list[Callable[[], None]] = []
+
+    @property
+    def live(self) -> dict[AttemptId, Live]:
+        """What it runs or has queued."""
+        return self.machine.attempts
+
+    @property
+    def welcomed(self) -> bool:
+        return self.up and self.machine.online
+
+    @property
+    def mute(self) -> bool:
+        """Frozen: nothing of the daemon moves until it is thawed."""
+        return self._frozen
+
+    @mute.setter
+    def mute(self, frozen: bool) -> None:
+        self._frozen = frozen
+        late, self._late = self._late, []
+        for act in late:
+            self.world.at(self.world.now, act)
+
+    def clock(self) -> float:
+        return self.world.now + self._clock_at
+
+    # The daemon's life
 
     def start(self) -> None:
-        """The daemon starts: a new boot id, nothing live."""
+        """The daemon starts: a new boot id, what its disk holds, nothing live."""
         self.up, self.boot = True, self.boot + 1
-        self.live.clear()
-        self.queue.clear()
-        self.resuming.clear()
-        self.refused.clear()
-        self.slots = self.profile.slots
+        self._frozen, self._late = False, []
+        self._hosts: dict[AttemptId, _Host] = {}
+        self._stimuli: deque[on.Stimulus] = deque()
+        self._stepping = self._syncing = self._writing = False
+        self._unsaved: list[AttemptId] = []
+        self._wakes_at = float("inf")
+        self._failures, self._dialled_at, self._retry_s = 0, 0.0, -1.0
+        self._ready: deque[Frame] = deque()
+        settings = MachineSettings(self.name, f"{self.name}.{self.boot}", self.profile)
+        self.machine = Machine(settings, self.outbox.spools())
         self._dial()
-        self._beat(self.boot)
-        self._resend(self.boot)
 
-    def kill(self, away_s: float, boot: bool = True) -> None:
-        """Its daemon dies and is back after `away_s` with another boot id; or only its stream breaks."""
+    def kill(self, away_s: float, boot: bool = True, *, power: bool = False) -> None:
+        """Its daemon dies and is back after `away_s` with another boot id; or only its stream breaks.
+
+        `power`: the machine with it, so nobody says goodbye and the unsynced tail of its disk may be gone.
+        """
         if not self.up:
             return
-        if self.stream is not None:
-            self.sim.break_stream(self.stream)
-        if boot:
-            self.up = False
-            self.stream = None
-            self.live.clear()
-            self.sim.at(self.sim.now + away_s, lambda: None if self.up else self.start())
+        world = self.world
+        if not boot:
+            if self.stream is not None:
+                world.network.break_stream(self.stream)
+            return
+        self.up = False
+        self._hang_up(silently=power)
+        for host in self._hosts.values():
+            host.steps.close()
+        if power:
+            self.outbox.lose_power(world.luck)
+        world.at(world.now + away_s, lambda: None if self.up else self.start())
+
+    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Something this daemon will do: not if it has died, and later if it is frozen then."""
+        boot = self.boot
+
+        def due() -> None:
+            if self.up and self.boot == boot:
+                if self._frozen:
+                    self._late.append(due)
+                else:
+                    act()
+
+        self.world.at(self.world.now + delay_s, due)
+
+    # The link, as workers.worker and workers.session have it
 
     def _dial(self) -> None:
-        if not self.up or self.stream is not None:
+        if self.stream is not None:
             return
-        sim = self.sim
-        if not sim.reachable(self) or self.mute:
-            sim.at(sim.now + 0.5, self._dial)
+        stream = self.world.dial(self)
+        if stream is None:
+            self._failures += 1
+            self._dial_again()
             return
-        stream = self.stream = sim.dial(self)
-        self.welcomed = False
-        running = tuple(Held(a, one.assign.fence, one.assign.pin) for a, one in self.live.items())
-        spooled = tuple(Held(a, one.fence, one.pin, b"digest") for a, one in self.spool.items())
-        boot = f"{self.name}.{self.boot}"
-        sim.send(stream, Hello(self.name, boot, self.profile, running=running, spooled=spooled))
+        self.stream, self._dialled_at = stream, self.clock()
+        self._ready.clear()
+        self.step(on.Connected())
 
-        def late() -> None:
-            if self.stream is stream and not self.welcomed:
-                sim.break_stream(stream)
+    def _dial_again(self) -> None:
+        delay = self._retry_s if self._retry_s >= 0 else redial_s(self._failures, self.world.luck.random())
+        self._retry_s = -1.0
+        self._later(delay, self._dial)
 
-        sim.at(sim.now + 2.0, late)
+    def ended(self, stream: SimulatedStream) -> None:
+        """The stream is gone (network.Wire)."""
+        self._later(0.0, lambda: self._broken(stream))
 
-    def broken(self, stream: object) -> None:
-        """Its end of a stream broke: dial again, with jitter."""
-        if self.stream is stream:
-            self.stream = None
-            self.sim.at(self.sim.now + self.sim.luck.uniform(0.1, 0.5), self._dial)
-
-    def _send(self, item: Any) -> None:
-        if self.stream is not None and self.welcomed and not self.mute:
-            self.sim.send(self.stream, item)
-
-    def _beat(self, boot: int) -> None:
-        if not self.up or boot != self.boot:
+    def _broken(self, stream: SimulatedStream) -> None:
+        if self.stream is not stream:
             return
-        self._send(Heartbeat(self.sim.now, (*self.live, *self.spool)))
-        self.sim.at(self.sim.now + (5.0 if self.profile.edge else 1.0), lambda: self._beat(boot))
+        self.stream = None
+        self._failures = 0 if self.clock() - self._dialled_at > HEALTHY_S else self._failures + 1
+        self.step(on.Broken())
+        self._dial_again()
 
-    def _resend(self, boot: int) -> None:
-        if not self.up or boot != self.boot:
+    def heard(self, stream: SimulatedStream, frame: Frame) -> None:
+        """A frame has come (network.Wire)."""
+        self._later(0.0, lambda: self._take(stream, frame))
+
+    def _take(self, stream: SimulatedStream, frame: Frame) -> None:
+        if self.stream is not stream:
             return
-        for attempt, report in list(self.spool.items()):
-            if attempt not in self.held_reports:
-                self._send(report)
-        for one in self.live.values():
-            if one.call is not None:
-                self._send(one.call)
-        self.sim.at(self.sim.now + 2.0, lambda: self._resend(boot))
-
-    # What comes from the orchestrator
-
-    def receive(self, item: Any) -> None:
-        if self.mute or not self.up:
+        taken = stream.client.take(frame)
+        if isinstance(taken, Fault):
+            self._hang_up()
+            self._dial_again()
             return
-        if isinstance(item, Assign):
-            self._assigned(item)
-        elif isinstance(item, Cancel):
-            self._cancelled(item.attempt)
-        elif isinstance(item, Ack):
-            for attempt in item.attempts:
-                self.spool.pop(attempt, None)
-        elif isinstance(item, Return):
-            self._returned(item)
-        elif isinstance(item, Welcome):
-            self.welcomed, self.acked_beat = True, self.sim.now
-            self._judged(item.verdicts)
-            for one in self.live.values():
-                if one.call is not None:
-                    self._send(one.call)
-        elif isinstance(item, HeartbeatAck):
-            self.acked_beat = item.at
-            self._judged(item.verdicts)
-        elif isinstance(item, Drain):
-            self._send(Drained())
-        elif isinstance(item, Bye) and self.stream is not None:
-            self.sim.break_stream(self.stream)
+        items = tuple(item for item in taken.items if self.hears(item))
+        if items:
+            self.step(on.Received(items))  # type: ignore[arg-type]
 
-    def _judged(self, verdicts: tuple[HeldVerdict, ...]) -> None:
-        for one in verdicts:
-            if one.attempt in self.live:
-                self.live[one.attempt].hold = one.verdict == "hold"
-                if one.verdict in ("kill", "drop"):
-                    self._end(one.attempt)
-            elif one.attempt in self.spool:
-                self.held_reports.discard(one.attempt)
-                if one.verdict == "hold":
-                    self.held_reports.add(one.attempt)
-                elif one.verdict in ("kill", "drop"):
-                    del self.spool[one.attempt]
-                else:
-                    self._send(self.spool[one.attempt])
-
-    def _assigned(self, assign: Assign) -> None:
-        known = self.live.get(assign.attempt) or self.spool.get(assign.attempt)
-        if known is not None or (assign.attempt, assign.fence) in self.refused:
+    def _put(self, item: FromWorker) -> None:
+        stream = self.stream
+        if stream is None or stream.client.put(item) is not None:
             return
-        self.live[assign.attempt] = _Live(assign, msgspec.json.decode(assign.spec, type=WorkSpec))
-        self.queue.append(assign.attempt)
-        self._start_queued()
+        if isinstance(item, Heartbeat):  # what it says of the inventory is true of the frames seen up to now
+            while (frame := stream.client.cut()) is not None:
+                self._ready.append(frame)
+        if not self._writing:
+            self._writing = True
+            self._later(0.0, self._write)
 
-    def _cancelled(self, attempt: AttemptId) -> None:
-        one = self.live.get(attempt)
-        if one is not None:
-            self._finish(attempt, Stopped("cancelled"))
-
-    def _returned(self, item: Return) -> None:
-        one = self.live.get(item.attempt)
-        if one is None or one.call is None or one.call.k != item.k:
+    def _write(self) -> None:
+        self._writing = False
+        stream = self.stream
+        if stream is None:
             return
-        what, one.call = one.call.what, None
-        fenced = self.sim.now > self.acked_beat + 5.0
-        if item.error:
-            one.answer = SimulatedCallRefused(msgspec.json.decode(item.error)["message"])
-        elif what == "begin_effect" and fenced:
-            one.answer = SimulatedCallRefused("the lease is over")
-        else:
-            one.answer = msgspec.json.decode(item.value)
-        if one.phase == "waiting":
-            self.resuming.append(item.attempt)
-            self._start_queued()
-        else:
-            self._step(item.attempt)
+        while (frame := self._ready.popleft() if self._ready else stream.client.cut()) is not None:
+            self.world.network.transmit(stream, True, frame)
 
-    # Execution
+    def _hang_up(self, *, silently: bool = False) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            self.world.network.close(stream, False, silently=silently)
+            if self.up:
+                self.step(on.Broken())
 
-    def _start_queued(self) -> None:
-        for line in (self.resuming, self.queue):
-            for attempt in list(line):
-                if attempt not in line:
-                    continue  # started by what another one's start led to
-                one = self.live.get(attempt)
-                if one is None:
-                    line.remove(attempt)
-                elif not one.work.cpu or self.slots > 0:
-                    line.remove(attempt)
-                    self.slots -= bool(one.work.cpu)
-                    self._begin(attempt, one)
+    # The machine's loop
 
-    def _begin(self, attempt: AttemptId, one: _Live) -> None:
-        one.phase = "running"
-        if one.steps is None:
-            one.steps = self._program(one)
-        self._step(attempt)
-
-    def _program(self, one: _Live) -> Generator[Any, Any, Any]:
-        assign, work = one.assign, one.work
-        args = msgspec.json.decode(work.args)
-        values = {entry.key: self._value(entry) for entry in assign.inputs}
-        if assign.items:
-            rows = [values | {entry.key: self._value(entry) for entry in row} for row in assign.items]
-            found: Any = [substitute(args, row) for row in rows]
-        else:
-            found = substitute(args, values)
-        name = assign.name.partition("/")[2].partition("#")[0]
-        job = SimulatedJob(name, assign.attempt.number, work.skill, found, self.name, assign)
-        known = self.sim.program
-        element = self.sim.is_element(assign.attempt)
-        names = (name, work.skill, name.partition(".")[0] if element else name, "*")
-        program = next((known[one] for one in names if one in known), default_program)
-        if work.effect == "once":
-            try:
-                yield "begin_effect", None
-            except SimulatedCallRefused as error:
-                return Stopped(str(error))
-            key = (assign.attempt.run, assign.attempt.task)
-            self.sim.effects[key] = self.sim.effects.get(key, 0) + 1
-        return (yield from program(job))
-
-    def _value(self, entry: Input) -> Any:
-        if entry.parts is not None:
-            parts = [self._read(part, ()) for part in entry.parts]
-            return [one for part in parts for one in part] if entry.flat else parts
-        return self._read(entry.value, entry.pointer)
-
-    def _read(self, value: Any, pointer: tuple[str, ...]) -> Any:
-        if isinstance(value, ArtifactRef):
-            found = self.sim.artifacts[value.digest]
-            for part in pointer:
-                found = found[int(part)] if isinstance(found, list) else found[part]
-            return found
-        return msgspec.json.decode(value)
-
-    def _step(self, attempt: AttemptId) -> None:
-        one = self.live.get(attempt)
-        if one is None or one.steps is None:
+    def step(self, stimulus: on.Stimulus) -> None:
+        """Hand it to the machine and do what that says, and whatever it leads to."""
+        self._stimuli.append(stimulus)
+        if self._stepping:
             return
-        answer, one.answer = one.answer, None
-        phase, one.phase = one.phase, "stepping"
-        try:
-            if isinstance(answer, SimulatedCallRefused):
-                wanted = one.steps.throw(answer)
-            else:
-                wanted = one.steps.send(answer)
-        except StopIteration as end:
-            one.phase, one.steps = phase, None
-            self._finish(attempt, _outcome(end.value))
-        except SimulatedCallRefused as error:
-            one.phase, one.steps = phase, None
-            self._finish(attempt, Failure("CallRefused", str(error)))
-        else:
-            one.phase = phase
-            self._wait(attempt, one, wanted)
+        self._stepping = True
+        while self._stimuli and self.up:
+            for instruction in self.machine.handle(self._stimuli.popleft(), self.clock()):
+                self._do[type(instruction)](self, instruction)
+        self._stepping = False
+        wake = self.machine.next_wake()
+        if wake is not None and wake < self._wakes_at:
+            self._wakes_at = wake
+            self._later(max(0.0, wake - self.clock()), self._tick)
 
-    def _wait(self, attempt: AttemptId, one: _Live, wanted: Any) -> None:
-        boot = self.boot
-        if isinstance(wanted, tuple):
-            what, body = wanted
-            one.k += 1
-            one.call = Call(attempt, one.assign.fence, one.k, what, msgspec.json.encode(body))
-            if what in ("join", "ask"):
-                one.phase = "waiting"
-                self.slots += bool(one.work.cpu)
-                self._start_queued()
-            self._send(one.call)
-            return
+    def _tick(self) -> None:
+        wake = self.machine.next_wake()
+        self._wakes_at = float("inf")
+        if wake is not None and wake <= self.clock() + 1e-9:
+            self.step(on.Tick())
+        elif wake is not None:
+            self._wakes_at = wake
+            self._later(max(0.0, wake - self.clock()), self._tick)
 
-        def wake() -> None:
-            if self.boot == boot and self.up and self.live.get(attempt) is one:
-                self._step(attempt)
+    def drain(self, deadline_s: float) -> None:
+        """It is told to leave, here."""
+        if self.up:
+            self.step(on.DrainRequested(deadline_s))
 
-        self.sim.at(self.sim.now + float(wanted), wake)
+    def _send(self, instruction: do.Send) -> None:
+        item = instruction.item
+        if isinstance(item, Report):
+            self.world.reported(self, item)
+        self._put(item)
 
-    def _end(self, attempt: AttemptId) -> _Live | None:
-        one = self.live.pop(attempt, None)
-        if one is not None:
-            self.refused.add((attempt, one.assign.fence))
-            if one.phase == "running":
-                self.slots += bool(one.work.cpu)
-            if one.steps is not None and one.phase != "stepping":
-                one.steps.close()
-            self._start_queued()
-        return one
+    def _append(self, instruction: do.Append) -> None:
+        self.outbox.append(instruction.reports)
+        for report in instruction.reports:
+            self.world.reported(self, report)
+        if instruction.durable:
+            self._unsaved += [report.attempt for report in instruction.reports]
+        if not self._syncing or instruction.durable:
+            self._syncing = True
+            self._later(0.0 if instruction.durable else SYNC_S, self._sync)
 
-    def _finish(self, attempt: AttemptId, outcome: Outcome) -> None:
-        one = self._end(attempt)
-        if one is None:
-            return
-        usage = Usage(run_s=0.01, device=one.work.device)
-        self.spool[attempt] = Report(attempt, one.assign.fence, one.assign.pin, outcome, usage)
-        if one.hold:
-            self.held_reports.add(attempt)
-        else:
-            self._send(self.spool[attempt])
+    def _sync(self) -> None:
+        mark = self.outbox.mark
+        saved, self._unsaved = tuple(self._unsaved), []
 
-    def story(self) -> str:
-        live = {str(tuple(map(int, (a.run, a.task, a.number)))): one.phase for a, one in self.live.items()}
-        return (
-            f"{self.name} up={self.up} boot={self.boot} stream={self.stream is not None} {live} spool={len(self.spool)}"
+        def done() -> None:
+            self._syncing = False
+            self.outbox.synced(min(mark, self.outbox.mark))
+            if saved:
+                self.step(on.Saved(saved))
+
+        self._later(FSYNC_S, done)
+
+    def _offer(self, instruction: do.Offer) -> None:
+        for attempt in instruction.attempts:
+            report = self.outbox.read(attempt)
+            if report is not None:
+                self._put(report)
+
+    def _forget(self, instruction: do.Forget) -> None:
+        for attempt in instruction.attempts:
+            self.world.forgot(self, attempt)
+        self.outbox.forget(instruction.attempts)
+
+    def _store(self, instruction: do.Store) -> None:
+        self._later(0.002, lambda: self.step(on.Stored(instruction.attempt)))
+
+    def _upload(self, instruction: do.Upload) -> None:
+        stage = instruction.stage
+        found = self.world.artifacts.get(stage.uri)
+        ref = found if isinstance(found, ArtifactRef) else None
+        self._later(
+            0.002, lambda: self.step(on.FileStaged(Staged(stage.run, stage.uri, ref, "" if ref else "NotFound")))
         )
 
+    def _adopt(self, instruction: do.Adopt) -> None:
+        self.outbox.adopt(instruction.journal, instruction.epoch)
 
-def _outcome(value: Any) -> Outcome:
-    return value if isinstance(value, Success | Failure | Stopped) else Success(msgspec.json.encode(value))
+    def _retry(self, instruction: do.HangUp) -> None:
+        self._retry_s = instruction.retry_after_s
+        self._hang_up()
+        self._dial_again()
+
+    def _leave(self, instruction: do.Leave) -> None:
+        self._write()
+        self.up = False
+        self._hang_up()
+
+    # Hosts
+
+    def _start(self, instruction: do.Start) -> None:
+        assign, work = instruction.assign, instruction.work
+        element = self.world.is_element(assign.attempt)
+        job = job_of(assign, work, self.name, element, self.world.artifacts)
+        host = self._hosts[assign.attempt] = _Host(assign, work, _steps(program_for(job, self.world.program), job))
+        if work.effect == "once" and instruction.skill.begin_effect == "runner":
+            self._later(0.0, lambda: self._ask(host, "begin_effect", None))
+        else:
+            self._later(0.0, lambda: self._go_on(host, None))
+
+    def _ask(self, host: _Host, what: str, body: Any) -> None:
+        if self._hosts.get(host.assign.attempt) is host:
+            host.k, host.asked = host.k + 1, what
+            self.step(on.Asked(host.assign.attempt, host.k, what, msgspec.json.encode(body)))
+
+    def _answer(self, instruction: do.Answer) -> None:
+        host = self._hosts.get(instruction.attempt)
+        if host is None or host.k != instruction.k or not host.asked:
+            return
+        what, host.asked = host.asked, ""
+        answer: Any
+        if instruction.error:
+            answer = SimulatedCallRefused.of(msgspec.json.decode(instruction.error))
+        else:
+            answer = msgspec.json.decode(instruction.value)
+            if what == "begin_effect":
+                self.world.began_effect(self, host.assign)
+        self._later(0.0, lambda: self._go_on(host, answer))
+
+    def _go_on(self, host: _Host, answer: Any) -> None:
+        attempt = host.assign.attempt
+        if self._hosts.get(attempt) is not host:
+            return
+        try:
+            if isinstance(answer, SimulatedCallRefused):
+                wanted = host.steps.throw(answer)
+            else:
+                wanted = host.steps.send(answer if host.begun else None)
+            host.begun = True
+        except StopIteration as end:
+            self._exit(host, outcome_of(end.value))
+        except SimulatedCallRefused as error:
+            self._exit(host, Failure("CallRefused", str(error), error.klass))
+        else:
+            if isinstance(wanted, tuple):
+                self._ask(host, *wanted)
+            else:
+                self._later(float(wanted), lambda: self._go_on(host, None))
+
+    def _kill(self, instruction: do.Kill) -> None:
+        host = self._hosts.get(instruction.attempt)
+        if host is not None:
+            delay = max(EXIT_S, min(instruction.grace_s, self.stubborn_s))
+            self._later(delay, lambda: self._exit(host, Stopped("killed")))
+
+    def _exit(self, host: _Host, outcome: Outcome) -> None:
+        attempt = host.assign.attempt
+        if self._hosts.get(attempt) is host:
+            del self._hosts[attempt]
+            host.steps.close()
+            usage = Usage(run_s=0.01, device=host.work.device)
+            self.step(on.Ended((on.Result(attempt, outcome, usage),)))
+
+    _do: Final[dict[type[do.Instruction], Callable[[SimulatedWorker, Any], None]]] = {
+        do.Send: _send,
+        do.Append: _append,
+        do.Offer: _offer,
+        do.Forget: _forget,
+        do.Store: _store,
+        do.Upload: _upload,
+        do.Adopt: _adopt,
+        do.HangUp: _retry,
+        do.Leave: _leave,
+        do.Start: _start,
+        do.Kill: _kill,
+        do.Answer: _answer,
+    }
+
+    def story(self) -> str:
+        """How it stands, in a line."""
+        live = {f"{a.run}/{a.task}#{a.number}": one.phase for a, one in self.live.items()} if self.boot else {}
+        owes = [f"{a.run}/{a.task}#{a.number}" for a in self.outbox.kept.get(self.outbox.journal, ())]
+        words = [
+            "up" if self.up else "down",
+            "frozen" if self._frozen else "",
+            "connected" if self.stream is not None else "",
+            "welcomed" if self.welcomed else "",
+        ]
+        return f"{self.name} {' '.join(filter(None, words))} boot={self.boot} runs={live} owes={owes}"
 
 
-def default_program(job: SimulatedJob) -> Generator[Any, Any, Any]:
-    """Sleeps `run_s` (default 10 ms), then gives back what the skill of that name would."""
-    rows = job.args if isinstance(job.args, list) else [job.args]
-    found = []
-    for args in rows:
-        yield float(args.get("run_s", args.get("seconds", 0.01)))
-        found.append({"items": args["items"]} if job.skill == "flow.list" else {"value": args.get("value")})
-    return found if isinstance(job.args, list) else found[0]
+def _steps(program: Program, job: SimulatedJob) -> Generator[Any, Any, Any]:
+    return (yield from program(job))

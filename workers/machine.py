@@ -170,7 +170,10 @@ class Machine:
         for live in self.attempts.values():
             live.on_hold = False
         self._judge(item.verdicts, now, out)
-        self._offer([attempt for attempt, one in self.spool.entries.items() if one.ready], now, out)
+        judged = {one.attempt for one in item.verdicts}  # of these, what is wanted was offered just now
+        self._offer(
+            [attempt for attempt, one in self.spool.entries.items() if one.ready and attempt not in judged], now, out
+        )
         for attempt, one in self.spool.entries.items():
             if one.unstored and one.owed.ref is not None:
                 out.append(do.Store(attempt, one.owed.ref))

@@ -99,7 +99,7 @@ class Editing(RuleBasedStateMachine):
         assert set(run.names) == set(self.specs)
         for task in run.roots():
             name = task.spec.id
-            if isinstance(task.state, Settled) and not self.sim._uncommitted:
+            if isinstance(task.state, Settled) and self.sim.durable:
                 assert self.settled.setdefault(name, (task.state, task.value)) == (task.state, task.value)
                 if task.succeeded:
                     assert task.value == b'{"value":%d}' % self.specs[name]

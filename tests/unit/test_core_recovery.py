@@ -116,16 +116,15 @@ def test_a_suspect_that_returns_wants_no_copy_any_more():
 
 def test_an_assign_that_got_lost_is_sent_once_more_and_then_lost():
     sim = Simulator(workers=1)
-    worker = sim.workers[0]
-    honest, dropped = worker.receive, []
+    dropped = []
 
-    def deaf(item):
-        if isinstance(item, Assign) and len(dropped) < 2:
+    def hears(item):
+        lost = isinstance(item, Assign) and len(dropped) < 2
+        if lost:
             dropped.append(item)
-        else:
-            honest(item)
+        return not lost
 
-    worker.receive = deaf
+    sim.workers[0].hears = hears
     sim.submit({"tasks": [work("a", "sim.idem")]})
     assert finish(sim) == {"a": "succeeded"}
     assert [item.attempt.number for item in dropped] == [1, 1]
@@ -143,16 +142,15 @@ def test_an_assign_on_its_way_when_the_stream_broke_is_sent_again_on_the_next():
 def test_a_lost_cancel_is_sent_again():
     sim = start([work("a", run_s=500.0)], workers=1)
     sim.advance(0.5)
-    worker = sim.workers[0]
-    honest, dropped = worker.receive, []
+    dropped = []
 
-    def deaf(item):
-        if isinstance(item, Cancel) and not dropped:
+    def hears(item):
+        lost = isinstance(item, Cancel) and not dropped
+        if lost:
             dropped.append(item)
-        else:
-            honest(item)
+        return not lost
 
-    worker.receive = deaf
+    sim.workers[0].hears = hears
     sim.handle(s.CancelRequested(99, 1, "", "ann"))
     assert finish(sim, 10.0) == {"a": "cancelled"}
 

@@ -1,0 +1,211 @@
+"""What the journal says, read by somebody who does not trust the core: names, versions, attempts, ends.
+
+A fold over committed events only, so a crash takes nothing back. It keeps its own books and shares none of the
+core's: what `bench.witness` holds the core to is what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from orchestrator.core import event as e
+from protocol.ids import Fence
+from protocol.patch import Patch
+from protocol.task import FirstOf, Output, Ref, TaskSpec, references
+
+Key = tuple[int, int, int]
+"""(run, task, attempt number)"""
+
+
+class TaskRecord(msgspec.Struct):
+    """One task by its place. `settled`: "" while it is open; `open_`: a failure that may still be retried."""
+
+    name: str
+    spec: TaskSpec
+    version: int
+    parent: int = -1
+    settled: str = ""
+    open_: bool = False
+    winner: int = 0
+    value: Any = None
+    attempted: bool = False
+    unknown: bool = False
+    began: int = 0
+    """Effects that may have happened."""
+    allowed: int = 1
+    """Effects that may happen: one, and one more each time a person or a planner says so."""
+    first: int = -1
+    count: int = 0
+    chunk: int = 1
+    skill: str = ""
+
+
+class AttemptRecord(msgspec.Struct):
+    """One attempt. `ended`: "" while live."""
+
+    worker: int
+    fence: Fence
+    pin: bytes
+    ended: str = ""
+    began: bool = False
+
+
+class RunRecord(msgspec.Struct):
+    """One run."""
+
+    tasks: list[TaskRecord] = []
+    names: dict[str, int] = {}
+    inputs: dict[str, bytes] = {}
+    outputs: tuple[Output, ...] = ()
+    cancelled: bool = False
+    settled: str = ""
+
+
+class Ledger:
+    """`note` every committed event, in order. Raises: AssertionError for one that must not be."""
+
+    def __init__(self) -> None:
+        self.runs: dict[int, RunRecord] = {}
+        self.attempts: dict[Key, AttemptRecord] = {}
+
+    def note(self, event: Any) -> None:
+        act = _NOTE.get(type(event))
+        if act is not None:
+            act(self, event)
+
+    def task(self, event: Any) -> TaskRecord:
+        """The task an event is about."""
+        found: TaskRecord = self.runs[event.run].tasks[event.task]
+        return found
+
+    def _submitted(self, event: e.RunSubmitted) -> None:
+        self.runs[event.run] = RunRecord(inputs=dict(event.inputs))
+
+    def _removed(self, event: e.RunRemoved) -> None:
+        self.runs.pop(event.run, None)
+
+    def _patched(self, event: e.PatchAccepted) -> None:
+        run, patch = self.runs[event.run], event.patch
+        if patch.base >= 0:
+            for name in _named(patch):
+                at = run.names.get(name)
+                version = run.tasks[at].version if at is not None else 0
+                assert version <= patch.base, (
+                    f"a patch written against version {patch.base} was accepted though {name} is of version {version}"
+                )
+        if patch.outputs is not None:
+            run.outputs = patch.outputs
+        for spec in patch.tasks:
+            if not patch.parent and spec.id in run.names:
+                task = run.tasks[run.names[spec.id]]
+                self._editable(task, patch)
+                task.spec, task.skill, task.version = spec, spec.skill, event.version
+                task.settled, task.open_ = "", False
+                continue
+            name = spec.id if not patch.parent else f"{patch.parent}.{event.key}"
+            run.names[name] = len(run.tasks)
+            parent = run.names[patch.parent] if patch.parent else -1
+            run.tasks.append(TaskRecord(name, spec, event.version, parent, skill=spec.skill))
+        for up, down in (*patch.links, *patch.unlinks):
+            task = run.tasks[run.names[down]]
+            self._editable(task, patch)
+            after = tuple(name for name in task.spec.after if name != up)
+            task.spec = msgspec.structs.replace(task.spec, after=(*after, up) if (up, down) in patch.links else after)
+            task.version = event.version
+
+    @staticmethod
+    def _editable(task: TaskRecord, patch: Patch) -> None:
+        running = task.attempted and not task.open_
+        assert not running, f"a patch by {patch.author} changed {task.name}, which had been dispatched"
+        assert not task.settled or task.open_, f"a patch by {patch.author} changed {task.name}, which was settled"
+
+    def _expanded(self, event: e.MapExpanded) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        task.count = len(event.workers) if event.workers else -(-event.items // event.chunk)
+        task.first, task.chunk = len(run.tasks), event.chunk
+        for k in range(task.count):
+            child = TaskRecord(f"{task.name}.{k}", task.spec, task.version, event.task, skill=task.spec.skill)
+            run.names[child.name] = len(run.tasks)
+            run.tasks.append(child)
+
+    def _dispatched(self, event: e.AttemptDispatched) -> None:
+        key = (event.run, event.task, event.number)
+        assert key not in self.attempts, f"the number of {key} was given twice"
+        self.attempts[key] = AttemptRecord(event.worker, event.fence, event.pin)
+        task = self.task(event)
+        assert not task.settled, f"{task.name} was dispatched again though it is {task.settled}"
+        task.attempted, task.skill = True, event.skill
+
+    def _ended(self, event: e.AttemptEnded) -> None:
+        attempt = self.attempts[event.run, event.task, event.number]
+        assert attempt.ended in ("", "lost"), f"attempt {event} ended twice"
+        attempt.ended = "lost" if event.lost else type(event.outcome).__name__
+
+    def _requeued(self, event: e.TaskRequeued) -> None:
+        task = self.task(event)
+        assert not task.settled or task.open_, f"{task.name} runs again though it is {task.settled}"
+        if task.unknown or task.open_:
+            task.allowed = task.began + 1
+        task.unknown, task.settled, task.open_ = False, "", False
+        if task.count:
+            for child in self.runs[event.run].tasks[task.first : task.first + task.count]:
+                if child.settled != "succeeded":
+                    child.settled, child.allowed = "", child.began + 1
+
+    def _settled(self, event: e.TaskSettled) -> None:
+        task = self.task(event)
+        assert not task.settled, f"{task.name} was {task.settled}, then {event.state}"
+        task.settled, task.open_, task.winner, task.unknown = event.state, event.open, event.winner, False
+
+    def _dealt_with(self, event: e.FailureSettled) -> None:
+        self.task(event).open_ = False
+
+    def _effect(self, event: e.EffectBegun) -> None:
+        self.attempts[event.run, event.task, event.number].began = True
+
+    def _unknown(self, event: e.TaskUnknown) -> None:
+        self.task(event).unknown = True
+
+    def _cancelled(self, event: e.CancelAsked) -> None:
+        if event.task < 0:
+            self.runs[event.run].cancelled = True
+
+    def _run_settled(self, event: e.RunSettled) -> None:
+        run = self.runs[event.run]
+        assert not run.settled, f"r{event.run} was settled twice"
+        run.settled = event.state
+
+
+def _named(patch: Patch) -> Iterable[str]:
+    """Whom the patch touches or relies on."""
+    yield from patch.relies
+    yield from (edit.id for edit in patch.edits if edit.id)
+    yield from (name for pair in (*patch.links, *patch.unlinks) for name in pair)
+    for spec in patch.tasks:
+        yield spec.id
+        yield from spec.after
+        yield from (line.ref.source for line in spec.when)
+        for ref in references(msgspec.json.decode(spec.args)):
+            yield from (one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,)))
+        yield from (word.source for word in spec.on if isinstance(word, Ref))
+
+
+_NOTE: dict[type, Any] = {
+    e.RunSubmitted: Ledger._submitted,
+    e.RunRemoved: Ledger._removed,
+    e.PatchAccepted: Ledger._patched,
+    e.MapExpanded: Ledger._expanded,
+    e.AttemptDispatched: Ledger._dispatched,
+    e.AttemptEnded: Ledger._ended,
+    e.TaskRequeued: Ledger._requeued,
+    e.TaskSettled: Ledger._settled,
+    e.FailureSettled: Ledger._dealt_with,
+    e.EffectBegun: Ledger._effect,
+    e.TaskUnknown: Ledger._unknown,
+    e.CancelAsked: Ledger._cancelled,
+    e.RunSettled: Ledger._run_settled,
+}

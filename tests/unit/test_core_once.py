@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from bench.fault import Faults
-from bench.simulated_worker import default_program
+from bench.simulated_skill import default_program
 from bench.simulator import Refused, Simulator
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
@@ -51,7 +51,7 @@ def test_a_once_task_is_dispatched_only_after_the_commit():
 
 
 def test_lost_before_its_effect_began_it_runs_again():
-    faults = Faults(kills=((0.7, 0, 1.0, "boot"),), delay_s=(0.5, 0.5))  # its begin_effect was still on the way
+    faults = Faults(kills=((0.7, 0, 1.0, "boot"),), cuts=((0.4, 0, 0.5),), delay_s=(0.5, 0.5))  # nobody heard it begin
     sim = start([ONCE], faults=faults)
     sim.settle()
     assert len(sim.task("a").attempts) == 2

@@ -171,9 +171,7 @@ class Machine:
             live.on_hold = False
         self._judge(item.verdicts, now, out)
         judged = {one.attempt for one in item.verdicts}  # of these, what is wanted was offered just now
-        self._offer(
-            [attempt for attempt, one in self.spool.entries.items() if one.ready and attempt not in judged], now, out
-        )
+        self._offer([key for key, one in self.spool.entries.items() if one.ready and key not in judged], now, out)
         for attempt, one in self.spool.entries.items():
             if one.unstored and one.owed.ref is not None:
                 out.append(do.Store(attempt, one.owed.ref))
@@ -332,10 +330,10 @@ class Machine:
         gone, spilled = self.spool.drop(attempts)
         if gone:
             out.append(do.Forget(gone, spilled))
-
-        # Calls of running attempts
         while self._resend and not self._resend[0][2] and self._resend[0][1] not in self.spool.entries:
             self._resend.popleft()  # acknowledged: no reason to wake
+
+    # Calls of running attempts
 
     def _asked(self, item: on.Asked, now: float, out: list[do.Instruction]) -> None:
         live = self.attempts.get(item.attempt)

@@ -22,9 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import ConfigInvalid, UsageError
 from .resource import span_s
+from .skill import Level
 
 PREFIX: Final = "ASTERISM_"
 DEFAULT: Final = "default"
+PERSONAL: Final = ("secrets.", "http.")
+"""What a project's own file may not set: it may come from anybody, and these open doors of its user."""
 
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
@@ -81,6 +84,26 @@ class ServerDefaults(_Section):
         return _seconds(value)
 
 
+class SandboxDefaults(_Section):
+    """How workers of this machine hold skills. `skills`: patterns of names and the lowest level each gets."""
+
+    minimum: Level = "none"
+    maximum: Level = "bubblewrap"
+    skills: dict[str, Level] = {}
+
+
+class SecretDefaults(_Section):
+    """Which skills may be handed which secret: names, and patterns of skills. Nobody otherwise."""
+
+    allow: dict[str, tuple[str, ...]] = {}
+
+
+class HttpDefaults(_Section):
+    """What the skills of http may reach beside public addresses: HOST, HOST:PORT, ADDRESS, ADDRESS/BITS."""
+
+    allow: tuple[str, ...] = ()
+
+
 class Settings(_Section):
     """Every setting there is. `server` is an address to use instead of the local server, `home` moves all files."""
 
@@ -90,6 +113,9 @@ class Settings(_Section):
     run: RunDefaults = RunDefaults()
     here: HereDefaults = HereDefaults()
     daemon: ServerDefaults = ServerDefaults()
+    sandbox: SandboxDefaults = SandboxDefaults()
+    secrets: SecretDefaults = SecretDefaults()
+    http: HttpDefaults = HttpDefaults()
 
 
 class Config(_Section):
@@ -130,13 +156,25 @@ def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], folder: Path) 
     xdg = Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
     for path in (Path("/etc/asterism/config.toml"), xdg / "asterism" / "config.toml"):
         yield str(path), _from_file(path)
-    yield "pyproject.toml", _from_file(folder / "pyproject.toml", ("tool", "asterism"))
-    yield "asterism.toml", _from_file(folder / "asterism.toml")
+    yield "pyproject.toml", _of_project(folder / "pyproject.toml", ("tool", "asterism"))
+    yield "asterism.toml", _of_project(folder / "asterism.toml")
     for key, name, text in _from_environment(environ):
         yield name, {key: text}
     for key, value in flags.items():
         if value is not None:
             yield f"flag --{key.rpartition('.')[2].replace('_', '-')}", {key: value}
+
+
+def _of_project(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
+    leaves = _from_file(path, table)
+    for key in leaves:
+        if key.startswith(PERSONAL):
+            raise ConfigInvalid(
+                f"{path} sets {key}, which a project may not decide",
+                hint="move it to ~/.config/asterism/config.toml",
+                where=str(path),
+            )
+    return leaves
 
 
 def _from_file(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -169,7 +207,12 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, An
 
 
 def _environment_value(text: str, default: Any) -> Any:
-    """A list is JSON or comma-separated; everything else is left to the model, which reads numbers from text."""
+    """A list is JSON or comma-separated, a table JSON; the rest is left to the model, which reads numbers from text."""
+    if isinstance(default, dict):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
     if not isinstance(default, list):
         return text
     if text.lstrip().startswith("["):
@@ -184,9 +227,13 @@ def _known() -> dict[str, Any]:
     return dict(_leaves(Settings().model_dump(mode="json")))
 
 
+_TABLES: Final = ("sandbox.skills", "secrets.allow")
+"""Settings that are a table as a whole: its keys are a person's own."""
+
+
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and f"{prefix}{key}" not in _TABLES:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -11,6 +11,16 @@ from .resource import Resources
 from .task import Effect
 
 Place = Literal["any", "local", "engine"]
+Level = Literal["none", "process", "cgroup", "bubblewrap"]
+LEVELS: Final[tuple[Level, ...]] = ("none", "process", "cgroup", "bubblewrap")
+"""What can hold a skill in, from nothing to a namespace of its own; each level includes those before it."""
+
+
+def holds(level: str, wanted: str) -> bool:
+    """Whether a machine that reaches `level` can hold a skill that wants at least `wanted` ("" wants nothing)."""
+    if not wanted:
+        return True
+    return level in LEVELS and wanted in LEVELS and LEVELS.index(level) >= LEVELS.index(wanted)
 
 
 def _no_params() -> dict[str, Any]:
@@ -31,6 +41,8 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     the scalar file type. `place`: "local" acts on one machine's own files (default `here`), "engine" is served by the
     orchestrator itself. `sinks` names arguments that leave the system (url, path, command). `inline` runs on the
     worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker allows it.
+    `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no network
+    unless it declares `network`.
     """
 
     name: str
@@ -52,6 +64,8 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     sinks: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    sandbox: Literal["", "process", "cgroup", "bubblewrap"] = ""
+    network: bool = False
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""

@@ -6,6 +6,7 @@ imported by the commands, so `--help` stays fast, and the launcher is started be
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .identity import Credential
     from .profile import Declared
+    from .rule import SandboxRules
     from .worker import Worker, WorkerSettings
 
 ALONE_S: Final = 300.0
@@ -94,7 +96,7 @@ def start(
         )
         sources = tuple(str(Path(one).resolve()) if Path(one).is_file() else one for one in skills)
         with claim(folder / "lock"):
-            spawned = Spawned()
+            spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
             anyio.run(serve, called, folder, declared, sources, known, spawned)
     except AsterismError as error:
         if is_child:  # whoever started us reads the reason from our last line
@@ -110,10 +112,11 @@ async def serve(
     from devices.inventory import discover
     from protocol.security import home
 
+    from .folder import clear
     from .identity import obtain
     from .profile import profile_of, slots_of
     from .registry import Registry
-    from .worker import Worker, WorkerSettings, clear
+    from .worker import Worker, WorkerSettings
 
     inventory = discover(folder=folder)
     try:
@@ -130,6 +133,7 @@ async def serve(
         serves=declared.serves,
         shape=declared.shape,
         memory_bytes=int(inventory.capacity().memory),
+        sandbox=sandbox_rules(),
     )
     daemon = Worker(
         settings,
@@ -154,6 +158,16 @@ async def serve(
             clear(folder)
     if failed is not None:
         raise failed
+
+
+def sandbox_rules() -> SandboxRules:
+    """The settings of this machine. Raises: ConfigInvalid."""
+    from protocol.config import load
+
+    from .rule import SandboxRules
+
+    said = load().settings.sandbox
+    return SandboxRules(said.minimum, said.maximum, tuple(said.skills.items()))
 
 
 async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
@@ -242,17 +256,26 @@ def probe(output: str) -> None:
     """Show what this machine would offer as a worker."""
     from devices.inventory import discover
 
+    from . import sandbox
     from .profile import Declared, profile_of
     from .registry import Registry
 
+    found, groups = sandbox.find(f"probe-{os.getpid()}")
+    if groups is not None:
+        groups.remove()
     profile = profile_of(Declared(), discover(), Registry().specs())
+    profile = msgspec.structs.replace(profile, sandbox=sandbox_rules().reach(found.held))
     if output == "json":
-        body = {"schema": "asterism/v1", **msgspec.to_builtins(profile)}
+        body = {"schema": "asterism/v1", **msgspec.to_builtins(profile), "levels": msgspec.to_builtins(found.trials)}
         click.echo(msgspec.json.encode(body).decode())
         return
     for device in profile.devices:
         memory = f", {device.memory / 2**30:.1f} GiB" if device.memory else ""
         click.echo(f"{device.kind}  {device.name or '-'}  x{device.count:g}{memory}")
+    for trial in found.trials:
+        click.echo(f"sandbox {trial.level}: {'holds' if trial.held else 'does not hold'}, {trial.note}")
+        if trial.fix:
+            click.echo(f"  fix: {trial.fix}")
     click.echo(f"slots {profile.slots}, sandbox {profile.sandbox}, {len(profile.skills)} built-in skills")
 
 

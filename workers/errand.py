@@ -21,7 +21,7 @@ import msgspec
 
 from devices.device import Device, Reservation
 from protocol.artifact import INLINE_LIMIT
-from protocol.errors import AsterismError, NotFound, ServerUnreachable, TryAgain, Unavailable, UsageError
+from protocol.errors import AsterismError, NotAllowed, NotFound, ServerUnreachable, TryAgain, Unavailable, UsageError
 from protocol.frame import Progress, StagedFile
 from protocol.ids import AttemptId
 from protocol.link import redial_s
@@ -30,16 +30,18 @@ from protocol.resource import Resources
 
 from .argument import digests
 from .cache import Cache
+from .cell import Cell
 from .folder import Folders
 from .instruction import Kill, Start
 from .pipe import Begin
 from .pool import Pool
-from .root import Issued
+from .root import Issued, Roots, open_plain
+from .rule import SandboxRules, unheld
 from .runner.failure import failure_of
 from .runner.inline import InlineRunner
 from .runner.job import outcome_of
 from .shaping import Shape
-from .staging import foreign, may_be_foreign
+from .staging import foreign, may_be_foreign, own
 from .stimulus import Asked, Ended, Result, Stimulus
 from .transfer import Transfer
 
@@ -73,6 +75,8 @@ class Errands:
         inline: InlineRunner,
         cards: Device | None,
         shape: Shape,
+        roots: Roots,
+        rules: SandboxRules,
     ) -> None:
         self._owner = owner
         self._folders = folders
@@ -82,13 +86,18 @@ class Errands:
         self._inline = inline
         self._cards = cards
         self._shape = shape
+        self._roots = roots
+        self._rules = rules
         self.async_skills: frozenset[str] = frozenset()
+        self.sources: dict[str, str] = {}
+        """Where each skill was loaded from, of those that are not built in."""
         self._group: anyio.abc.TaskGroup
         self._pool: Pool
         self._preparing: dict[AttemptId, anyio.CancelScope] = {}
         self._holding: dict[AttemptId, list[str]] = {}
         self._reserved: dict[AttemptId, Reservation] = {}
         self._made: dict[AttemptId, Path] = {}
+        self._cells: dict[AttemptId, Cell] = {}
         self._seq: dict[AttemptId, int] = {}
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
@@ -191,13 +200,32 @@ class Errands:
         wanted = digests(assign)
         self._cache.hold(wanted)
         self._holding[assign.attempt] = wanted
+        level = self._rules.level(instruction.skill, self._pool.held)
+        if level is None:
+            self._finish(assign.attempt, unheld(instruction.skill))
+            return
         try:
             paths = {digest: self._located(digest) for digest in wanted}
             folder = self._made[assign.attempt] = self._folders.attempt(assign)
             begin = Begin(assign, paths, str(folder), str(folder.parent), self._environment(instruction))
-            self._pool.begin(begin, is_async=instruction.work.skill in self.async_skills)
+            if level == "bubblewrap":
+                self._run_in_cell(instruction, begin)
+            else:
+                self._pool.begin(begin, is_async=instruction.work.skill in self.async_skills)
         except (AsterismError, OSError) as error:
             self._finish(assign.attempt, Failure("HostFailed", str(error), "infra"))
+
+    def _run_in_cell(self, instruction: Start, begin: Begin) -> None:
+        assign, skill = instruction.assign, instruction.skill
+        folders = self._folders
+        cell = Cell(Path(os.path.realpath(begin.folder)), folders.inputs(assign.attempt), folders.home)
+        self._cells[assign.attempt] = cell
+        files = own(assign, instruction.work, skill, self._roots, self._located)
+        paths = {digest: cell.admit(path) for digest, path in begin.paths.items()}
+        begin = msgspec.structs.replace(begin, paths=paths, folder=str(cell.folder), run_folder=str(cell.folder))
+        source = self.sources.get(skill.name, "")
+        command = cell.command(skill, source, files, self._roots.given, begin.environment)
+        self._pool.begin(begin, is_async=False, cell=command, source=source)
 
     def _environment(self, instruction: Start) -> dict[str, str]:
         """Which cards the attempt sees, when it was given any."""
@@ -255,6 +283,9 @@ class Errands:
         if made is not None:
             with contextlib.suppress(OSError):
                 made.rmdir()  # most attempts leave no file
+        cell = self._cells.pop(attempt, None)
+        if cell is not None:
+            cell.close()
         self._seq.pop(attempt, None)
         self._owner.step(Ended((Result(attempt, outcome, usage),)))
 
@@ -272,16 +303,33 @@ class Errands:
         return str(found)
 
     def ended(self, attempt: AttemptId, outcome: Outcome, usage: Usage, spill: str, issued: tuple[str, ...]) -> None:
+        cell = self._cells.get(attempt)
+        if cell is not None:
+            issued = cell.own(issued)
         if issued:
             self._issued.note(self._folders.run(attempt.run), issued)
         if spill:
-            os.replace(spill, self._folders.spill(attempt))
+            outcome = self._spilled(attempt, spill, outcome)
         extra_s = self._shape.extra_s(usage.run_s)
         if extra_s > 0:
             slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
             self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)
         else:
             self._finish(attempt, outcome, usage)
+
+    def _spilled(self, attempt: AttemptId, spill: str, outcome: Outcome) -> Outcome:
+        """Take the file of a large value into our own keeping: only one that the attempt itself has written."""
+        made = self._made.get(attempt)
+        try:
+            folder, name = os.path.split(spill)
+            folder = os.path.realpath(folder)
+            if made is None or folder != os.path.realpath(made):
+                raise NotAllowed("the value does not lie in the attempt's folder")
+            open_plain(os.path.join(folder, name)).close()
+            os.replace(os.path.join(folder, name), self._folders.spill(attempt))
+        except (AsterismError, OSError) as error:
+            return Failure("HostFailed", str(error), "permanent")
+        return outcome
 
     async def _finish_later(self, extra_s: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         with anyio.CancelScope() as scope:
@@ -311,4 +359,5 @@ class Errands:
         path = await self._cache.get(digest, self._transfer.fetch)
         self._cache.hold([digest])
         self._holding.setdefault(attempt, []).append(digest)
-        return str(path)
+        cell = self._cells.get(attempt)
+        return str(path) if cell is None else cell.admit(str(path))

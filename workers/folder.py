@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Final
 
 from protocol.frame import Assign
 from protocol.ids import AttemptId
 
+from .outbox import Outbox
 from .root import Root
 
 _ILLEGAL: Final = re.compile(r"[^a-z0-9_.-]")
@@ -22,6 +25,9 @@ class Folders:
     """`journal` is the one the worker serves now."""
 
     def __init__(self, folder: Path) -> None:
+        self.home = folder
+        self._inputs = folder / "inputs"
+        shutil.rmtree(self._inputs, ignore_errors=True)  # of attempts that an earlier daemon did not end
         self._runs = folder / "runs"
         self._spills = folder / "spill"
         for one in (self._runs, self._spills):
@@ -43,6 +49,24 @@ class Folders:
         made.mkdir(parents=True, exist_ok=True, mode=0o700)
         return made
 
+    def inputs(self, attempt: AttemptId) -> Path:
+        """Of an attempt that sees nothing else of the cache."""
+        return self._inputs / f"{self.journal[:8] or 'none'}-{attempt.run}.{attempt.task}.{attempt.number}"
+
     def spill(self, attempt: AttemptId) -> Path:
         """The file of a value that is too large for its report, until it is stored and acknowledged."""
         return self._spills / f"{self.journal[:8] or 'none'}-{attempt.run}.{attempt.task}.{attempt.number}"
+
+
+def clear(folder: Path) -> None:
+    """A temporary worker leaves nothing behind but what somebody may still want: reports it owes, files it made."""
+    outbox = Outbox(folder / "outbox")
+    owes = any(outbox.spools().owed.values())
+    outbox.close()
+    for name in ("cache", *(() if owes else ("outbox", "spill"))):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for one in (folder / "lock", *folder.glob("runs/*/.issued")):
+        one.unlink(missing_ok=True)
+    for path in (*sorted(folder.rglob("*"), key=lambda one: -len(one.parts)), folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -60,33 +60,40 @@ class Cancelled(BaseException):
     """Raised in the skill's own thread by SIGTERM, so that its `finally` blocks run before the SIGKILL."""
 
 
-def serve(sock: socket.socket) -> int:
+def serve(pipe: int) -> int:
     """The life of a host: load, then run attempts until the pipe ends. Returns the exit status."""
-    setup = receive(sock, TO_HOST)
-    if not isinstance(setup, Setup):
+    sys.stdout, sys.stderr = _text(1), _text(2)
+    with socket.socket(fileno=pipe) as sock:
+        setup = receive(sock, TO_HOST)
+        if not isinstance(setup, Setup):
+            return 0
+        registry = Registry()
+        try:
+            sources = {entry.spec.name: source for source in setup.skills for entry in registry.load(source)}
+            loaded = Loaded(tuple(_describe(registry, sources)) if not setup.shared else ())
+        except AsterismError as error:
+            loaded = Loaded((), msgspec.json.encode(error.to_wire()))
+        sock.sendall(pack(loaded))
+        if loaded.error:
+            return 0
+        roots = Roots(setup.worker, setup.roots, setup.home)
+        if setup.shared:
+            anyio.run(SharedHost(sock, registry, roots).run)
+        else:
+            SlotHost(sock, registry, roots).run()
         return 0
-    registry = Registry()
-    try:
-        registry.load_all(setup.skills)
-        loaded = Loaded(tuple(_describe(registry)) if not setup.shared else ())
-    except AsterismError as error:
-        loaded = Loaded((), msgspec.json.encode(error.to_wire()))
-    sock.sendall(pack(loaded))
-    if loaded.error:
-        return 0
-    roots = Roots(setup.worker, setup.roots, setup.home)
-    if setup.shared:
-        anyio.run(SharedHost(sock, registry, roots).run)
-    else:
-        SlotHost(sock, registry, roots).run()
-    return 0
 
 
-def _describe(registry: Registry) -> Iterator[Described]:
+def _text(descriptor: int) -> io.TextIOWrapper:
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="replace", line_buffering=True)
+
+
+def _describe(registry: Registry, sources: Mapping[str, str]) -> Iterator[Described]:
     """Imports no built-in family: those are known as data, and run in slots even where they are async."""
     for spec in registry.specs():
         entry = registry.get(spec.name) if spec.name not in BY_NAME else None
-        yield Described(spec, entry.is_async if entry is not None else False)
+        yield Described(spec, entry.is_async if entry is not None else False, sources.get(spec.name, ""))
 
 
 class _Host:
@@ -163,6 +170,8 @@ class SlotHost(_Host):
             while (message := receive(self._sock, TO_HOST)) is not None:
                 if isinstance(message, Begin):
                     self._inbox.put(message)
+                elif isinstance(message, Stop):  # where no signal reaches: in namespaces of our own
+                    os.kill(os.getpid(), signal.SIGTERM)
                 elif isinstance(message, Answered | Fetched):
                     self._answers.put(message)
         os.killpg(os.getpgid(0), signal.SIGKILL)  # the daemon is gone: so is everything it started
@@ -374,3 +383,8 @@ def _digests_in(spec: bytes) -> list[str]:
         found.append(text[at + 1 : at + 72])
         at = text.find('"sha256:', at + 1)
     return found
+
+
+if __name__ == "__main__":  # exec'ed, not forked: at level bubblewrap
+    sys.path.append(sys.argv[2])  # last: skills are found by module name, and hide nothing of ours
+    sys.exit(serve(int(sys.argv[1])))

@@ -24,9 +24,11 @@ TAIL_LINES: Final = 40
 class HostEnd:
     """The daemon's side of one host."""
 
-    def __init__(self, number: int, shared: bool) -> None:
+    def __init__(self, number: int, shared: bool, single: bool = False) -> None:
         self.number = number
         self.shared = shared
+        self.single = single
+        """For one attempt only, in namespaces of its own: no signal but SIGKILL is meant for it."""
         self.sock, self.theirs = socket.socketpair()
         self.sock.setblocking(False)
         self.pipes: dict[str, int] = {}
@@ -53,7 +55,7 @@ class HostEnd:
 
     @property
     def idle(self) -> bool:
-        return not self.attempts and not self.stopping and not self.shared and not self.gone.is_set()
+        return not (self.attempts or self.stopping or self.shared or self.single or self.gone.is_set())
 
     @property
     def only(self) -> AttemptId | None:

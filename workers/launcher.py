@@ -1,15 +1,16 @@
 """The launcher: a process without gRPC and without threads that forks skill hosts for the daemon.
 
 Started before the daemon's first channel, because a process with gRPC inside must not fork. It imports what hosts
-need once, so a host costs a fork. Invariant: `Exited` is said only when the host and its whole process group are
-gone; when the daemon goes, by whatever death, everything here goes with it. It knows no attempt.
+need once, so a host costs a fork; one in bubblewrap costs an interpreter. Invariant: `Exited` is said only when the
+host, its process group, its control group and whoever left both are gone; when the daemon goes, by whatever death,
+everything here goes with it. It knows no attempt.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
-import io
 import os
 import selectors
 import signal
@@ -19,18 +20,25 @@ import time
 import traceback
 from typing import Final
 
-from . import sandbox
-from .host import serve
-from .pipe import TO_LAUNCHER, Exited, Launch, Launched, Signal, Unpacker, pack
+from protocol.skill import holds
 
-_GROUP_DEADLINE_S: Final = 5.0
+from . import sandbox
+from .bubblewrap import PIPE
+from .cgroup import Group, Groups
+from .host import serve
+from .pipe import TO_LAUNCHER, Exited, Launch, Launched, Signal, Tried, Unpacker, pack
+
+_GROUP_DEADLINE_S: Final = 3.0
 
 
 class Launcher:
     """The loop of the launcher process."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, tag: str) -> None:
         self._control = control
+        self._tag = tag
+        self._groups: Groups | None = None
+        self._group_of: dict[int, Group] = {}
         self._pids: dict[int, int] = {}
         self._hosts: dict[int, int] = {}
         self._leaving: dict[int, tuple[int, int, float]] = {}
@@ -46,6 +54,8 @@ class Launcher:
         signal.set_wakeup_fd(wake_in.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        found, self._groups = sandbox.find(self._tag)
+        self._say(pack(Tried(found)))
         gc.collect()
         gc.freeze()
         with selectors.DefaultSelector() as selector:
@@ -61,8 +71,22 @@ class Launcher:
                 self._reap()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._end()
+
+    def _end(self) -> None:
         for pid in self._hosts:
             _signal_group(pid, signal.SIGKILL)
+        deadline = time.monotonic() + _GROUP_DEADLINE_S
+        while time.monotonic() < deadline:
+            swept = self._groups is None or self._groups.remove()
+            strays = sandbox.strays(self._hosts)
+            for pid in strays:
+                _kill(pid)
+            while (found := _dead()) is not None:
+                self._hosts.pop(found[0], None)
+            if swept and not strays and not self._hosts:
+                break
+            time.sleep(0.002)
 
     def _read(self, inherited: tuple[socket.socket, socket.socket, selectors.BaseSelector]) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, 65536, 64)
@@ -78,6 +102,9 @@ class Launcher:
         return True
 
     def _signal(self, pid: int, number: int) -> None:
+        host = self._hosts.get(pid)
+        if number == signal.SIGKILL and host in self._group_of:
+            self._group_of[host].kill()
         try:
             os.killpg(pid, number)
         except ProcessLookupError:
@@ -91,6 +118,7 @@ class Launcher:
         inherited: tuple[socket.socket, socket.socket, selectors.BaseSelector],
     ) -> None:
         parent = os.getpid()
+        group = self._group(message)
         pid = os.fork()
         if pid == 0:
             status = 70
@@ -100,7 +128,11 @@ class Launcher:
                 for one in inherited:
                     one.close()
                 self._control.close()
-                sandbox.enter(parent, message.memory_bytes)
+                for descriptor in self._descriptors:
+                    os.close(descriptor)  # of the host that is launched next
+                sandbox.enter(parent, message.memory_bytes, message.level, group)
+                if message.argv:
+                    _become_program(message.argv, *descriptors)
                 status = _become_host(*descriptors)
             except Exception:  # noqa: BLE001 - a forked child must never return into the launcher's loop
                 traceback.print_exc()
@@ -113,20 +145,47 @@ class Launcher:
             os.close(descriptor)
         self._pids[message.host] = pid
         self._hosts[pid] = message.host
+        if group is not None:
+            self._group_of[message.host] = group
         self._say(pack(Launched(message.host, pid)))
 
+    def _group(self, message: Launch) -> Group | None:
+        if self._groups is None or not holds(message.level, "cgroup"):
+            return None
+        with contextlib.suppress(OSError):
+            return self._groups.group(f"host-{message.host}", message.memory_bytes)
+        return None
+
     def _reap(self) -> None:
-        """Collect the dead. A host's group is killed while its leader's number can't yet have been given anew."""
+        """Collect the dead. A host's group is killed while its leader's number can't yet have been given anew.
+
+        What left its process group became a child of the host, and when that died a child of ours: a stray.
+        """
         while (found := _dead()) is not None:
             pid, status = found
             host = self._hosts.pop(pid, None)
             if host is not None:
                 self._leaving[host] = (pid, os.waitstatus_to_exitcode(status), time.monotonic() + _GROUP_DEADLINE_S)
+        if not self._leaving:
+            return
+        strays = sandbox.strays(self._hosts)
+        for stray in strays:
+            _kill(stray)
         for host, (pid, code, deadline) in list(self._leaving.items()):
-            if time.monotonic() > deadline or not _group_exists(pid):
+            group = self._group_of.get(host)
+            if group is not None:
+                group.kill()
+            if time.monotonic() > deadline or self._is_gone(pid, group, strays):
                 del self._leaving[host]
                 del self._pids[host]
+                if group is not None:
+                    del self._group_of[host]
+                    group.remove()
                 self._say(pack(Exited(host, code)))
+
+    @staticmethod
+    def _is_gone(pid: int, group: Group | None, strays: list[int]) -> bool:
+        return not strays and not _group_exists(pid) and (group is None or group.is_empty())
 
     def _say(self, data: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -140,14 +199,17 @@ def _become_host(pipe: int, out: int, err: int) -> int:
     os.dup2(err, 2)
     os.close(out)
     os.close(err)
-    sys.stdout, sys.stderr = _text(1), _text(2)
-    with socket.socket(fileno=pipe) as sock:
-        return serve(sock)
+    return serve(pipe)
 
 
-def _text(descriptor: int) -> io.TextIOWrapper:
-    raw = io.FileIO(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="replace", line_buffering=True)
+def _become_program(argv: tuple[str, ...], pipe: int, out: int, err: int) -> None:
+    """What runs inside finds its pipe under one fixed number, and nothing else of ours. Raises: OSError."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    kept = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 2 * PIPE + 4) for descriptor in (null, out, err, pipe)]
+    for number, descriptor in enumerate(kept):
+        os.dup2(descriptor, number)
+    os.closerange(PIPE + 1, 4096)
+    os.execve(argv[0], argv, {})
 
 
 def _dead() -> tuple[int, int] | None:
@@ -168,6 +230,11 @@ def _dead() -> tuple[int, int] | None:
     return pid, status
 
 
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def _signal_group(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
@@ -184,10 +251,10 @@ def _group_exists(pid: int) -> bool:
 
 
 def main() -> None:
-    """`python -m workers.launcher FD`: the daemon's end is a socket pair inherited under that number."""
+    """`python -m workers.launcher FD TAG`: the daemon's end of a socket pair, the name of its control groups."""
     sys.path.append(os.getcwd())  # last: skills are found by module name, and hide nothing of ours
     with socket.socket(fileno=int(sys.argv[1])) as control:
-        Launcher(control).run()
+        Launcher(control, sys.argv[2]).run()
 
 
 if __name__ == "__main__":

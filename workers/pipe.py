@@ -14,9 +14,10 @@ import msgspec
 from protocol.frame import Assign
 from protocol.ids import AttemptId
 from protocol.outcome import Outcome, Usage
-from protocol.skill import SkillSpec
+from protocol.skill import Level, SkillSpec
 
 from .root import Root
+from .sandbox import Found
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -27,10 +28,15 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False)
 
 
 class Launch(_Message, frozen=True):
-    """Fork a host. `memory_bytes` 0 means no limit of its own."""
+    """Fork a host, held by as much of `level` as holds here. With `argv` the host is that program (bubblewrap).
+
+    `memory_bytes` 0 means no limit of its own.
+    """
 
     host: int
     memory_bytes: int = 0
+    level: Level = "process"
+    argv: tuple[str, ...] = ()
 
 
 class Signal(_Message, frozen=True):
@@ -38,6 +44,12 @@ class Signal(_Message, frozen=True):
 
     host: int
     number: int
+
+
+class Tried(_Message, frozen=True):
+    """First word of a launcher: which sandbox levels hold here."""
+
+    found: Found
 
 
 class Launched(_Message, frozen=True):
@@ -77,7 +89,7 @@ class Begin(_Message, frozen=True):
 
 
 class Stop(_Message, frozen=True):
-    """Cancel one attempt of a shared host."""
+    """Cancel one attempt of a host that no signal is meant for: a shared one, or one in namespaces of its own."""
 
     attempt: AttemptId
 
@@ -103,11 +115,11 @@ class Fetched(_Message, frozen=True):
 
 
 class Described(msgspec.Struct, frozen=True, array_like=True):
-    """A skill as the host has loaded it. `module` and `name` say where an inline built-in is found."""
+    """A skill as the host has loaded it. `source`: which entry of Setup.skills it came from, "" for a built-in."""
 
     spec: SkillSpec
     is_async: bool = False
-    module: str = ""
+    source: str = ""
 
 
 class Loaded(_Message, frozen=True):
@@ -159,7 +171,7 @@ class Finished(_Message, frozen=True):
 ToHost = Setup | Begin | Stop | Answered | Fetched
 FromHost = Loaded | Line | Noted | Asking | Fetch | Finished
 ToLauncher = Launch | Signal
-FromLauncher = Launched | Exited
+FromLauncher = Tried | Launched | Exited
 
 TO_HOST: Final[msgspec.msgpack.Decoder[ToHost]] = msgspec.msgpack.Decoder(ToHost)
 FROM_HOST: Final[msgspec.msgpack.Decoder[FromHost]] = msgspec.msgpack.Decoder(FromHost)

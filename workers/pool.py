@@ -18,6 +18,7 @@ import msgspec
 from protocol.errors import AsterismError, Unavailable, from_wire
 from protocol.ids import AttemptId
 from protocol.outcome import Failure, Outcome, Usage
+from protocol.skill import Level
 
 from .host_end import HostEnd
 from .pipe import (
@@ -39,9 +40,11 @@ from .pipe import (
     Signal,
     Stop,
     ToHost,
+    Tried,
     Unpacker,
     pack,
 )
+from .rule import SandboxRules
 from .spawned import Spawned
 
 LINE_BYTES: Final = 8 * 1024
@@ -63,12 +66,17 @@ class Sink(Protocol):
 class Pool:
     """All hosts of one daemon. `run` is its one owner; the other methods only queue what it does."""
 
-    def __init__(self, spawned: Spawned, setup: Setup, sink: Sink, slots: int, memory_bytes: int = 0) -> None:
+    def __init__(
+        self, spawned: Spawned, setup: Setup, sink: Sink, slots: int, rules: SandboxRules, memory_bytes: int = 0
+    ) -> None:
         self._spawned = spawned
         self._setup = setup
         self._sink = sink
         self._slots = slots
+        self._rules = rules
         self._memory = memory_bytes
+        self.held: frozenset[Level] = frozenset()
+        """The sandbox levels that hold here, known once `describe` has returned."""
         self._hosts: dict[int, HostEnd] = {}
         self._of: dict[AttemptId, HostEnd] = {}
         self._numbers = 0
@@ -82,7 +90,10 @@ class Pool:
                 task_status.started()
                 while True:
                     await self._listen()
-                    dead, self._spawned = self._spawned, Spawned()  # the launcher died, and its hosts with it
+                    dead, self._spawned = (
+                        self._spawned,
+                        Spawned(self._spawned.tag),
+                    )  # the launcher died, and its hosts with it
                     dead.close()
                     for host in list(self._hosts.values()):
                         self._bury(host, -signal.SIGKILL)
@@ -98,11 +109,18 @@ class Pool:
             await host.loaded.wait()
         if host.error is not None:
             raise host.error
+        self._rules.check(self.held)
         return host.skills
 
-    def begin(self, begin: Begin, *, is_async: bool) -> None:
-        """Give the attempt to a host; the sink hears of its end."""
-        host = self._shared() if is_async else self._idle(begin.environment)
+    def begin(self, begin: Begin, *, is_async: bool, cell: tuple[str, ...] = (), source: str = "") -> None:
+        """Give the attempt to a host; the sink hears of its end.
+
+        `cell` is the command line of a host for this attempt alone, which loads only `source`.
+        """
+        if cell:
+            host: HostEnd | None = self._launch(cell=cell, source=source)
+        else:
+            host = self._shared() if is_async else self._idle(begin.environment)
         if host is None:
             host = self._launch(shared=is_async)
         if begin.environment:
@@ -136,14 +154,19 @@ class Pool:
         host = self._of.get(attempt)
         if host is None or self._group is None:
             return False
-        if host.shared and not host.stopping:
+        if host.single and not host.stopping and grace_s > 0:
+            host.stopping = True
+            self._post(host, Stop(attempt))
+            self._group.start_soon(self._kill_later, host, grace_s)
+        elif host.shared and not host.stopping:
             self._post(host, Stop(attempt))
             self._group.start_soon(self._stop_later, host, attempt, grace_s)
         elif not host.shared:
             if not host.stopping:
                 host.stopping = True
                 self._group.start_soon(self._kill_later, host, grace_s)
-            self._control(Signal(host.number, signal.SIGTERM if grace_s > 0 else signal.SIGKILL))
+            soft = grace_s > 0 and not host.single
+            self._control(Signal(host.number, signal.SIGTERM if soft else signal.SIGKILL))
         return True
 
     async def _stop_later(self, host: HostEnd, attempt: AttemptId, grace_s: float) -> None:
@@ -166,13 +189,14 @@ class Pool:
 
     # Launching and burying
 
-    def _launch(self, *, shared: bool) -> HostEnd:
+    def _launch(self, *, shared: bool = False, cell: tuple[str, ...] = (), source: str = "") -> HostEnd:
         if self._group is None:
             raise Unavailable("this worker is ending")
         self._numbers += 1
-        host = HostEnd(self._numbers, shared)
+        host = HostEnd(self._numbers, shared, bool(cell))
         self._hosts[host.number] = host
-        message = pack(Launch(host.number, self._memory))
+        level = "bubblewrap" if cell else self._rules.plain
+        message = pack(Launch(host.number, self._memory, level, cell))
         try:
             socket.send_fds(self._spawned.control, [message], [host.theirs.fileno(), *host.their_pipes])
         except OSError as error:
@@ -183,7 +207,8 @@ class Pool:
             host.theirs.close()
             for descriptor in host.their_pipes:
                 os.close(descriptor)
-        self._post(host, msgspec.structs.replace(self._setup, shared=shared))
+        skills = self._setup.skills if not cell else (source,) if source else ()
+        self._post(host, msgspec.structs.replace(self._setup, shared=shared, skills=skills))
         self._group.start_soon(self._serve, host)
         return host
 
@@ -205,7 +230,9 @@ class Pool:
             if not data:
                 return
             for message in unpacker.feed(data):
-                if isinstance(message, Exited) and message.host in self._hosts:
+                if isinstance(message, Tried):
+                    self.held = message.found.held
+                elif isinstance(message, Exited) and message.host in self._hosts:
                     self._bury(self._hosts[message.host], message.status)
 
     def _bury(self, host: HostEnd, status: int) -> None:
@@ -236,7 +263,8 @@ class Pool:
                 )
                 self._end(host, Finished(attempt, failure, Usage()))
         hosts = self._hosts.values()
-        wanted = not any(one.idle for one in hosts) and sum(not one.shared for one in hosts) < self._slots
+        own = sum(not (one.shared or one.single) for one in hosts)
+        wanted = not host.single and not any(one.idle for one in hosts) and own < self._slots
         if wanted and self._group is not None and host.loaded.is_set() and host.error is None:
             self._launch(shared=False)  # so that the next attempt finds a warm one
 
@@ -317,8 +345,10 @@ class Pool:
             case Finished():
                 for stream in host.pipes:
                     self._drain(host, stream)
-                if host.stopping:
+                if host.stopping or host.single:
                     host.attempts[message.attempt] = message  # said only once the process is gone
+                    if host.single:
+                        self._control(Signal(host.number, signal.SIGKILL))
                 else:
                     self._end(host, message)
             case Line(attempt, stream, text):

@@ -13,7 +13,6 @@ from protocol.profile import LinkProfile, Policy, WorkerProfile
 from protocol.resource import Resources, parse_amounts
 from protocol.skill import SkillSpec
 
-from . import sandbox
 from .root import Root
 from .shaping import Shape
 
@@ -73,6 +72,5 @@ def profile_of(declared: Declared, inventory: Inventory, skills: tuple[SkillSpec
         edge=inventory.edge,
         roots=tuple(root.path + (":ro" if root.read_only else "") for root in declared.roots),
         platform=f"{platform.system().lower()}-{platform.machine()}",
-        sandbox=sandbox.level(),
         link=link,
     )

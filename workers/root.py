@@ -46,6 +46,11 @@ class Roots:
         self._all = (*roots, *home)
 
     @property
+    def given(self) -> tuple[Root, ...]:
+        """Without the worker's own folders."""
+        return self._given
+
+    @property
     def base(self) -> str:
         """Where relative paths of plans start: the first root given."""
         return self._all[0].path if self._all else os.sep
@@ -93,27 +98,35 @@ class Roots:
     def open_real(self, path: str) -> BinaryIO:
         """Open what `allow` returned so that no link swapped in meanwhile can lead elsewhere.
 
-        Every component is opened below the one before without following links. Raises: NotAllowed, NotFound.
+        Raises: NotAllowed, NotFound.
         """
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-        folder = os.open("/", flags | os.O_DIRECTORY)
-        try:
-            parts = [part for part in path.split("/") if part]
-            for part in parts[:-1]:
-                deeper = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
-                os.close(folder)
-                folder = deeper
-            fd = os.open(parts[-1] if parts else ".", flags | os.O_NONBLOCK, dir_fd=folder)
-        except FileNotFoundError:
-            raise NotFound(f"{path} does not exist on {self.worker}") from None
-        except OSError as error:
-            raise NotAllowed(f"{path} can't be opened: {error.strerror}") from None
-        finally:
+        return open_plain(path)
+
+
+def open_plain(path: str) -> BinaryIO:
+    """Open a regular file for reading by a real path: every component below the one before, no link followed.
+
+    Raises: NotAllowed for a link anywhere, a folder, a pipe, a device; NotFound.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    folder = os.open("/", flags | os.O_DIRECTORY)
+    try:
+        parts = [part for part in path.split("/") if part]
+        for part in parts[:-1]:
+            deeper = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
             os.close(folder)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise NotAllowed(f"{path} is no regular file", hint="pack a folder with file.pack first")
-        return os.fdopen(fd, "rb")
+            folder = deeper
+        fd = os.open(parts[-1] if parts else ".", flags | os.O_NONBLOCK, dir_fd=folder)
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        raise NotAllowed(f"{path} can't be opened: {error.strerror}") from None
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAllowed(f"{path} is no regular file", hint="pack a folder with file.pack first")
+    return os.fdopen(fd, "rb")
 
 
 class Issued:

@@ -24,7 +24,7 @@ import msgspec
 
 from protocol.errors import UsageError
 from protocol.resource import Resources, size_bytes, span_s
-from protocol.skill import SkillSpec, Variant
+from protocol.skill import LEVELS, SkillSpec, Variant
 from protocol.task import EFFECT_ORDER, Effect
 
 from .file import File as File
@@ -162,6 +162,8 @@ def skill(
     spawns: bool = False,
     begin_effect: Literal["runner", "own"] = "runner",
     device: str = "cpu",
+    sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
+    network: bool = False,
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -187,6 +189,8 @@ def skill(
     spawns: bool = False,
     begin_effect: Literal["runner", "own"] = "runner",
     device: str = "cpu",
+    sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
+    network: bool = False,
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -210,6 +214,9 @@ def skill(
         spawns: It uses ctx.spawn.
         begin_effect: `own` when the code itself calls ctx.begin_effect() just before it acts.
         device: What the function itself drives; further ones by `.on(...)`.
+        sandbox: The lowest level that may hold it: bubblewrap for what handles untrusted input. No worker that reaches
+            less runs it.
+        network: It needs the network also at level bubblewrap, where there is none otherwise.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -224,6 +231,8 @@ def skill(
             raise UsageError(
                 f"{called!r} is no name for a skill", hint="lower case letters, digits, _ and dots, such as text.count"
             )
+        if sandbox and sandbox not in LEVELS[1:]:
+            raise UsageError(f"{called}: there is no sandbox level {sandbox!r}", hint=f"one of {', '.join(LEVELS[1:])}")
         if effect not in EFFECT_ORDER:
             raise UsageError(f"{called}: effect {effect!r} is unknown", hint="pure, idempotent or once")
         missing = [sink for sink in sinks if sink not in signature.params["properties"]]
@@ -249,6 +258,8 @@ def skill(
             sinks=tuple(sinks),
             examples=tuple(examples),
             tags=tuple(tags),
+            sandbox=sandbox,
+            network=network,
         )
         return Skill(target, made, signature)
 

@@ -6,6 +6,7 @@ It is started before the daemon's first gRPC channel, without any secret in its 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,13 +18,15 @@ _SECRETS: Final = ("ASTERISM_JOIN", "ASTERISM_TOKEN")
 class Spawned:
     """The launcher process and the daemon's end of its control socket. Make it before the first gRPC channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, tag: str = "") -> None:
+        """`tag` names this worker's control groups: what an earlier launcher of the same tag left is killed."""
+        self.tag = tag or secrets.token_hex(4)
         self.control, theirs = socket.socketpair()
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "workers.launcher", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "workers.launcher", str(theirs.fileno()), self.tag],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=environment,

@@ -23,7 +23,7 @@ from protocol.builtin import BY_NAME
 from protocol.errors import UsageError
 from protocol.resource import span_s
 from protocol.schema import check
-from protocol.skill import SkillSpec, Variant
+from protocol.skill import LEVELS, SkillSpec, Variant
 from protocol.task import EFFECT_ORDER
 
 from .builtin.process import Ran, run_process
@@ -36,7 +36,8 @@ _SLOT: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _TYPES: Final = ("string", "integer", "number", "boolean", "file")
 _RUN: Final = ("argv", "args", "defaults", "collect", "ok", "stdin", "cwd")
-_SPEC: Final = ("doc", "effect", "needs", "device", "timeout", "retry", "local", "asks", "examples", "tags")
+_SPEC: Final = ("doc", "effect", "needs", "device", "timeout", "retry", "local", "asks", "examples", "tags",
+                "sandbox", "network")  # fmt: skip
 _KEYS: Final = frozenset((*_RUN, *_SPEC))
 
 
@@ -162,6 +163,9 @@ def _read(where: str, name: str, table: Any) -> Tool:
     device = table.get("device", "gpu" if table.get("needs", {}).get("gpu") else "cpu")
     if device not in DEVICES:
         raise UsageError(f"{where}: there is no device kind {device!r}", hint=f"one of {', '.join(DEVICES)}")
+    sandbox = table.get("sandbox", "")
+    if sandbox and sandbox not in LEVELS[1:]:
+        raise UsageError(f"{where}: there is no sandbox level {sandbox!r}", hint=f"one of {', '.join(LEVELS[1:])}")
     spec = SkillSpec(
         name=name,
         doc=str(table.get("doc", f"Runs {argv[0]}.")),
@@ -176,6 +180,8 @@ def _read(where: str, name: str, table: Any) -> Tool:
         asks=bool(table.get("asks", False)),
         examples=_texts(where, table, "examples"),
         tags=_texts(where, table, "tags"),
+        sandbox=sandbox,
+        network=bool(table.get("network", False)),
     )
     ok = table.get("ok", [0])
     if not isinstance(ok, list) or not all(type(status) is int for status in ok):

@@ -46,6 +46,7 @@ def unit_text(worker: str, arguments: Sequence[str], environ: Mapping[str, str])
         "RestartSec=2",
         "RestartPreventExitStatus=2 4",
         "KillMode=mixed",
+        "Delegate=memory pids",
         "TimeoutStopSec=90",
         "",
         "[Install]",

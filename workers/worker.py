@@ -11,7 +11,6 @@ import os
 import random
 import re
 import secrets
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -56,6 +55,7 @@ from .outbox import Outbox
 from .pipe import Setup
 from .pool import Pool
 from .root import Issued, Root, Roots
+from .rule import SandboxRules
 from .runner.inline import Find, InlineRunner
 from .session import Session
 from .setting import MachineSettings
@@ -98,6 +98,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     serves: str = ""
     shape: Shape = Shape()
     memory_bytes: int = 0
+    sandbox: SandboxRules = SandboxRules()
     drain_s: float = 30.0
 
 
@@ -138,9 +139,18 @@ class Worker:
         self._transfer = Transfer(self._online, roots, issued, settings.shape)
         setup = Setup(settings.name, settings.skills, settings.roots, home, settings.serves)
         self._errands = Errands(
-            self, self._folders, self._cache, self._transfer, issued, InlineRunner(find), cards, settings.shape
+            self,
+            self._folders,
+            self._cache,
+            self._transfer,
+            issued,
+            InlineRunner(find),
+            cards,
+            settings.shape,
+            roots,
+            settings.sandbox,
         )
-        self._pool = Pool(spawned, setup, self._errands, settings.slots, settings.memory_bytes)
+        self._pool = Pool(spawned, setup, self._errands, settings.slots, settings.sandbox, settings.memory_bytes)
         self.alone_s = float("inf")
         """Without any server for so long it ends; for a temporary worker whose client has left it behind."""
         self.ready = anyio.Event()
@@ -194,7 +204,9 @@ class Worker:
     async def _load(self) -> None:
         described = await self._pool.describe()
         self._errands.async_skills = frozenset(one.spec.name for one in described if one.is_async)
+        self._errands.sources = {one.spec.name: one.source for one in described if one.source}
         profile = self._describe(tuple(one.spec for one in described))
+        profile = msgspec.structs.replace(profile, sandbox=self._settings.sandbox.reach(self._pool.held))
         settings = MachineSettings(self._settings.name, secrets.token_hex(16), profile)
         self._machine = Machine(settings, self._outbox.spools())
         self._folders.journal = self._machine.spool.journal
@@ -425,17 +437,3 @@ class Worker:
 def _refusal(leave: Leave) -> AsterismError:
     kind = VersionMismatch if leave.code == "VersionMismatch" else NotAllowed
     return kind(f"the server sent this worker away: {leave.reason or leave.code}")
-
-
-def clear(folder: Path) -> None:
-    """A temporary worker leaves nothing behind but what somebody may still want: reports it owes, files it made."""
-    outbox = Outbox(folder / "outbox")
-    owes = any(outbox.spools().owed.values())
-    outbox.close()
-    for name in ("cache", *(() if owes else ("outbox", "spill"))):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for one in (folder / "lock", *folder.glob("runs/*/.issued")):
-        one.unlink(missing_ok=True)
-    for path in (*sorted(folder.rglob("*"), key=lambda one: -len(one.parts)), folder):
-        with contextlib.suppress(OSError):
-            path.rmdir()

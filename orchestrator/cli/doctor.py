@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ Level = Literal["ok", "warning", "error"]
 _SLOW_FSYNC_MS: Final = 20.0
 _ROUNDS: Final = 20
 _FREE_BYTES: Final = 1024**3
+_PROBE_S: Final = 60.0
 _SIGNS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "error": ("FAIL", "red")}
 
 
@@ -126,15 +128,21 @@ def _clock() -> Iterator[Check]:
 
 
 def _sandbox() -> Iterator[Check]:
-    """What holds user code in: its own processes always, more where the system has it."""
-    levels = ["own processes and sessions"]
-    if sys.platform == "linux":
-        if shutil.which("bwrap"):
-            levels.append("bubblewrap")
-        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            levels.append("cgroup v2")
-    fix = "" if "bubblewrap" in levels else "install bubblewrap to run skills that you do not trust"
-    yield Check("sandbox", "ok", ", ".join(levels), fix)
+    """What can hold user code in here, as a worker finds it by trying."""
+    argv = [sys.executable, "-P", "-m", "asterism", "worker", "probe", "-o", "json"]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_S, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
+        yield Check("sandbox", "error", f"worker probe: {lines[0]}", lines[-1].strip().removeprefix("fix: "))
+        return
+    probed = msgspec.json.decode(done.stdout)
+    for trial in probed["levels"]:
+        if trial["held"]:
+            yield Check(f"sandbox {trial['level']}", "ok", trial["note"])
+        else:
+            bad: Level = "error" if trial["level"] == "process" else "ok"
+            yield Check(f"sandbox {trial['level']}", bad, f"does not hold: {trial['note']}", trial["fix"])
+    yield Check("sandbox", "ok", f"skills may ask for {probed['sandbox']} here")
 
 
 def _server() -> Iterator[Check]:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from protocol.profile import Policy
 from protocol.resource import Resources
-from protocol.skill import SkillSpec, Variant
+from protocol.skill import SkillSpec, Variant, holds
 from protocol.task import Ref
 
 from .fleet import Fleet, Session
@@ -113,6 +113,8 @@ def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
         return f"offers another version of {kind.skill}"
     if policy_of(session, spec) == "deny":
         return f"denies {kind.skill}"
+    if not holds(session.profile.sandbox, spec.sandbox):
+        return f"holds skills at sandbox level {session.profile.sandbox}; {kind.skill} needs {spec.sandbox}"
     if session.phase == "draining":
         return "is draining"
     if not variants(session, kind, spec):

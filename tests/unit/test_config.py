@@ -94,3 +94,22 @@ def test_every_setting_is_listed_with_its_source(tmp_path: Path) -> None:
     found = {key: source for key, _, source in load({"server": "127.0.0.1:1"}, {}, tmp_path).leaves()}
     assert found["server"] == "flag --server"
     assert found["run.budget.price"] == "default"
+
+
+def test_a_setting_that_is_a_table_keeps_keys_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "asterism.toml").write_text('[sandbox]\nskills = {"render.*" = "bubblewrap"}\n')
+    environ = {"ASTERISM_SECRETS__ALLOW": '{"GITHUB": ["http.*"]}'}
+    settings = load({}, environ, tmp_path).settings
+    assert settings.sandbox.skills == {"render.*": "bubblewrap"}
+    assert settings.secrets.allow == {"GITHUB": ("http.*",)}
+
+
+@pytest.mark.parametrize("text", ['[secrets]\nallow = {A = ["*"]}\n', '[http]\nallow = ["10.0.0.0/8"]\n'])
+def test_a_project_opens_no_door_of_its_user(tmp_path: Path, text: str) -> None:
+    (tmp_path / "asterism.toml").write_text(text)
+    with pytest.raises(ConfigInvalid, match="a project may not decide"):
+        load({}, {}, tmp_path)
+    (tmp_path / "asterism").mkdir()
+    (tmp_path / "asterism" / "config.toml").write_text(text)
+    (tmp_path / "asterism.toml").unlink()
+    load({}, {"XDG_CONFIG_HOME": str(tmp_path)}, tmp_path)

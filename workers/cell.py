@@ -1,0 +1,90 @@
+"""Where one attempt at level bubblewrap runs: what is bound into it, and what of its word is believed afterwards.
+
+The host inside may be anybody's by the time it ends. Invariant: it has seen nothing of this machine but the system,
+its skill's own folder, its attempt's folder, its inputs and the roots it acts on; of what it reports, only files of
+its own folder are taken. It starts nothing itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from protocol.errors import NotFound
+from protocol.skill import SkillSpec
+
+from .bubblewrap import PIPE, Bind, wrapped
+from .root import Root
+
+
+class Cell:
+    """One attempt's. `inputs` is a folder of its own for the artifacts it may read; `home` must not be seen."""
+
+    def __init__(self, folder: Path, inputs: Path, home: Path) -> None:
+        self.folder = folder
+        self._inputs = inputs
+        self._home = home
+        inputs.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def admit(self, path: str) -> str:
+        """Let this file be read inside, also while the attempt runs already. The path that it has there."""
+        inside = self._inputs / os.path.basename(path)
+        if not inside.exists():
+            try:
+                os.link(path, inside)
+            except OSError:
+                shutil.copyfile(path, inside)  # another file system
+        return str(inside)
+
+    def command(
+        self, skill: SkillSpec, source: str, files: Iterable[str], roots: Iterable[Root], environment: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """The command line of its host: the named `files` to read, and the roots if the skill acts on files here."""
+        binds = [Bind(path) for path in _home_of(source)]
+        binds += [Bind(root.path, not root.read_only) for root in roots] if skill.place == "local" else []
+        binds += [Bind(path) for path in files]
+        binds += [Bind(str(self._inputs)), Bind(str(self.folder), writable=True)]
+        argv = [sys.executable, "-P", "-m", "workers.host", str(PIPE), os.getcwd()]
+        return wrapped(
+            argv,
+            str(self.folder),
+            binds,
+            masks=(str(self._home),),
+            network=skill.network,
+            cards=bool(environment),
+            environment=environment,
+        )
+
+    def own(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Those of the files it says it made that are really its own."""
+        top = str(self.folder) + os.sep
+        return tuple(path for path in paths if os.path.realpath(path) == path and path.startswith(top))
+
+    def close(self) -> None:
+        shutil.rmtree(self._inputs, ignore_errors=True)
+
+
+def _home_of(source: str) -> list[str]:
+    """The folder from which a skill's source is loaded: of a file the top of its package, of a module the module."""
+    if not source:
+        return []
+    path = Path(source)
+    if path.is_file():
+        top = path.parent
+        while (top / "__init__.py").is_file():
+            top = top.parent
+        return [str(top)]
+    sys.path.append(os.getcwd())
+    try:
+        found = importlib.util.find_spec(source.partition(".")[0])
+    except (ImportError, ValueError):
+        found = None
+    finally:
+        sys.path.remove(os.getcwd())
+    if found is None or not found.origin:
+        raise NotFound(f"there is no module {source}")
+    return [str(Path(found.origin).parent) if found.submodule_search_locations else found.origin]

@@ -36,6 +36,7 @@ NEVER: Final = -1.0
 """`Bye.retry_after_s` of a worker that should not come back as it is."""
 
 CLOSED: Final = Bye(reason="the orchestrator closed this stream", code="Closed")
+OLD: Final = Bye(retry_after_s=0.1, reason="the stream has grown old", code="Old")
 STOPPING: Final = Bye(retry_after_s=0.5, reason="the server stops", code="Stopping")
 
 
@@ -135,6 +136,7 @@ class Gateway:
             with session.scope:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._write, session, stream)
+                    group.start_soon(self._grow_old, session, float(stream.peer.get("lasts_s", "inf")))
                     if self._closing is not None:
                         self._say_bye(session, self._closing)
                     await self._read(session, stream)
@@ -145,6 +147,11 @@ class Gateway:
             session.ended.set()
             if session.joined:
                 self._post(WorkerGone(session.conn, session.worker, session.clean))
+
+    async def _grow_old(self, session: _Session, lasts_s: float) -> None:
+        """A stream outlives its certificate: the worker opens another, and whatever was on its way is said again."""
+        await anyio.sleep(lasts_s)
+        self._say_bye(session, OLD)
 
     async def _read(self, session: _Session, stream: FrameStream) -> None:
         """Until the stream ends, the worker said Goodbye, or something made no sense (then a Bye is queued)."""

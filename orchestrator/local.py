@@ -15,14 +15,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from protocol.errors import AsterismError, JournalBusy, ServerUnreachable, UsageError, from_wire
-from protocol.security import ServerFile, home, load_client, load_server, private_directory
+from protocol.security import Identity, ServerFile, Tls, home, load_client, load_server, private_directory, save_client
 
 START_DEADLINE_S: Final = 30.0
 STOP_GRACE_S: Final = 5.0
@@ -46,13 +46,20 @@ def read_endpoint(environ: Mapping[str, str]) -> ServerFile | None:
 def given_endpoint(address: str, environ: Mapping[str, str]) -> ServerFile:
     """A server somebody named. Its credential: ASTERISM_TOKEN, else that of `server.json` if it is this very server,
     else what `asterism connect` bought there."""
-    token = environ.get("ASTERISM_TOKEN", "")
+    token, tls = environ.get("ASTERISM_TOKEN", ""), None
     local = read_endpoint(environ)
     if not token and local is not None and local.address == address:
         return local
     if not token and (kept := load_client(home_of(environ), address)) is not None:
-        token = kept.secret
-    return ServerFile(address=address, pid=0, token=token, journal="", started=0.0, version="")
+        token, tls = kept.secret, kept.tls
+    return ServerFile(address=address, pid=0, token=token, journal="", started=0.0, version="", tls=tls)
+
+
+def keep_client(environ: Mapping[str, str], endpoint: ServerFile, tls: Tls) -> None:
+    """Keep a renewed certificate for that server, where `asterism connect` kept the first."""
+    directory = home_of(environ)
+    if (kept := load_client(directory, endpoint.address)) is not None:
+        save_client(directory, msgspec.structs.replace(kept, tls=tls))
 
 
 def has_journal(environ: Mapping[str, str]) -> bool:
@@ -61,7 +68,12 @@ def has_journal(environ: Mapping[str, str]) -> bool:
 
 
 async def start_server(
-    environ: Mapping[str, str], *, listen: str = "", private: bool = True, deadline_s: float = START_DEADLINE_S
+    environ: Mapping[str, str],
+    *,
+    listen: str = "",
+    private: bool = True,
+    arguments: Sequence[str] = (),
+    deadline_s: float = START_DEADLINE_S,
 ) -> ServerFile:
     """Start a server in the background, or find the one that another client starts at this moment.
 
@@ -69,7 +81,7 @@ async def start_server(
     """
     log = private_directory(home_of(environ)) / "server.log"
     argv = [*_asterism(), "server", "start"]
-    argv += ["-o", "json", *(("--private",) if private else ()), *(("--listen", listen) if listen else ())]
+    argv += ["-o", "json", *(("--private",) if private else ()), *(("--listen", listen) if listen else ()), *arguments]
     with log.open("ab") as output:
         start = log.stat().st_size
         child = await anyio.to_thread.run_sync(lambda: _spawn(argv, environ, subprocess.DEVNULL, output))
@@ -160,12 +172,12 @@ class WorkerProcess:
 
 
 async def start_worker(
-    environ: Mapping[str, str], endpoint: ServerFile, identity: Mapping[str, Any], options: WorkerOptions
+    environ: Mapping[str, str], endpoint: ServerFile, identity: Identity, options: WorkerOptions
 ) -> WorkerProcess:
     """Start `asterism worker start` with an identity that the server gave (`enroll`); it has not joined yet."""
     log = private_directory(home_of(environ)) / f"{options.name}.log"
     argv = [*_asterism(), "worker", "start", "--join", "-", *options.argv()]
-    credential = msgspec.json.encode({"address": endpoint.address, **identity}) + b"\n"
+    credential = msgspec.json.encode(msgspec.structs.replace(identity, address=endpoint.address)) + b"\n"
 
     def spawn() -> subprocess.Popen[bytes]:
         with log.open("wb") as output:

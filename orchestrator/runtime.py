@@ -9,13 +9,12 @@ journal closes. An end that is not clean skips the snapshot: the state may be ah
 from __future__ import annotations
 
 import gc
-import getpass
 import os
 import signal
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +26,7 @@ from protocol.clock import RunClock
 from protocol.errors import UsageError
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
-from protocol.security import Join, ServerFile, forget_server, home, private_directory, save_server
-from protocol.transport import serve as listen_on
+from protocol.security import ServerFile, forget_server, home, private_directory
 
 from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer
@@ -46,6 +44,7 @@ from .journal.sqlite import SqliteJournal
 from .service import query
 from .service.attachment import LEAVE_S, Attachments
 from .service.enrolment import Enrolment
+from .service.entrance import Entrance, EntranceSettings
 from .service.garbage import Garbage
 from .service.lookup import is_open
 from .service.service import Service
@@ -63,7 +62,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     `leave_s`: an attached run is cancelled so long after its last watcher left."""
 
     directory: Path
-    listen: str = "127.0.0.1:0"
+    entrance: EntranceSettings = EntranceSettings()
     private: bool = False
     idle_s: float = IDLE_S
     leave_s: float = LEAVE_S
@@ -79,7 +78,7 @@ class Runtime:
         self._started = time.time()
         self._called_at = time.monotonic()
         self._stop = anyio.Event()
-        self._address = ""
+        self._entrance: Entrance | None = None
         self._journal: SqliteJournal | None = None
         self._engine: Engine | None = None
         self._attachments: Attachments | None = None
@@ -119,7 +118,8 @@ class Runtime:
         journal.start(engine)
         gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take, refused=engine.refusals.refused)
         engine.connect(gateway)
-        enrolment = Enrolment(engine, state, clock.now)
+        entrance = self._entrance = Entrance(self._settings.entrance, directory / "server")
+        enrolment = Enrolment(engine, state, clock.now, entrance.authority)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
         service = Service(
             engine,
@@ -138,19 +138,10 @@ class Runtime:
             await engine.begin(recovered.epoch)
             await group.start(engine.run)
             group.start_soon(attachments.run)
-            port = await listen_on(self._settings.listen, service, enrolment.keyring.authenticate)
+            port = await entrance.open(service, enrolment)
             try:
-                host = self._settings.listen.rpartition(":")[0]
-                self._address = f"{host}:{port.port}"
-                file = ServerFile(
-                    address=self._address,
-                    pid=os.getpid(),
-                    token=enrolment.own_token(getpass.getuser()),
-                    journal=journal.id,
-                    started=self._started,
-                    version=self._version,
-                )
-                save_server(directory, file)
+                file = entrance.announce(directory, enrolment, journal.id, self._started, self._version)
+                group.start_soon(entrance.stay_fresh, directory, enrolment, file)
                 group.start_soon(self._signals)
                 if self._settings.private:
                     group.start_soon(self._idle)
@@ -184,11 +175,12 @@ class Runtime:
         assert self._engine is not None
         assert self._journal is not None
         assert self._gateway is not None
+        assert self._entrance is not None
         machine, counts = self._engine.machine, self._engine.instrument.counts
         directory = self._settings.directory
         return ServerInfo(
             version=self._version,
-            address=self._address,
+            address=self._entrance.address,
             pid=os.getpid(),
             journal=self._journal.id,
             epoch=machine.state.epoch,
@@ -199,6 +191,7 @@ class Runtime:
             runs=query.count_runs(machine.state),
             dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
             warnings=query.warnings(str(directory)),
+            tls=self._entrance.info(),
         ).to_dict()
 
     # its end
@@ -243,7 +236,7 @@ def choose_planner(name: str) -> Any:
     raise UsageError(f"there is no planner {name}", hint="the planners are: catalog")
 
 
-def serve(*, listen: str = "127.0.0.1:0", private: bool = False) -> None:
+def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> None:
     """Be the server until it ends: what `asterism server start` does. Prints the join string, unless it would land in
     a log. Raises: what ended it, if it did not end as asked."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -255,10 +248,17 @@ def serve(*, listen: str = "127.0.0.1:0", private: bool = False) -> None:
         number = version("asterism")
     except PackageNotFoundError:
         number = ""
-    daemon = load().settings.daemon
+    daemon = load(flags).settings.daemon
+    entrance = EntranceSettings(
+        listen=daemon.listen,
+        names=daemon.name,
+        tls=daemon.tls,
+        life_s=daemon.certificate_life,
+        session_s=daemon.session_age,
+    )
     settings = ServerSettings(
         directory=home(),
-        listen=listen or daemon.listen,
+        entrance=entrance,
         private=private,
         idle_s=daemon.idle,
         core=CoreSettings(dispatch_ahead=daemon.dispatch == "ahead"),
@@ -279,7 +279,7 @@ def _alone(error: BaseException) -> BaseException:
 def _say_ready(file: ServerFile) -> None:
     sys.stderr.write(f"asterism server: listening on {file.address}, process {file.pid}\n")
     if not _is_log(sys.stdout.fileno(), sys.stderr.fileno()):
-        sys.stdout.write(f"{Join(file.address, file.token)}\n")
+        sys.stdout.write(f"{file.join}\n")
         sys.stdout.flush()
 
 

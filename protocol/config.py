@@ -72,13 +72,21 @@ class HereDefaults(_Section):
 
 
 class ServerDefaults(_Section):
-    """What `server start` assumes. `idle`: a private server ends itself after this long without work or client."""
+    """What `server start` assumes. `idle`: a private server ends itself after this long without work or client.
+
+    `name`: what a server is called in join strings and its certificate; `tls`: also on loopback; `certificate_life`:
+    how long a worker may stay away before it has to enrol again; `session_age`: when a stream is opened anew.
+    """
 
     listen: str = "127.0.0.1:0"
+    name: tuple[str, ...] = ()
+    tls: bool = False
+    certificate_life: Annotated[float, Field(ge=1)] = 30 * 86400.0
+    session_age: Annotated[float, Field(ge=1)] = 86400.0
     dispatch: Literal["ahead", "durable"] = "ahead"
     idle: Amount = 300.0
 
-    @field_validator("idle", mode="before")
+    @field_validator("idle", "certificate_life", "session_age", mode="before")
     @classmethod
     def _read_span(cls, value: Any) -> float:
         return _seconds(value)

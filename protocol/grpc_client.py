@@ -7,6 +7,7 @@ be collected. Artifacts go over a connection of their own, so that a large one d
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
@@ -16,6 +17,7 @@ import grpc.aio
 
 from .artifact import Content
 from .bundle import asks, bundles, refused_of
+from .certificate import SERVER_NAME, stranger
 from .codec import (
     METHODS,
     SERVICE,
@@ -34,7 +36,7 @@ from .errors import AsterismError, UsageError
 from .grpc_call import ADMITTED, CallStream, cancelled_from_outside, client_options, lost, refusal, typed
 from .link import MESSAGE_LIMIT
 from .port import FrameStream
-from .security import bearer
+from .security import Tls, bearer
 
 _BULK: Final = frozenset({"Put", "Has", "Get", "PutMany", "HasMany", "GetMany"})
 
@@ -42,10 +44,11 @@ _BULK: Final = frozenset({"Put", "Has", "Get", "PutMany", "HasMany", "GetMany"})
 class GrpcChannel:
     """A Channel over two gRPC channels; the one for artifacts opens when it is first used."""
 
-    def __init__(self, target: str, credential: str, edge: bool) -> None:
+    def __init__(self, target: str, credential: str, edge: bool, tls: Tls | None = None) -> None:
         self._target = target
         self._edge = edge
-        self._metadata = (("authorization", bearer(credential)),)
+        self._tls = tls
+        self._metadata = (("authorization", bearer(credential)),) if credential or tls is None else ()
         self._channels: dict[bool, grpc.aio.Channel] = {}
         self._calls: set[Any] = set()
         self._streams: set[CallStream] = set()
@@ -53,12 +56,21 @@ class GrpcChannel:
     def _call(self, name: str, *request: bytes) -> Any:
         bulk = name in _BULK
         if bulk not in self._channels:
-            self._channels[bulk] = grpc.aio.insecure_channel(self._target, options=client_options(self._edge))
+            self._channels[bulk] = self._dial()
         make = getattr(self._channels[bulk], METHODS[name].kind)(f"/{SERVICE}/{name}")
         call = make(*request, metadata=self._metadata)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return call
+
+    def _dial(self) -> grpc.aio.Channel:
+        options = client_options(self._edge)
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._target, options=options)
+        tls, named = self._tls, ("grpc.ssl_target_name_override", SERVER_NAME)
+        certificate, key = (tls.certificate, tls.key) if tls.key else stranger(time.time())
+        credentials = grpc.ssl_channel_credentials(tls.ca.encode(), key.encode(), certificate.encode())
+        return grpc.aio.secure_channel(self._target, credentials, options=[*options, named])
 
     async def _result(self, call: Any) -> bytes:
         try:

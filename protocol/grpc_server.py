@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,7 @@ import grpc
 import grpc.aio
 
 from .artifact import Content
+from .authority import Authority
 from .bundle import refusals
 from .codec import (
     METHODS,
@@ -35,9 +37,10 @@ from .codec import (
 from .errors import AsterismError, NotAllowed, Unavailable, WireError
 from .grpc_call import ADMITTED, CallStream, abort, server_options
 from .port import Authenticate, Services
-from .security import Principal, allowed
+from .security import GUEST, Principal, check_role
 
 T = TypeVar("T")
+SESSION_S: Final = 86400.0
 _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _log: Final = logging.getLogger("asterism.transport")
 
@@ -45,10 +48,21 @@ _log: Final = logging.getLogger("asterism.transport")
 class GrpcServer:
     """A listening server: authenticates, checks the role, hands on to the services, turns errors into statuses."""
 
-    def __init__(self, services: Services, authenticate: Authenticate, edge: bool) -> None:
+    def __init__(
+        self,
+        services: Services,
+        authenticate: Authenticate,
+        edge: bool,
+        authority: Authority | None = None,
+        session_s: float = SESSION_S,
+    ) -> None:
         self._services = services
         self._authenticate = authenticate
+        self._authority = authority
+        self._session_s = session_s
         self._sessions: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[Any], Principal] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
         self._server = grpc.aio.server(options=server_options(edge))
         self.port = 0
         serve: dict[str, Callable[[Principal, Any, Any], Awaitable[Any]]] = {
@@ -71,7 +85,10 @@ class GrpcServer:
 
     async def start(self, listen: str) -> None:
         try:
-            self.port = self._server.add_insecure_port(listen)
+            if self._authority is None:
+                self.port = self._server.add_insecure_port(listen)
+            else:
+                self.port = self._server.add_secure_port(listen, _credentials(self._authority))
         except RuntimeError as error:
             raise Unavailable(f"can't listen on {listen}: {error}", hint="choose a free port with --listen") from None
         await self._server.start()
@@ -87,32 +104,59 @@ class GrpcServer:
                 if open_:
                     await asyncio.wait(open_)
 
+    def end(self, who: Principal) -> None:
+        """Close everything that is open for this principal: its credential is good no more."""
+        for task, owner in self._calls.items():
+            if owner == who:
+                self._ended.add(task)
+                task.cancel()
+
     def _guard(self, name: str, serve: Callable[[Principal, Any, Any], Awaitable[Any]]) -> Any:
         """The handler of one RPC: only an authenticated principal of the right role gets in, only typed errors out."""
 
         async def handler(request: Any, context: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
             try:
-                metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-                who = self._authenticate(metadata)
-                if who is None:
-                    raise NotAllowed("no credential, or one that this server doesn't know", hint="enrol again")
+                who = self._authenticate(self._metadata(context)) or GUEST
                 if name not in ("Invoke", "Watch"):
-                    _check_role(who, name)
+                    check_role(who, name)
+                self._calls[task] = who
                 return await serve(who, request, context)
             except AsterismError as error:
                 await abort(context, error)
+            except asyncio.CancelledError:
+                if task not in self._ended:
+                    raise
+                task.uncancel()
+                await abort(context, NotAllowed("this identity was revoked", hint="enrol again", ref="Revoked"))
             except (grpc.aio.BaseError, grpc.RpcError):
                 raise asyncio.CancelledError from None  # the client is gone, there is nobody to tell
             except Exception as error:  # noqa: BLE001 - a bug of one call must reach its caller typed, and only them
                 _log.exception("%s failed", name)
                 hint = "this is a bug; the server's log has the details"
                 await abort(context, AsterismError(f"internal error: {type(error).__name__}: {error}", hint=hint))
+            finally:
+                self._calls.pop(task, None)
+                self._ended.discard(task)
 
         return handler
 
+    def _metadata(self, context: Any) -> dict[str, str]:
+        """What the peer sent, and what its certificate says. Raises: NotAllowed for one that has expired."""
+        sent = context.invocation_metadata()
+        metadata = {key: value for key, value in sent if isinstance(value, str) and key[:1] != ":"}
+        return metadata if self._authority is None else metadata | self._authority.seen(_certificate(context))
+
+    def _lasts_s(self, context: Any) -> float:
+        """How long a stream may stay open: its certificate is checked when it opens."""
+        most = self._session_s * random.uniform(0.9, 1.0)  # streams that were opened together don't end together
+        return most if self._authority is None else min(most, self._authority.left_s(_certificate(context)))
+
     async def _link(self, who: Principal, _: Any, context: Any) -> None:
         await context.send_initial_metadata((ADMITTED,))
-        peer = {"worker": str(who.worker_id), "name": who.name, "role": who.role}
+        lasts_s = str(self._lasts_s(context))
+        peer = {"worker": str(who.worker_id), "name": who.name, "role": who.role, "lasts_s": lasts_s}
         stream = CallStream(context.read, context.write, lambda error: None, lambda: None, peer)
         session = asyncio.create_task(self._serve_link(stream))
         self._sessions.add(session)
@@ -133,15 +177,19 @@ class GrpcServer:
 
     async def _invoke(self, who: Principal, request: bytes, _: Any) -> bytes:
         asked: Invocation = METHODS["Invoke"].request.decode(request)
-        _check_role(who, asked.method)
+        check_role(who, asked.method)
         body = await self._services.invoke(who, asked.method, asked.body)
         return METHODS["Invoke"].response.encode(Answer(body))
 
     async def _watch(self, who: Principal, request: bytes, context: Any) -> None:
         asked: Invocation = METHODS["Watch"].request.decode(request)
-        _check_role(who, asked.method)
+        check_role(who, asked.method)
         answers = self._services.watch(who, asked.method, asked.body)
-        await _stream_out(context, answers, lambda body: METHODS["Watch"].response.encode(Answer(body)))
+        try:
+            async with asyncio.timeout(self._lasts_s(context)):
+                await _stream_out(context, answers, lambda body: METHODS["Watch"].response.encode(Answer(body)))
+        except TimeoutError:
+            raise Unavailable("this stream has grown old", hint="open another: it goes on by number") from None
 
     async def _submit(self, who: Principal, _: Any, context: Any) -> bytes:
         parts = _Parts(context, "Submit")
@@ -199,9 +247,26 @@ class GrpcServer:
         await _stream_out(context, found, lambda contents: METHODS["GetMany"].response.encode(Bundle(contents)))
 
 
-def _check_role(who: Principal, method: str) -> None:
-    if not allowed(who.role, method):
-        raise NotAllowed(f"{method} isn't allowed to {who.name} ({who.role})", hint="ask an admin for another role")
+def _certificate(context: Any) -> bytes:
+    found: bytes = context.auth_context()["x509_pem_cert"][0]
+    return found
+
+
+def _credentials(authority: Authority) -> grpc.ServerCredentials:
+    """Asked at each handshake, so that a renewed certificate needs no new port. Every peer has to have one."""
+    served = [authority.pair]
+
+    def made() -> grpc.ServerCertificateConfiguration:
+        key, chain = served[0]
+        return grpc.ssl_server_certificate_configuration([(key.encode(), chain.encode())], authority.roots().encode())
+
+    def fetch() -> Any:
+        if served[0] is authority.pair:
+            return None
+        served[0] = authority.pair
+        return made()
+
+    return grpc.dynamic_ssl_server_credentials(made(), fetch, require_client_authentication=True)
 
 
 async def _stream_out(context: Any, answers: AsyncIterator[T], encode: Callable[[T], bytes]) -> None:

@@ -16,7 +16,8 @@ from .frame import Frame
 from .security import Principal
 
 Authenticate = Callable[[Mapping[str, str]], Principal | None]
-"""Call metadata (lower-case keys) -> who that is; None: nobody we know."""
+"""Call metadata (lower-case keys; what begins with a colon the transport itself has seen) -> who that is; None: nobody
+we know. May raise NotAllowed, to say why not."""
 
 
 class FrameStream(Protocol):
@@ -25,7 +26,8 @@ class FrameStream(Protocol):
 
     @property
     def peer(self) -> Mapping[str, str]:
-        """At the server `worker` (id), `name` and `role` of the authenticated far end; empty at the client."""
+        """At the server `worker` (id), `name` and `role` of the authenticated far end, and with gRPC `lasts_s`, how old
+        the stream may grow; empty at the client."""
         ...
 
     async def send(self, frame: Frame) -> None:
@@ -138,6 +140,10 @@ class Server(Protocol):
 
     @property
     def port(self) -> int: ...
+
+    def end(self, who: Principal) -> None:
+        """Close everything that is open for this principal: its credential is good no more."""
+        ...
 
     async def aclose(self, grace_s: float = 0.5) -> None:
         """Take no new call, give the open ones `grace_s`, end the rest."""

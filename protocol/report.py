@@ -259,8 +259,19 @@ class TokenList(_Answer, frozen=True):
     tokens: tuple[TokenRow, ...]
 
 
+class TlsInfo(msgspec.Struct, frozen=True):
+    """A server's TLS: the digest of its CA, the address for join strings, its certificate's times (since 1970)."""
+
+    ca: str
+    address: str
+    since: float
+    until: float
+    certificate_life_s: float
+    session_age_s: float
+
+
 class ServerInfo(_Answer, frozen=True):
-    """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name."""
+    """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name; `tls` null without."""
 
     version: str
     address: str
@@ -274,6 +285,7 @@ class ServerInfo(_Answer, frozen=True):
     runs: dict[str, int] = {}
     dropped: dict[str, int] = {}
     warnings: tuple[str, ...] = ()
+    tls: TlsInfo | None = None
 
 
 class RunStatus(_Answer, frozen=True):

@@ -1,8 +1,9 @@
 """Who may do what: secrets, principals, the table of roles, and the private files they live in.
 
 Loopback plain mode: 256-bit secrets travel as call metadata `authorization: Bearer SECRET`; at rest there is only
-their SHA-256. Deny is the default: a method without a row in ROLES is allowed to nobody. It must not know transports,
-the journal or the fleet; secrets never appear in a message, a log or a command line.
+their SHA-256. With TLS a peer is the key of its certificate, and of secrets only join tokens count. Deny is the
+default: a method without a row in ROLES is allowed to nobody. It must not know transports, the journal or the fleet;
+secrets never appear in a message, a log or a command line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -26,7 +27,7 @@ import msgspec
 from .errors import ConfigInvalid, Conflict, NotAllowed, NotFound, UsageError
 
 T = TypeVar("T")
-Role = Literal["viewer", "submitter", "approver", "admin", "worker", "join"]
+Role = Literal["viewer", "submitter", "approver", "admin", "worker", "join", "guest"]
 
 _LOOK: Final = frozenset({"viewer", "submitter", "approver", "admin"})
 _SUBMIT: Final = frozenset({"submitter", "approver", "admin"})
@@ -83,6 +84,8 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "drain": _ADMIN,
     "dismiss": _SUBMIT,
     "shutdown": _ADMIN,
+    "renew": _LOOK | _WORKER,
+    "preflight": _LOOK | _WORKER | {"join", "guest"},
 }
 """Method -> the roles that may call it. RPCs have capital names, what `Invoke` and `Watch` carry small ones."""
 
@@ -96,9 +99,27 @@ class Principal(msgspec.Struct, frozen=True):
     token: int = 0
 
 
+GUEST: Final = Principal("nobody", "guest")
+"""Who has no credential, or one that is not known."""
+
+PEER_TLS: Final = ":tls"
+PEER_KEY: Final = ":key"
+PEER_IDENTITY: Final = ":identity"
+"""What a TLS transport saw of a peer, beside the metadata that the peer sent, whose names never begin with a colon."""
+
+
 def allowed(role: str, method: str) -> bool:
     """Deny by default: an unknown method or role is refused."""
     return role in ROLES.get(method, frozenset())
+
+
+def check_role(who: Principal, method: str) -> None:
+    """Raises: NotAllowed."""
+    if allowed(who.role, method):
+        return
+    if who == GUEST:
+        raise NotAllowed("no credential, or one that this server doesn't know", hint="enrol again", ref="Unknown")
+    raise NotAllowed(f"{method} isn't allowed to {who.name} ({who.role})", hint="ask an admin for another role")
 
 
 def new_secret() -> str:
@@ -124,26 +145,65 @@ def bearer(secret: str) -> str:
 
 
 class Keyring:
-    """The credentials a server accepts, by hash: its own tokens, join tokens and every enrolled worker.
+    """The credentials a server accepts: secrets by their hash, keys of certificates by theirs.
 
     The look-up is by the hash of what was sent, so its time says nothing about the secrets that are kept.
     """
 
     def __init__(self) -> None:
-        self._by_hash: dict[str, Principal] = {}
+        self._kept: dict[str, Principal] = {}
+        self._ended: dict[str, Principal] = {}
+        self.on_ended: Callable[[Principal], object] = lambda who: None
+        """Told whose credential ended, so that what it still has open can be closed."""
 
-    def add(self, kept_hash: str, principal: Principal) -> None:
-        self._by_hash[kept_hash] = principal
+    def add(self, kept: str, principal: Principal) -> None:
+        """`kept`: what `secret_hash` or `key_credential` made."""
+        self._kept[kept] = principal
+        self._ended.pop(kept, None)
 
-    def remove(self, kept_hash: str) -> None:
-        self._by_hash.pop(kept_hash, None)
+    def remove(self, kept: str) -> None:
+        if (who := self._kept.pop(kept, None)) is not None:
+            self._ended[kept] = who
+            self.on_ended(who)
+
+    def owner(self, kept: str) -> Principal | None:
+        return self._kept.get(kept)
+
+    def ended(self, kept: str) -> bool:
+        """Whether it was good once."""
+        return kept in self._ended
 
     def authenticate(self, metadata: Mapping[str, str]) -> Principal | None:
-        """The owner of the bearer secret in call metadata (lower-case keys), or None."""
+        """The owner of the certificate's key, or of the bearer secret in call metadata (lower-case keys), or None.
+
+        Raises: NotAllowed for a key whose certificate was revoked, or says another name.
+        """
+        tls = metadata.get(PEER_TLS, "")
+        if tls == "known":
+            kept = key_credential(metadata[PEER_KEY])
+            who = self._kept.get(kept)
+            if who is None and self.ended(kept):
+                raise NotAllowed(
+                    "the certificate was revoked", hint="enrol again with a new join string", ref="Revoked"
+                )
+            if who is not None and metadata[PEER_IDENTITY] != identity_of(who):
+                raise NotAllowed(f"the certificate is not {who.name}'s", hint="enrol again", ref="WrongName")
+            return who
         scheme, _, secret = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             return None
-        return self._by_hash.get(secret_hash(secret.strip()))
+        who = self._kept.get(secret_hash(secret.strip()))
+        return who if who is None or not tls or who.role == "join" else None
+
+
+def key_credential(key: str) -> str:
+    """What a keyring and the journal keep of a certificate's key."""
+    return f"key:{key}"
+
+
+def identity_of(who: Principal) -> str:
+    """What the certificate of a worker or a client says."""
+    return f"asterism://{'worker' if who.role == 'worker' else 'client'}/{who.name}"
 
 
 # Addresses and join strings
@@ -236,8 +296,16 @@ def read_private(path: Path) -> bytes:
         return file.read()
 
 
-class ServerFile(msgspec.Struct, frozen=True):
-    """`server.json`: how clients of this machine find and enter the running server."""
+class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One end of a TLS link, as PEM: the only CA it trusts, and its own certificate and key. Without: a stranger."""
+
+    ca: str
+    certificate: str = ""
+    key: str = ""
+
+
+class ServerFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`server.json`: how clients of this machine find and enter the running server. `join`: its join string."""
 
     address: str
     pid: int
@@ -245,24 +313,28 @@ class ServerFile(msgspec.Struct, frozen=True):
     journal: str
     started: float
     version: str
+    join: str = ""
+    tls: Tls | None = None
 
 
-class ClientIdentity(msgspec.Struct, frozen=True):
-    """What a client bought with its token. Kept at `servers/ADDRESS.json`."""
+class ClientIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a client bought with its token: a secret, or a certificate. Kept at `servers/ADDRESS.json`."""
 
     address: str
     name: str
     role: str
-    secret: str
+    secret: str = ""
+    tls: Tls | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker bought with its token. Kept at `workers/NAME/identity.json`."""
+    """What a worker bought with its token: a secret, or a certificate. Kept at `workers/NAME/identity.json`."""
 
     worker: int
     name: str
-    secret: str
+    secret: str = ""
     address: str = ""
+    tls: Tls | None = None
 
 
 def save_server(directory: Path, server: ServerFile) -> None:

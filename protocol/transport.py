@@ -3,7 +3,7 @@
 With protocol/grpc_*.py the only asyncio-bound part; each process uses one loop for it. All seen in the wild: a call
 that is abandoned is never collected; a peer frozen by SIGSTOP is noticed only with `ping_timeout_ms`; a server that
 stops waits its whole grace while a stream is open, so send Bye first. Without TLS both ends refuse to leave this
-machine: the credential would travel in clear.
+machine: the credential would travel in clear. With it each end trusts the server's own CA and nobody else.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from .authority import Authority
 from .errors import NotAllowed
 from .grpc_client import GrpcChannel
-from .grpc_server import GrpcServer
+from .grpc_server import SESSION_S, GrpcServer
 from .port import Authenticate, Channel, Server, Services
-from .security import is_loopback
+from .security import Tls, is_loopback
 
 
 @asynccontextmanager
-async def dial(target: str, credential: str, edge: bool = False) -> AsyncIterator[Channel]:
+async def dial(target: str, credential: str, edge: bool = False, tls: Tls | None = None) -> AsyncIterator[Channel]:
     """A channel to the server at `HOST:PORT`. Nothing is sent before the first call.
 
-    Raises: NotAllowed for an address off this machine: the credential would travel in clear.
+    Args:
+        credential: A secret; empty where the certificate of `tls` says it all.
+        tls: The CA to trust, and who we are. Without it the link stays on this machine.
+
+    Raises: NotAllowed for an address off this machine without `tls`: the credential would travel in clear.
     """
-    if not is_loopback(target):
+    if tls is None and not is_loopback(target):
         raise NotAllowed(
-            f"{target} is another machine and the link has no TLS", hint="connect to a server on this machine"
+            f"{target} is another machine and the link has no TLS", hint="asterism connect, with a join string"
         )
-    channel = GrpcChannel(target, credential, edge)
+    channel = GrpcChannel(target, credential, edge, tls)
     try:
         yield channel
     finally:
@@ -38,16 +43,28 @@ async def dial(target: str, credential: str, edge: bool = False) -> AsyncIterato
             await channel.aclose()
 
 
-async def serve(listen: str, services: Services, authenticate: Authenticate, *, edge: bool = False) -> Server:
+async def serve(
+    listen: str,
+    services: Services,
+    authenticate: Authenticate,
+    *,
+    edge: bool = False,
+    authority: Authority | None = None,
+    session_s: float = SESSION_S,
+) -> Server:
     """Listen on `HOST:PORT` (port 0: any free one, see `.port`) and serve until `aclose`.
 
-    Raises: NotAllowed for an address that other machines reach, as there is no TLS; Unavailable for a port in use.
+    Args:
+        authority: Serve with TLS, as this authority; every peer has a certificate of its, or is a stranger.
+        session_s: How old a stream may grow before its peer is told to open another.
+
+    Raises: NotAllowed for an address that other machines reach without TLS; Unavailable for a port in use.
     """
-    if not is_loopback(listen):
+    if authority is None and not is_loopback(listen):
         raise NotAllowed(
             f"{listen} can be reached from other machines and the link has no TLS",
             hint="listen on 127.0.0.1:PORT (other machines can come in through an SSH tunnel)",
         )
-    server = GrpcServer(services, authenticate, edge)
+    server = GrpcServer(services, authenticate, edge, authority, session_s)
     await server.start(listen)
     return server

@@ -148,6 +148,7 @@ async def serve(
         async with anyio.create_task_group() as group:
             group.start_soon(on_signals, daemon, group.cancel_scope)
             group.start_soon(when_ready, daemon, settings)
+            group.start_soon(credential.stay_fresh)
             try:
                 await daemon.run()
             except AsterismError as error:
@@ -205,15 +206,15 @@ async def on_end_of_input(daemon: Worker) -> None:
 
 
 def dialler(credential: Credential) -> Callable[[], AbstractAsyncContextManager[Channel]]:
-    from protocol.transport import dial
+    from protocol.membership import dial_as
 
-    return lambda: dial(credential.address(), credential.identity.secret)
+    return lambda: dial_as(credential.address(), credential.identity.secret, credential.identity.tls)
 
 
 def read_line(descriptor: int) -> str:
     """One line, byte by byte: what follows it stays unread. Raises: UsageError when there is none."""
     found = bytearray()
-    while len(found) < 4096:
+    while len(found) < 16384:
         byte = os.read(descriptor, 1)
         if byte in (b"", b"\n"):
             break

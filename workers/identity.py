@@ -1,21 +1,28 @@
 """Who this worker is: a name, a credential bought once, and a lock so that only one daemon uses it.
 
-Kept 0600 in `ASTERISM_HOME/workers/NAME`. A child of a local client gets its identity over the pipe and keeps none.
-Invariant: the secret never leaves this module but towards the server. It knows no machine and no skill.
+The credential is a secret, or over TLS a key with a certificate, which is renewed while the daemon lives. Kept 0600 in
+`ASTERISM_HOME/workers/NAME`. A child of a local client gets its identity over the pipe and keeps none. Invariant: the
+secret never leaves this module but towards the server; gRPC is not imported before it is used, since the launcher has
+to start first. It knows no machine and no skill.
 """
 
 from __future__ import annotations
 
 import re
 import socket
+import time
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import msgspec
 
-from protocol.errors import NotAllowed, ServerUnreachable, UsageError
-from protocol.security import Identity, Join, load_identity, load_server, parse_join, save_identity
+from protocol.certificate import digest, worn
+from protocol.errors import AsterismError, NotAllowed, ServerUnreachable, UsageError
+from protocol.security import Identity, Join, Tls, load_identity, load_server, parse_join, save_identity
 
+_LOOK_S: Final = 3600.0
+_RETRY_S: Final = 1.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -48,9 +55,10 @@ def parse_join_line(text: str) -> Join | Identity:
 class Credential:
     """How to reach the server: looked up anew at each dial, since a local server may come back on another port."""
 
-    def __init__(self, home: Path, folder: Path, identity: Identity) -> None:
+    def __init__(self, home: Path, folder: Path, identity: Identity, kept: bool = True) -> None:
         self._home = home
         self._folder = folder
+        self._kept = kept
         self.identity = identity
         self.journal = ""
 
@@ -60,43 +68,72 @@ class Credential:
             return server.address
         return self.identity.address
 
+    async def stay_fresh(self) -> None:
+        """Renew the certificate when half its life is over, and try again while the server is away."""
+        from protocol.membership import due_s, renew
+        from protocol.transport import dial
+
+        while True:
+            await anyio.sleep(min(_LOOK_S, max(due_s(self.identity.tls), _RETRY_S)))
+            tls = self.identity.tls
+            if tls is None or due_s(tls) > 0:
+                continue
+            try:
+                async with dial(self.address(), "", tls=tls) as channel:
+                    self.identity = msgspec.structs.replace(self.identity, tls=await renew(channel, tls))
+            except (AsterismError, OSError):
+                continue
+            if self._kept:
+                save_identity(self._folder, self.identity)
+
 
 async def obtain(home: Path, name: str, join: Join | Identity | None, serves: str = "") -> Credential:
-    """The identity given, kept, or bought with the join token (or this machine's own server token).
+    """The identity given, kept, or bought with the join token (or this machine's own server).
 
     Raises: ServerUnreachable when there is no server to join, NotAllowed when the token is not good.
     """
+    from protocol.membership import trusting
+
     folder = home / "workers" / name
     if isinstance(join, Identity):
-        return Credential(home, folder, join)
+        return Credential(home, folder, join, kept=False)
     kept = load_identity(folder)
-    server = load_server(home)
     if join is not None:
-        if kept is not None and kept.address == join.address:
+        if kept is not None and kept.address == join.address and _good(kept, join.ca):
             return Credential(home, folder, kept)
-        return Credential(home, folder, await _enrol(folder, name, join.address, join.token, serves))
+        return Credential(home, folder, await _enrol(folder, name, join, await trusting(join), serves))
+    server = load_server(home)
     if server is None:
         if kept is not None:
             return Credential(home, folder, kept)
         raise ServerUnreachable("there is no server on this machine", hint="asterism server start, or --join -")
-    if kept is not None and (folder / "journal").is_file() and (folder / "journal").read_text() == server.journal:
+    ours = (folder / "journal").is_file() and (folder / "journal").read_text() == server.journal
+    if kept is not None and ours and _good(kept, digest(server.tls.ca) if server.tls is not None else ""):
         fresh = msgspec.structs.replace(kept, address=server.address)
         return Credential(home, folder, fresh)
-    identity = await _enrol(folder, name, server.address, server.token, serves)
+    identity = await _enrol(folder, name, Join(server.address, server.token), server.tls, serves)
     (folder / "journal").write_text(server.journal)
     return Credential(home, folder, identity)
 
 
-async def _enrol(folder: Path, name: str, address: str, token: str, serves: str) -> Identity:
+def _good(kept: Identity, ca: str) -> bool:
+    """Whether it fits the server that has this CA, and may still be used."""
+    if kept.tls is None:
+        return not ca
+    return digest(kept.tls.ca) == ca and not worn(kept.tls.certificate, time.time(), 1.0)
+
+
+async def _enrol(folder: Path, name: str, join: Join, tls: Tls | None, serves: str) -> Identity:
+    from protocol.membership import buy
     from protocol.transport import dial
 
     body: dict[str, Any] = {"name": name}
     if serves:
         body["serves"] = serves
-    async with dial(address, token) as channel:
-        answer = msgspec.json.decode(await channel.invoke("enroll", msgspec.json.encode(body)))
+    async with dial(join.address, join.token, tls=tls) as channel:
+        answer, bought = await buy(channel, "enroll", tls, **body)
     try:
-        identity = Identity(answer["worker"], answer["name"], answer["secret"], address)
+        identity = Identity(answer["worker"], answer["name"], answer.get("secret", ""), join.address, bought)
     except (KeyError, TypeError):
         raise NotAllowed("the server did not answer with an identity", hint="is it the same version?") from None
     save_identity(folder, identity)

@@ -17,8 +17,9 @@ import msgspec
 
 from protocol.config import load
 from protocol.errors import NotAllowed, NotFound, UsageError
+from protocol.membership import buy, trusting
 from protocol.report import SCHEMA
-from protocol.security import ClientIdentity, is_loopback, parse_join, save_client
+from protocol.security import ClientIdentity, Join, is_loopback, parse_join, save_client
 from protocol.transport import dial
 
 from .. import local
@@ -41,18 +42,19 @@ def connect(address: str, file: Path | None, name: str | None, output: str) -> N
         raise UsageError("a join string is a secret: it is not taken from the command line", hint="--file FILE")
     if ":" not in address:
         raise UsageError(f"{address} is no address", hint="write HOST:PORT")
-    if not is_loopback(address):
+    join = _join(_join_text(file), address)
+    if not join.ca and not is_loopback(address):
         raise NotAllowed(
-            f"{address} is another machine, and connections to other machines have no TLS yet",
-            hint="come in through an SSH tunnel: ssh -L PORT:127.0.0.1:PORT HOST, then asterism connect 127.0.0.1:PORT",
+            f"{address} is another machine, and this join string has no CA to trust",
+            hint="copy the whole join string that `asterism token create` printed there",
         )
-    token = _token(_join_text(file))
     called = name or f"{getpass.getuser()}@{socket.gethostname().partition('.')[0]}"
 
     async def main() -> ClientIdentity:
-        async with dial(address, token) as channel:
-            answer = msgspec.json.decode(await channel.invoke("connect", msgspec.json.encode({"name": called})))
-        return ClientIdentity(address, answer["name"], answer["role"], answer["secret"])
+        stranger = await trusting(join)
+        async with dial(address, join.token, tls=stranger) as channel:
+            answer, tls = await buy(channel, "connect", stranger, name=called)
+        return ClientIdentity(address, answer["name"], answer["role"], answer.get("secret", ""), tls)
 
     identity = go(main)
     environ = dict(os.environ)
@@ -83,12 +85,12 @@ def _join_text(file: Path | None) -> str:
     return sys.stdin.readline()
 
 
-def _token(text: str) -> str:
-    """The token of a join string, or a token alone; the address is the command's, which may be a tunnel."""
+def _join(text: str, address: str) -> Join:
+    """A join string, or its part after the slash; the address is the command's, which may be a tunnel."""
     text = text.strip()
     if not text:
         raise UsageError("there is no join string", hint="asterism connect HOST:PORT < FILE, or ASTERISM_JOIN")
-    return parse_join(text).token if "/" in text else text.partition(".")[0]
+    return msgspec.structs.replace(parse_join(text if "/" in text else f"{address}/{text}"), address=address)
 
 
 def _article(role: str) -> str:

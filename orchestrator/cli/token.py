@@ -38,7 +38,9 @@ def create(role: str, uses: int, ttl: str, output: str, server: str | None) -> N
 
     async def main(client: AsyncClient) -> tuple[Any, str]:
         answer = await client.connection.call("token", role=role, uses=uses, ttl_s=limit)
-        return answer, str(Join(client.connection.endpoint.address, answer["secret"]))
+        tls = (await client.connection.call("info"))["tls"]
+        address, ca = (tls["address"], tls["ca"]) if tls else (client.connection.endpoint.address, "")
+        return answer, str(Join(address, answer["secret"], ca))
 
     answer, join = use(main, server)
     if output == "json":

@@ -22,7 +22,7 @@ from protocol.graph import Graph, skill_name
 from protocol.loading import loading
 from protocol.security import ServerFile
 
-from ..local import given_endpoint, has_journal, read_endpoint, start_server
+from ..local import given_endpoint, has_journal, keep_client, read_endpoint, start_server
 from .connection import Connection
 from .home import Home, HomeOptions
 from .live import AsyncLive
@@ -87,7 +87,7 @@ class AsyncClient(Reader):
         )
         self._home = Home(options, self._environ)
         self._home_lock = anyio.Lock()
-        super().__init__(Connection(self._locate))
+        super().__init__(Connection(self._locate, kept=lambda endpoint, tls: keep_client(self._environ, endpoint, tls)))
 
     async def __aenter__(self) -> Self:
         await self.connection.open()

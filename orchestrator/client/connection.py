@@ -16,8 +16,9 @@ import anyio
 import msgspec
 
 from protocol.errors import AsterismError, NotFound, ServerUnreachable, Unavailable, VersionMismatch, WireError
+from protocol.membership import buy, due_s, renew, why_refused
 from protocol.port import Channel
-from protocol.security import ServerFile
+from protocol.security import Identity, ServerFile, Tls
 from protocol.transport import dial
 
 Locate = Callable[[ServerFile | None], Awaitable[ServerFile]]
@@ -32,11 +33,17 @@ _LOST: Final = (ServerUnreachable, Unavailable, WireError)
 
 
 class Connection:
-    """Open it with `open`, end it with `aclose`, both in the same task."""
+    """Open it with `open`, end it with `aclose`, both in the same task.
 
-    def __init__(self, locate: Locate, *, patience_s: float = PATIENCE_S) -> None:
+    `kept` is given the new certificate when ours was half way through its life and was renewed.
+    """
+
+    def __init__(
+        self, locate: Locate, *, patience_s: float = PATIENCE_S, kept: Callable[[ServerFile, Tls], object] | None = None
+    ) -> None:
         self._locate = locate
         self._patience_s = patience_s
+        self._kept = kept
         self._lock = anyio.Lock()
         self._stack = AsyncExitStack()
         self._channel: Channel | None = None
@@ -61,6 +68,11 @@ class Connection:
     async def call(self, method: str, **body: Any) -> Any:
         """Ask once; a repeatable method is asked again of a server that came back. Raises: any AsterismError."""
         return await self._repeat(method in REPEATABLE, lambda channel: channel.invoke(method, _encode(body)))
+
+    async def enroll(self, name: str, serves: str) -> Identity:
+        """An identity for a worker of this client's. Raises: NotAllowed, UsageError."""
+        answer, tls = await buy(self._open_channel(), "enroll", self.endpoint.tls, name=name, serves=serves)
+        return Identity(answer["worker"], answer["name"], answer.get("secret", ""), tls=tls)
 
     async def submit(self, header: dict[str, Any], chunks: Callable[[], AsyncIterable[bytes]]) -> Any:
         """Submit a run; `chunks` starts the plan's text anew for each try, the header's key makes tries one run."""
@@ -129,11 +141,15 @@ class Connection:
         _same_version(endpoint)
         stack = AsyncExitStack()
         try:
-            channel = await stack.enter_async_context(dial(endpoint.address, endpoint.token))
+            channel = await stack.enter_async_context(dial(endpoint.address, endpoint.token, tls=endpoint.tls))
             await channel.invoke("info", b"{}")
-        except BaseException:
+            if self._kept is not None and not endpoint.pid and endpoint.tls is not None and due_s(endpoint.tls) <= 0:
+                self._kept(endpoint, await renew(channel, endpoint.tls))
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await stack.aclose()
+            if isinstance(error, ServerUnreachable) and endpoint.tls is not None:
+                raise await why_refused(endpoint.address, endpoint.tls, error) from None
             raise
         old, self._stack = self._stack, stack
         self._channel, self._endpoint = channel, endpoint

@@ -57,7 +57,7 @@ class Home:
     async def start(self, connection: Connection) -> None:
         """Start every worker and wait until each has joined. Raises: what a worker ended with, ServerUnreachable."""
         for options in self._plan():
-            identity = await connection.call("enroll", name=options.name, serves=options.serves)
+            identity = await connection.enroll(options.name, options.serves)
             self._workers.append(await start_worker(self._environ, connection.endpoint, identity, options))
         await self._joined(connection)
 

@@ -115,12 +115,28 @@ class Undo(_Ask, frozen=True):
 
 
 class Enroll(_Ask, frozen=True):
+    """`csr`: a certificate request, which a server with TLS wants and another leaves aside."""
+
     name: str
     serves: str = ""
+    csr: str = ""
 
 
 class Connect(_Ask, frozen=True):
     name: str
+    csr: str = ""
+
+
+class Renew(_Ask, frozen=True):
+    csr: str
+
+
+class Preflight(_Ask, frozen=True):
+    """What a peer would come with: its `certificate` if it has one, its clock, the link versions that it speaks."""
+
+    versions: tuple[int, int]
+    certificate: str = ""
+    at: float = 0.0
 
 
 class NewToken(_Ask, frozen=True):

@@ -289,10 +289,17 @@ class Service:
     # the fleet and the server
 
     async def _enroll(self, who: Principal, body: ask.Enroll) -> Any:
-        return await self._enrolment.enroll(who, body.name, body.serves)
+        return await self._enrolment.enroll(who, body.name, body.serves, body.csr)
 
     async def _connect(self, who: Principal, body: ask.Connect) -> Any:
-        return await self._enrolment.connect(who, body.name)
+        return await self._enrolment.connect(who, body.name, body.csr)
+
+    async def _renew(self, who: Principal, body: ask.Renew) -> Any:
+        return self._enrolment.renew(who, body.csr)
+
+    async def _preflight(self, _: Principal, body: ask.Preflight) -> Any:
+        self._enrolment.preflight(body.versions, body.certificate, body.at)
+        return {"ok": True}
 
     async def _token(self, who: Principal, body: ask.NewToken) -> Any:
         return await self._enrolment.create(who, body.role, body.uses, body.ttl_s)
@@ -386,6 +393,8 @@ _METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
     "rm": (ask.OfRun, Service._remove),
     "enroll": (ask.Enroll, Service._enroll),
     "connect": (ask.Connect, Service._connect),
+    "renew": (ask.Renew, Service._renew),
+    "preflight": (ask.Preflight, Service._preflight),
     "token": (ask.NewToken, Service._token),
     "tokens": (ask.Nothing, Service._tokens),
     "revoke": (ask.OfToken, Service._revoke),

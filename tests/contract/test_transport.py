@@ -226,7 +226,9 @@ async def test_the_server_knows_which_worker_a_stream_is_from_and_no_secret(desk
         await channel.link()
         while not desk.streams:
             await anyio.lowlevel.checkpoint()
-        assert dict(desk.streams[0].peer) == {"worker": "3", "name": "pi-1", "role": "worker"}
+        peer = dict(desk.streams[0].peer)
+        assert float(peer.pop("lasts_s", "1")) > 0
+        assert peer == {"worker": "3", "name": "pi-1", "role": "worker"}
 
 
 @both

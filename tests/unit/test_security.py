@@ -70,8 +70,11 @@ def test_roles_open_what_they_should() -> None:
         "GetMany",
         "info",
         "stage",
+        "renew",
+        "preflight",
     }
-    assert {method for method in ROLES if allowed("join", method)} == {"connect", "enroll"}
+    assert {method for method in ROLES if allowed("join", method)} == {"connect", "enroll", "preflight"}
+    assert {method for method in ROLES if allowed("guest", method)} == {"preflight"}
     assert {method for method in ROLES if not allowed("admin", method)} == {"Link"}
 
 

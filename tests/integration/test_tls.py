@@ -1,0 +1,173 @@
+"""Servers that other machines reach: real processes over mTLS, on a cable of their own where we may make one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.security import load_client, load_identity, load_server, parse_join, save_client
+from tests.integration import network
+from tests.integration.test_command import Shell, end, worker
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A server with TLS and a worker that bought its certificate with the join string, from a home of its own."""
+    folder = tmp_path_factory.mktemp("tls")
+    shell = Shell(folder, folder / "home")
+    join = shell.json("server", "start", "--detach", "--tls")["join"]
+    far = Shell(folder, folder / "far")
+    process = worker(far, "w1", join=join)
+    yield shell
+    end(process)
+    shell.run("server", "stop")
+
+
+@pytest.fixture
+def shell(served: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, served.home)
+
+
+def address(home: Path) -> str:
+    found = load_server(home)
+    assert found is not None
+    return found.address
+
+
+def test_work_goes_to_a_worker_over_tls_and_a_client_brings_its_own(shell: Shell) -> None:
+    assert shell.json("call", "sys.info", "--on", "w1")["tasks"]["call"]["worker"] == "w1"
+    report = shell.json("call", "sys.info", "--on", "here")
+    assert report["tasks"]["call"]["worker"] == "here"
+
+
+def test_the_owners_file_holds_a_certificate_and_no_token_and_the_journal_no_key(shell: Shell) -> None:
+    found = load_server(shell.home)
+    assert found is not None
+    assert found.tls is not None
+    assert not found.token
+    identity = load_identity(shell.home.parent / "far" / "workers" / "w1")
+    assert identity is not None
+    assert identity.tls is not None
+    assert not identity.secret
+    secret = parse_join(found.join).token.encode()
+    for path in (shell.home / "server").rglob("*"):
+        if path.is_file() and path.name != "ca.key":
+            assert secret not in path.read_bytes(), path
+            assert b"PRIVATE KEY" not in path.read_bytes(), path
+
+
+def test_a_client_connects_with_a_token_and_its_commands_work_from_that_home(shell: Shell, tmp_path: Path) -> None:
+    join = shell.json("token", "create", "--role", "viewer")["join"]
+    away = tmp_path / "away"
+    server = address(shell.home)
+    assert shell.json("connect", server, stdin=join + "\n", home=away)["role"] == "viewer"
+    assert shell.json("ps", "--server", server, home=away)["runs"] is not None
+    refused = shell.json("cancel", "last", "--server", server, home=away, code=4)
+    assert refused["error"]["code"] == "NotAllowed"
+    token = next(row for row in shell.json("token", "list")["tokens"] if row["role"] == "viewer" and row["clients"])
+    shell.json("token", "revoke", token["token"])
+    ended = shell.json("ps", "--server", server, home=away, code=4)
+    assert "revoked" in ended["error"]["message"]
+
+
+def test_the_join_string_of_a_start_buys_workers_only(shell: Shell, tmp_path: Path) -> None:
+    found = load_server(shell.home)
+    assert found is not None
+    refused = shell.json("connect", found.address, stdin=found.join + "\n", home=tmp_path / "x", code=4)
+    assert "for workers" in refused["error"]["message"]
+
+
+def test_a_token_of_another_authority_never_leaves_this_machine(shell: Shell, tmp_path: Path) -> None:
+    join = shell.json("token", "create", "--role", "viewer")["join"]
+    other = join[:-4] + ("0000" if join[-4:] != "0000" else "1111")
+    refused = shell.json("connect", address(shell.home), stdin=other + "\n", home=tmp_path / "x", code=4)
+    assert "its CA differs" in refused["error"]["message"]
+    assert shell.json("connect", address(shell.home), stdin=join + "\n", home=tmp_path / "x")["role"] == "viewer"
+
+
+def test_a_server_without_tls_is_told_apart(shell: Shell, tmp_path: Path) -> None:
+    plain = Shell(tmp_path, tmp_path / "plain")
+    try:
+        listening = plain.json("server", "start", "--detach")["address"]
+        join = f"{listening}/{'a' * 43}.{'b' * 64}"
+        refused = plain.json("connect", listening, stdin=join + "\n", home=tmp_path / "x", code=5)
+        assert "TLS" in refused["error"]["message"]
+    finally:
+        plain.run("server", "stop")
+
+
+def test_a_half_worn_certificate_is_renewed_by_the_next_command(shell: Shell, tmp_path: Path) -> None:
+    join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
+    shell.json("connect", server, stdin=join + "\n", home=away)
+    first = load_client(away, server)
+    assert first is not None
+    with pytest.MonkeyPatch.context() as patch:
+        later = time.time() + 16 * 86400
+        patch.setattr(time, "time", lambda: later)
+        shell.json("ps", "--server", server, home=away)
+    second = load_client(away, server)
+    assert second is not None
+    assert first.tls is not None
+    assert second.tls is not None
+    assert second.tls.certificate != first.tls.certificate
+    assert second.tls.key == first.tls.key
+
+
+def test_why_a_certificate_is_refused_is_said(shell: Shell, tmp_path: Path) -> None:
+    """A server set up anew has another CA: every handshake fails, and the command says which file is to blame."""
+    join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
+    shell.json("connect", server, stdin=join + "\n", home=away)
+    kept = load_client(away, server)
+    assert kept is not None
+    fresh = Shell(tmp_path, tmp_path / "fresh")
+    try:
+        listening = fresh.json("server", "start", "--detach", "--tls")["address"]
+        save_client(away, type(kept)(listening, kept.name, kept.role, tls=kept.tls))
+        refused = fresh.json("ps", "--server", listening, home=away, code=4)
+        assert "another CA" in refused["error"]["message"]
+    finally:
+        fresh.run("server", "stop")
+
+
+@pytest.mark.skipif(bool(network.available()), reason=network.available())
+def test_a_worker_and_a_client_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shell, far = Shell(tmp_path, tmp_path / "home"), Shell(tmp_path, tmp_path / "far")
+    with network.cable() as cable:
+        far.prefix = cable.prefix
+        try:
+            join = shell.json("server", "start", "--detach", "--listen", "0.0.0.0:0", "--name", cable.here)["join"]
+            assert join.startswith(f"{cable.here}:")
+            process = worker(far, "far-1", join=join)
+            try:
+                assert shell.json("call", "sys.info", "--on", "far-1")["tasks"]["call"]["worker"] == "far-1"
+                token = shell.json("token", "create", "--role", "submitter")["join"]
+                there = token.partition("/")[0]
+                done = subprocess.run(
+                    [*cable.prefix, sys.executable, "-P", "-m", "asterism", "connect", there, "-o", "json"],
+                    env=far.environ,
+                    input=token,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                assert json.loads(done.stdout)["role"] == "submitter"
+                done = subprocess.run(
+                    [*cable.prefix, sys.executable, "-P", "-m", "asterism", "call", "sys.info", "--server", there],
+                    env=far.environ,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stderr
+            finally:
+                end(process)
+        finally:
+            shell.run("server", "stop")

@@ -126,6 +126,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "skills": (f"{_CLI}.inspect:skills", "List the skills on offer."),
         "connect": (f"{_CLI}.connect:connect", "Enrol as a client of a server."),
         "token": ("asterism:TOKEN", "Join tokens: create, list, revoke."),
+        "journal": ("asterism:JOURNAL", "The journal: info, verify, export."),
         "doctor": (f"{_CLI}.doctor:doctor", "Check this machine and the server."),
         "config": ("asterism:CONFIG", "The settings and their sources."),
     },
@@ -152,6 +153,11 @@ TOKEN = {
     "create": (f"{_CLI}.token:create", "Make a join token for workers or clients."),
     "list": (f"{_CLI}.token:list_", "List the tokens, and who came with them."),
     "revoke": (f"{_CLI}.token:revoke", "End a token and its clients."),
+}
+JOURNAL = {
+    "info": (f"{_CLI}.journal:info", "Show what it is and holds."),
+    "verify": (f"{_CLI}.journal:verify", "Check every record."),
+    "export": (f"{_CLI}.journal:export", "Write its events out, or copy it."),
 }
 CONFIG = {"view": (f"{_CLI}.config:view", "Show every setting.")}
 

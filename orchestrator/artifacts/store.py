@@ -99,6 +99,11 @@ class Upload:
         self._file.close()
 
 
+def content_path(directory: Path, digest: str) -> Path:
+    """Where the store at `directory` keeps this content. Whoever asks must know that it is a digest."""
+    return directory / digest[7:9] / digest[9:]
+
+
 class ArtifactStore:
     """A directory of contents. One process at a time writes to it (a server holds its journal's lock)."""
 
@@ -113,7 +118,7 @@ class ArtifactStore:
         """Where the content is, or would be. Raises: UsageError for what is no digest (so no name leads elsewhere)."""
         if not is_digest(digest):
             raise _no_digest(digest)
-        return self._directory / digest[7:9] / digest[9:]
+        return content_path(self._directory, digest)
 
     @property
     def directory(self) -> Path:

@@ -7,8 +7,10 @@ downstreams one decrement each. This module decides nothing and knows no fleet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +25,9 @@ from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
 from .progress import Progress
 from .token import Client, TokenRecord
+
+PART_VERSION: Final = 1
+"""To be raised when `apply` comes to mean something else though no field changes."""
 
 
 class WorkerRecord(msgspec.Struct, array_like=True):
@@ -278,16 +283,30 @@ class State(Progress):
         )  # fmt: skip
         return _ENCODER.encode(head)
 
+    @staticmethod
+    def layout() -> str:
+        """Names the form of the parts: with another one (a field more, another built-in skill) what a snapshot holds
+        may not be what its events would make today."""
+        kinds = re.sub(r" at 0x[0-9a-f]+", "", repr(msgspec.inspect.multi_type_info([_Head, Run])))
+        skills = sorted(skill.digest() for skill in BUILTINS)
+        return f"{PART_VERSION}-{zlib.crc32(' '.join([kinds, *skills]).encode()):08x}"
+
     @classmethod
-    def restore(cls, parts: Mapping[int, bytes]) -> State:
-        """The state that `snapshot` copied. Raises: msgspec.DecodeError for anything else."""
+    def restore(cls, parts: Mapping[int, bytes], removed: Collection[int] = ()) -> State:
+        """The state that `snapshot` copied, without the runs that were removed since, whose numbers stay used.
+
+        Raises: msgspec.DecodeError for anything else.
+        """
         state = cls()
         if 0 in parts:
             head = _HEAD.decode(parts[0])
             state.epoch, state.journal, state.runs_made = head.epoch, head.journal, head.runs_made
             state.workers, state.catalog, state.keys = head.workers, head.catalog, head.keys
             state.digests, state.tokens = head.digests, head.tokens
-        for number in sorted(part for part in parts if part):
+        if removed:
+            state.keys = {key: run for key, run in state.keys.items() if run not in removed}
+            state.runs_made = max(state.runs_made, *removed)
+        for number in sorted(part for part in parts if part and part not in removed):
             run = state.runs[number] = _RUN.decode(parts[number])
             for task in run.tasks:
                 for ix in run.children(task):  # one spec for all elements of a map, as when it was expanded

@@ -229,15 +229,16 @@ class Engine:
         seen: list[Seen] = []
         at_once: list[c.Command] = []
         later: list[c.Command] = []
+        forget: list[int] = []
         handle, draw = self.machine.handle, self.draw
         inbox.append(s.Flush())
         for stimulus in inbox:
             decision = handle(stimulus, now, draw())
             if decision.events:
-                self._record(decision.events, now, records, seen)
+                self._record(decision.events, now, records, seen, forget)
             for command in decision.commands:
                 (later if command.after_commit else at_once).append(command)
-        commit = self._append(records, seen, logs, later)
+        commit = self._append(records, seen, logs, later, forget)
         for command in at_once:
             self._perform[type(command)](command)
         if self._snapshots.due():
@@ -254,7 +255,9 @@ class Engine:
         stats.slowest_s = max(stats.slowest_s, took)
         return commit
 
-    def _record(self, events: tuple[Event, ...], now: float, records: list[Record], seen: list[Seen]) -> None:
+    def _record(
+        self, events: tuple[Event, ...], now: float, records: list[Record], seen: list[Seen], forget: list[int]
+    ) -> None:
         """One record an event; an attempt's end and what it settled share one: neither is ever on disk alone."""
         seq = self.seq
         index, count = 0, len(events)
@@ -267,7 +270,7 @@ class Engine:
                 if type(other) is TaskSettled and other.task == event.task and other.run == event.run:  # type: ignore[union-attr]
                     body = (event, other)
             elif kind is RunRemoved:
-                self._snapshots.removed(event.run)  # type: ignore[union-attr]
+                forget.append(event.run)  # type: ignore[union-attr]
             run = getattr(event, "run", 0)
             records.append(Record(seq + 1, run, kind.__name__, now, encode_events(body)))
             self._snapshots.note(run)
@@ -277,14 +280,21 @@ class Engine:
             index += len(body)
         self.seq = seq
 
-    def _append(self, records: list[Record], seen: list[Seen], logs: list[LogLine], later: list[c.Command]) -> Commit:
+    def _append(
+        self,
+        records: list[Record],
+        seen: list[Seen],
+        logs: list[LogLine],
+        later: list[c.Command],
+        forget: list[int],
+    ) -> Commit:
         if records or logs:
             logged = list({line.run for line in logs})
             self._pending.append(_Pending(self.seq, seen, later, logged))
             pressing = not records or any(
                 type(command) is not c.Send or type(command.item) is not Ack for command in later
             )
-            self._last = self.journal.append(records, logs, self._committed, pressing=pressing)
+            self._last = self.journal.append(records, logs, self._committed, pressing=pressing, forget=forget)
             return self._last
         if self._pending:
             self._pending[-1].later.extend(later)

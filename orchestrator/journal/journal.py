@@ -18,7 +18,7 @@ import msgspec
 
 from protocol.errors import AsterismError, Unavailable
 
-from .schema import BODY_VERSION
+from .form import BODY_VERSION
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -48,13 +48,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     """State as of event `seq`. Part 0 is everything but runs, part N is run N.
 
     A snapshot that is written holds the parts that changed; one that is loaded holds them all. `records` counts the
-    records behind each part, so the rule of when to take the next one survives a restart.
+    records behind each part, so the rule of when to take the next one survives a restart. `layout` names the form of
+    the parts; the journal only keeps it.
     """
 
     seq: int
     at: float
     parts: Mapping[int, bytes]
     records: Mapping[int, int] = {}
+    layout: str = ""
 
 
 class Commit:
@@ -100,13 +102,27 @@ class Health(Protocol):
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """Of the writer since start: groups committed, records in them, the largest, seconds in commits."""
+    """Of the writer since start: groups committed, records in them, the largest, seconds in commits. `removing`: runs
+    that were removed and are not gone from the file yet."""
 
     groups: int = 0
     records: int = 0
     largest: int = 0
     commit_s: float = 0.0
     slowest_s: float = 0.0
+    removing: int = 0
+
+
+class Source(Protocol):
+    """What a recovery reads: a journal, or one that is only looked at."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    def load_snapshot(self) -> Snapshot | None: ...
+    def read(self, after: int = 0, run: int | None = None, limit: int = 1000) -> list[Record]: ...
+    def removed(self) -> frozenset[int]: ...
 
 
 class Journal(Protocol):
@@ -133,16 +149,19 @@ class Journal(Protocol):
         notify: Callable[[], None] | None = None,
         *,
         pressing: bool = True,
+        forget: Sequence[int] = (),
     ) -> Commit:
         """Queue for the next group. Costs the loop about a microsecond, never blocks.
+
+        With these records the runs in `forget` are removed: from the commit on they are in `removed`, and what is kept
+        of them (records before the last one here, snapshot part, log lines) goes by and by.
 
         `notify` is called in the loop after the commit, in append order, and never from within `append`. Where nobody
         waits for the commit (`pressing` False) it may come some milliseconds later, in a larger group.
         """
 
-    def write_snapshot(self, snapshot: Snapshot, forget: Sequence[int] = ()) -> Commit:
-        """Store the changed parts, and in the same transaction drop the parts, events up to `snapshot.seq` and logs
-        of the runs in `forget`. Ordered with the appends."""
+    def write_snapshot(self, snapshot: Snapshot) -> Commit:
+        """Store the changed parts. Ordered with the appends; parts of removed runs are left out."""
 
     def load_snapshot(self) -> Snapshot | None:
         """All parts of the last snapshot. Raises: JournalCorrupt."""
@@ -153,6 +172,9 @@ class Journal(Protocol):
         """Committed records, in order, that hold events numbered above `after`; the first may also hold some at or
         below it. With `kinds` only records of these. Raises: JournalCorrupt naming the seq of a record whose checksum
         is wrong."""
+
+    def removed(self) -> frozenset[int]:
+        """Every run that was ever removed. Some of their records may still be there: they tell nothing."""
 
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000

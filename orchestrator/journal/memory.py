@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
@@ -30,7 +30,8 @@ class MemoryJournal:
         self._forgotten_logs: set[int] = set()
         self._parts: dict[int, bytes] = {}
         self._part_records: dict[int, int] = {}
-        self._snapshot: tuple[int, float] | None = None
+        self._snapshot: tuple[int, float, str] | None = None
+        self._removed: set[int] = set()
         self._queue: list[Callable[[], None]] = []
         self._settle: list[tuple[Commit, Callable[[], None] | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,11 +62,12 @@ class MemoryJournal:
         notify: Callable[[], None] | None = None,
         *,
         pressing: bool = True,
+        forget: Sequence[int] = (),
     ) -> Commit:
-        return self._enqueue(lambda: self._store(records, logs), notify)
+        return self._enqueue(lambda: self._store(records, logs, forget), notify)
 
-    def write_snapshot(self, snapshot: Snapshot, forget: Sequence[int] = ()) -> Commit:
-        return self._enqueue(lambda: self._store_snapshot(snapshot, forget), None)
+    def write_snapshot(self, snapshot: Snapshot) -> Commit:
+        return self._enqueue(lambda: self._store_snapshot(snapshot), None)
 
     def commit(self) -> None:
         """Everything appended so far is on "disk"; tell who waits."""
@@ -86,8 +88,8 @@ class MemoryJournal:
     def load_snapshot(self) -> Snapshot | None:
         if self._snapshot is None:
             return None
-        seq, at = self._snapshot
-        return Snapshot(seq=seq, at=at, parts=dict(self._parts), records=dict(self._part_records))
+        seq, at, layout = self._snapshot
+        return Snapshot(seq, at, dict(self._parts), dict(self._part_records), layout)
 
     def read(
         self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
@@ -100,6 +102,9 @@ class MemoryJournal:
                 if len(found) >= limit:
                     break
         return found
+
+    def removed(self) -> frozenset[int]:
+        return frozenset(self._removed)
 
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
@@ -128,28 +133,29 @@ class MemoryJournal:
             self._scheduled = True
             self._loop.call_soon(self.commit)
 
-    def _store(self, records: Sequence[Record], logs: Sequence[LogLine]) -> None:
+    def _store(self, records: Sequence[Record], logs: Sequence[LogLine], forget: Sequence[int]) -> None:
         for record in records:
             if self._seqs and record.seq <= self._seqs[-1]:
                 raise ValueError(f"record {record.seq} does not follow {self._seqs[-1]}")
             self._records.append(record)
             self._seqs.append(record.seq)
         self._logs.extend(self._quota.admit(logs))
+        if forget:
+            self._remove(set(forget))
 
-    def _store_snapshot(self, snapshot: Snapshot, forget: Sequence[int]) -> None:
-        self._parts.update(snapshot.parts)
-        self._part_records.update({part: snapshot.records.get(part, 0) for part in snapshot.parts})
-        self._snapshot = (snapshot.seq, snapshot.at)
-        if not forget:
-            return
-        gone = set(forget)
+    def _store_snapshot(self, snapshot: Snapshot) -> None:
+        kept = {part: body for part, body in snapshot.parts.items() if part not in self._removed}
+        self._parts.update(kept)
+        self._part_records.update({part: snapshot.records.get(part, 0) for part in kept})
+        self._snapshot = (snapshot.seq, snapshot.at, snapshot.layout)
+
+    def _remove(self, gone: set[int]) -> None:
+        self._removed |= gone
         for run in gone:
             self._parts.pop(run, None)
             self._part_records.pop(run, None)
-        end = bisect_left(self._seqs, snapshot.seq + 1)
-        kept = [record for record in self._records[:end] if record.run not in gone]
-        self._records[:end] = kept
-        self._seqs[:end] = [record.seq for record in kept]
+        self._records[:-1] = [record for record in self._records[:-1] if record.run not in gone]
+        self._seqs = [record.seq for record in self._records]
         self._forgotten_logs |= {cursor for cursor, line in enumerate(self._logs, 1) if line.run in gone}
         for cursor in self._forgotten_logs:
             with suppress(IndexError):

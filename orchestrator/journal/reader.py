@@ -12,15 +12,77 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .failure import unusable
+from .form import FORM, Form
 from .journal import LogLine, Record, Snapshot
-from .schema import checksum, corrupt, lift, part_checksum
+from .schema import checksum, corrupt, part_checksum
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A read-only connection that any thread may use, one at a time. Raises: sqlite3.OperationalError."""
+    reader = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
+    reader.execute("PRAGMA query_only=1")
+    return reader
+
+
+def read_snapshot(reader: sqlite3.Connection) -> Snapshot | None:
+    """All parts, as of one instant. Raises: JournalCorrupt for a part whose checksum is wrong."""
+    meta = dict(reader.execute("SELECT key, value FROM meta WHERE key LIKE 'snapshot%'"))
+    rows = reader.execute("SELECT part, seq, records, crc, body FROM snapshot ORDER BY part").fetchall()
+    if not meta:
+        return None
+    parts: dict[int, bytes] = {}
+    records: dict[int, int] = {}
+    for part, seq, count, crc, body in rows:
+        if part_checksum(part, seq, body) != crc:
+            raise corrupt(f"snapshot part {part} (as of event {seq})")
+        parts[part] = body
+        records[part] = count
+    layout = meta.get("snapshot_layout", "")
+    return Snapshot(int(meta["snapshot_seq"]), float(meta["snapshot_at"]), parts, records, layout)
+
+
+def read_records(
+    reader: sqlite3.Connection,
+    form: Form,
+    after: int,
+    run: int | None,
+    limit: int,
+    kinds: Collection[str] = (),
+) -> list[Record]:
+    """See Journal.read."""
+    where = "seq >= COALESCE((SELECT MAX(seq) FROM event WHERE seq <= ?), 0)"
+    values: list[int | str] = [after]
+    if run is not None:
+        where += " AND run = ?"
+        values.append(run)
+    if kinds:
+        where += f" AND kind IN ({', '.join('?' * len(kinds))})"
+        values += sorted(kinds)
+    rows = reader.execute(
+        f"SELECT seq, run, kind, v, at, crc, body FROM event WHERE {where} ORDER BY seq LIMIT ?", [*values, limit]
+    ).fetchall()
+    found: list[Record] = []
+    for seq, of_run, kind, v, at, crc, body in rows:
+        if checksum(seq, of_run, kind, v, at, body) != crc:
+            raise corrupt(f"journal record {seq}", str(seq))
+        found.append(Record(seq, of_run, kind, at, form.lift(seq, v, body), form.version))
+    return found
+
+
+def read_removed(reader: sqlite3.Connection) -> frozenset[int]:
+    """See Journal.removed."""
+    return frozenset(row[0] for row in reader.execute("SELECT run FROM removal"))
 
 
 class Readers:
     """A pool of connections; each is used by one thread at a time and kept for the next."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, form: Form = FORM) -> None:
         self._path = path
+        self._form = form
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -36,42 +98,20 @@ class Readers:
     def load_snapshot(self) -> Snapshot | None:
         with self._connection() as reader:
             reader.execute("BEGIN")
-            meta = dict(reader.execute("SELECT key, value FROM meta WHERE key IN ('snapshot_seq', 'snapshot_at')"))
-            rows = reader.execute("SELECT part, seq, records, crc, body FROM snapshot ORDER BY part").fetchall()
-            reader.execute("COMMIT")
-        if not meta:
-            return None
-        parts: dict[int, bytes] = {}
-        records: dict[int, int] = {}
-        for part, seq, count, crc, body in rows:
-            if part_checksum(part, seq, body) != crc:
-                raise corrupt(f"snapshot part {part} (as of event {seq})")
-            parts[part] = body
-            records[part] = count
-        return Snapshot(seq=int(meta["snapshot_seq"]), at=float(meta["snapshot_at"]), parts=parts, records=records)
+            try:
+                return read_snapshot(reader)
+            finally:
+                reader.execute("COMMIT")
 
     def read(
         self, after: int = 0, run: int | None = None, limit: int = 1000, kinds: Collection[str] = ()
     ) -> list[Record]:
-        where = "seq >= COALESCE((SELECT MAX(seq) FROM event WHERE seq <= ?), 0)"
-        values: list[int | str] = [after]
-        if run is not None:
-            where += " AND run = ?"
-            values.append(run)
-        if kinds:
-            where += f" AND kind IN ({', '.join('?' * len(kinds))})"
-            values += sorted(kinds)
         with self._connection() as reader:
-            rows = reader.execute(
-                f"SELECT seq, run, kind, v, at, crc, body FROM event WHERE {where} ORDER BY seq LIMIT ?",
-                [*values, limit],
-            ).fetchall()
-        found: list[Record] = []
-        for seq, of_run, kind, v, at, crc, body in rows:
-            if checksum(seq, of_run, kind, v, at, body) != crc:
-                raise corrupt(f"journal record {seq}")
-            found.append(Record(seq=seq, run=of_run, kind=kind, at=at, body=lift(seq, kind, v, body)))
-        return found
+            return read_records(reader, self._form, after, run, limit, kinds)
+
+    def removed(self) -> frozenset[int]:
+        with self._connection() as reader:
+            return read_removed(reader)
 
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
@@ -91,16 +131,14 @@ class Readers:
         """A read-only connection, kept for the next reader of whatever thread."""
         with self._lock:
             reader = self._idle.pop() if self._idle else None
-        if reader is None:
-            reader = sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-            )
-            reader.execute("PRAGMA query_only=1")
         try:
+            if reader is None:
+                reader = connect_to_read(self._path)
             yield reader
-        except sqlite3.DatabaseError as error:
-            reader.close()
-            raise corrupt(f"the journal {self._path}") from error
+        except sqlite3.Error as error:
+            if reader is not None:
+                reader.close()
+            raise unusable(self._path, error) from error
         with self._lock:
             if self._closed:
                 reader.close()

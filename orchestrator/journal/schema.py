@@ -1,20 +1,23 @@
-"""The tables of the SQLite journal, the checksum of a record, and the upcasters of old bodies.
+"""The tables of the SQLite journal, their statements and checksums, and how an older file is brought up to them.
 
 Invariant: `checksum` covers every column of a record, so one flipped bit anywhere in a row is found when it is read.
-A stored body of version v < BODY_VERSION is lifted step by step; a version above is from a newer build and refused.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Mapping
 from typing import Final
 
-from protocol.errors import JournalCorrupt, VersionMismatch
+import msgspec
 
-SCHEMA_VERSION: Final = 1
-BODY_VERSION: Final = 1
+from protocol.errors import JournalCorrupt
+
+from .form import BODY_VERSION, newer
+
+SCHEMA_VERSION: Final = 2
+"""1: releases up to 0.1. 2: removed runs leave their number, and the places of their records."""
 
 DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,6 +31,8 @@ CREATE TABLE IF NOT EXISTS log(
   id INTEGER PRIMARY KEY, run INTEGER NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, n INTEGER NOT NULL,
   at REAL NOT NULL, stream TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS log_run ON log(run, task, id);
+CREATE TABLE IF NOT EXISTS removal(run INTEGER PRIMARY KEY, seq INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS gap(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 """
 
 COLUMNS: Final = 7
@@ -38,9 +43,6 @@ INSERT: Final = {
     size: "INSERT INTO event(seq, run, kind, v, at, crc, body) VALUES " + ",".join([_ROW] * size) for size in SIZES
 }
 INSERT_LOG: Final = "INSERT INTO log(run, task, attempt, n, at, stream, text) VALUES " + _ROW
-
-UPCASTERS: Final[Mapping[int, Callable[[str, bytes], bytes]]] = {}
-"""version -> (kind, body) -> body of the next version."""
 
 _HEAD: Final = struct.Struct("<qqqd")
 
@@ -53,21 +55,55 @@ def part_checksum(part: int, seq: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, part, 0, 0.0)))
 
 
-def lift(seq: int, kind: str, v: int, body: bytes) -> bytes:
-    """The body in today's version. Raises: VersionMismatch for one that a newer build wrote."""
-    while v < BODY_VERSION:
-        body = UPCASTERS[v](kind, body)
-        v += 1
-    if v > BODY_VERSION:
-        raise VersionMismatch(
-            f"journal record {seq} has version {v}; this build reads up to {BODY_VERSION}",
-            hint="start the newer asterism that wrote it",
-        )
-    return body
+def prepare(writer: sqlite3.Connection, name: str, fresh_id: str) -> dict[str, str]:
+    """Make the tables, bring an older file up to date, give a new one its id: one transaction. Returns `meta`.
+
+    Raises: VersionMismatch for a file that a newer build has written to; it is left as it was.
+    """
+    writer.execute("BEGIN IMMEDIATE")
+    try:
+        tables = {row[0] for row in writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        meta = dict(writer.execute("SELECT key, value FROM meta")) if "meta" in tables else {}
+        check_versions(meta, name)
+        for statement in DDL.split(";"):
+            writer.execute(statement)
+        if meta.get("schema") == "1":
+            _from_1(writer)
+        meta = {"journal": fresh_id, "epoch": "0"} | meta | {"schema": str(SCHEMA_VERSION), "body": str(BODY_VERSION)}
+        writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
+        writer.execute("COMMIT")
+    except BaseException:
+        if writer.in_transaction:
+            writer.execute("ROLLBACK")
+        raise
+    return meta
 
 
-def corrupt(what: str) -> JournalCorrupt:
+def check_versions(meta: dict[str, str], name: str) -> None:
+    """Raises: VersionMismatch for what only a newer build can read."""
+    for key, ours in (("schema", SCHEMA_VERSION), ("body", BODY_VERSION)):
+        if int(meta.get(key, ours)) > ours:
+            what = "tables" if key == "schema" else "events"
+            raise newer(f"the journal {name} has {what} of version {meta[key]}, this build knows {ours}")
+
+
+def _from_1(writer: sqlite3.Connection) -> None:
+    """A removed run left nothing behind: its number is what no record names, its places what no record fills."""
+    writer.execute(
+        "INSERT INTO gap SELECT seq + width, next - 1 FROM (SELECT seq, LEAD(seq) OVER (ORDER BY seq) AS next,"
+        " CASE WHEN substr(body, 1, 1) = x'92' THEN 2 ELSE 1 END AS width FROM event) WHERE next > seq + width"
+    )
+    head = writer.execute("SELECT body FROM snapshot WHERE part = 0").fetchone()
+    made = msgspec.msgpack.decode(head[0])[2] if head is not None else 0
+    known = {row[0] for row in writer.execute("SELECT DISTINCT run FROM event")}
+    gone = [(run,) for run in range(1, made + 1) if run not in known]
+    writer.executemany("INSERT INTO removal(run, seq, done) VALUES (?, 0, 1)", gone)
+    writer.execute("INSERT INTO removal SELECT run, MAX(seq), 0 FROM event WHERE kind = 'RunRemoved' GROUP BY run")
+
+
+def corrupt(what: str, where: str = "") -> JournalCorrupt:
     return JournalCorrupt(
         f"{what} fails its checksum: the file was damaged after it was written",
         hint="restore the journal from a copy; workers still hold what it did not acknowledge",
+        where=where,
     )

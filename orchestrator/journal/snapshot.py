@@ -2,7 +2,6 @@
 
 Rule: the tail exceeds max(10,000 records, twice the records behind the parts that would have to be encoded), so the
 cost of snapshots stays linear in the records for one huge run and for many small ones alike; and at a clean stop.
-A removed run makes one due at once: its events may only go once a snapshot no longer needs them.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ class Snapshots:
         self._behind = dict(behind)
         self._tail = dict(tail)
         self._tail_records = sum(tail.values())
-        self._removed: set[int] = set()
 
     @property
     def tail(self) -> int:
@@ -37,12 +35,7 @@ class Snapshots:
         self._tail[run] = self._tail.get(run, 0) + 1
         self._tail_records += 1
 
-    def removed(self, run: int) -> None:
-        self._removed.add(run)
-
     def due(self) -> bool:
-        if self._removed:
-            return True
         if self._tail_records <= TAIL_RECORDS:
             return False
         return self._tail_records > 2 * sum(self._behind.get(part, 0) for part in self._state.changed)
@@ -56,8 +49,5 @@ class Snapshots:
             self._behind[part] = self._behind.get(part, 0) + records
         self._tail.clear()
         self._tail_records = 0
-        removed, self._removed = sorted(self._removed), set()
-        for run in removed:
-            self._behind.pop(run, None)
         counts = {part: self._behind.get(part, 0) for part in parts}
-        return self._journal.write_snapshot(Snapshot(seq=seq, at=at, parts=parts, records=counts), forget=removed)
+        return self._journal.write_snapshot(Snapshot(seq, at, parts, counts, state.layout()))

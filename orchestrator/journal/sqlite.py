@@ -28,29 +28,21 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from protocol.errors import AsterismError, Unavailable, VersionMismatch
+from protocol.errors import Unavailable
 
+from .failure import DISK_FULL, unusable, vanished
+from .form import FORM, Form
 from .journal import Commit, Health, LogLine, Record, Snapshot, Statistics
 from .lock import take_lock
 from .quota import LogQuota
 from .reader import Readers
-from .schema import (
-    COLUMNS,
-    DDL,
-    INSERT,
-    INSERT_LOG,
-    SCHEMA_VERSION,
-    SIZES,
-    checksum,
-    corrupt,
-    part_checksum,
-)
+from .removal import Removals
+from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, part_checksum, prepare
 
 GROUP_RECORDS: Final = 4096
 FULL_RETRY_S: Final = 0.25
 PACE_S: Final = 0.004
 """Between two commits that nobody waits for."""
-_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -68,28 +60,43 @@ class _Entry(msgspec.Struct, gc=False):
 class SqliteJournal:
     """Open with the constructor (takes the lock, recovers the WAL), then `start` in the loop.
 
-    `limit_bytes` caps the size of the event file, 0 for no cap; over it behaves as a full disk.
-    Raises: JournalBusy if another process holds it, VersionMismatch, JournalCorrupt.
+    `limit_bytes` caps the size of the event file, 0 for no cap; over it behaves as a full disk. `connection` is the
+    class of the writing connection.
+    Raises: JournalBusy if another process holds it, VersionMismatch, JournalCorrupt, Unavailable.
     """
 
     def __init__(
-        self, path: Path, *, limit_bytes: int = 0, task_log_bytes: int = 10_000_000, run_log_bytes: int = 200_000_000
+        self,
+        path: Path,
+        *,
+        limit_bytes: int = 0,
+        task_log_bytes: int = 10_000_000,
+        run_log_bytes: int = 200_000_000,
+        form: Form = FORM,
+        connection: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = take_lock(path)
         try:
-            self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = take_lock(path)
+        except OSError as error:
+            raise unusable(path, error) from error
+        try:
+            self._writer = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, cached_statements=64, factory=connection
+            )
             self.id, self.epoch = self._prepare()
-        except sqlite3.DatabaseError as error:
+            self._inode = path.stat().st_ino
+            self._removals = Removals(self._writer)
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
-            raise corrupt(f"the journal {path}") from error
+            raise unusable(path, error) from error
         except BaseException:
             self._lock.close()
             raise
         self.resize(limit_bytes)
         self._quota = LogQuota(self._stored_logs, task_bytes=task_log_bytes, run_bytes=run_log_bytes)
-        self._readers = Readers(path)
+        self._readers = Readers(path, form)
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._health: Health | None = None
@@ -143,14 +150,15 @@ class SqliteJournal:
         notify: Callable[[], None] | None = None,
         *,
         pressing: bool = True,
+        forget: Sequence[int] = (),
     ) -> Commit:
-        return self._enqueue(_Entry(Commit(), notify, records=records, logs=logs, pressing=pressing))
+        return self._enqueue(_Entry(Commit(), notify, records, logs, forget=tuple(forget), pressing=pressing))
 
-    def write_snapshot(self, snapshot: Snapshot, forget: Sequence[int] = ()) -> Commit:
-        return self._enqueue(_Entry(Commit(), None, snapshot=snapshot, forget=tuple(forget)))
+    def write_snapshot(self, snapshot: Snapshot) -> Commit:
+        return self._enqueue(_Entry(Commit(), None, snapshot=snapshot))
 
     def statistics(self) -> Statistics:
-        return self._stats
+        return msgspec.structs.replace(self._stats, removing=self._removals.left)
 
     def _enqueue(self, entry: _Entry) -> Commit:
         if self._failure is not None or self._closed:
@@ -169,6 +177,9 @@ class SqliteJournal:
     ) -> list[Record]:
         return self._readers.read(after, run, limit, kinds)
 
+    def removed(self) -> frozenset[int]:
+        return self._readers.removed()
+
     def read_logs(
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, LogLine]]:
@@ -178,23 +189,13 @@ class SqliteJournal:
 
     def _prepare(self) -> tuple[str, int]:
         writer = self._writer
+        writer.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heard by a new file only
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute("PRAGMA synchronous=FULL")
         writer.execute("PRAGMA wal_autocheckpoint=4000")
         writer.execute("PRAGMA journal_size_limit=67108864")
         os.chmod(self.path, 0o600)
-        writer.executescript(DDL)
-        writer.execute("BEGIN IMMEDIATE")
-        meta = dict(writer.execute("SELECT key, value FROM meta"))
-        if int(meta.get("schema", SCHEMA_VERSION)) != SCHEMA_VERSION:
-            raise VersionMismatch(
-                f"the journal {self.path} has schema {meta['schema']}, this build writes {SCHEMA_VERSION}",
-                hint="start the asterism that wrote it, or choose another ASTERISM_HOME",
-            )
-        if "journal" not in meta:
-            meta |= {"journal": secrets.token_hex(16), "schema": str(SCHEMA_VERSION), "epoch": "0"}
-            writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
-        writer.execute("COMMIT")
+        meta = prepare(writer, str(self.path), secrets.token_hex(16))
         return meta["journal"], int(meta["epoch"])
 
     def _stored_logs(self, run: int) -> dict[int, int]:
@@ -223,7 +224,7 @@ class SqliteJournal:
 
         While nobody waits for any of it, commits keep PACE_S apart: each costs a chain of tasks more than its hop.
         """
-        entry = self._queue.get()
+        entry = self._next()
         group: list[_Entry] = []
         size = 0
         pressing = False
@@ -240,6 +241,23 @@ class SqliteJournal:
                 return group, False
         return group, True
 
+    def _next(self) -> _Entry | None:
+        """Wait for an entry; removed runs go meanwhile, and a slice at a time also where there is never a while."""
+        while True:
+            due = self._removals.due
+            if due is None:
+                return self._queue.get()
+            if due > 0:
+                try:
+                    return self._queue.get(timeout=due)
+                except Empty:
+                    pass
+            try:
+                self._removals.work()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in DISK_FULL:
+                    raise
+
     def _commit(self, group: list[_Entry]) -> None:
         full = False
         while True:
@@ -249,7 +267,7 @@ class SqliteJournal:
             except sqlite3.OperationalError as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-                if error.sqlite_errorcode not in _FULL:
+                if error.sqlite_errorcode not in DISK_FULL:
                     raise
                 if not full:
                     full = True
@@ -283,10 +301,12 @@ class SqliteJournal:
                 flat += (seq, run, kind, v, at, checksum(seq, run, kind, v, at, body), body)
             count += len(entry.records)
             lines.extend(entry.logs)
+            if entry.forget:
+                self._removals.enter(entry.forget, entry.records[-1].seq)
             if entry.snapshot is not None:  # ordered with the records before and behind it
                 self._insert(flat)
                 flat = []
-                self._store_snapshot(entry.snapshot, entry.forget)
+                self._store_snapshot(entry.snapshot)
         self._insert(flat)
         if lines:
             kept = self._quota.admit(lines)
@@ -294,7 +314,19 @@ class SqliteJournal:
                 INSERT_LOG, [(x.run, x.task, x.attempt, x.n, x.at, x.stream, _storable(x.text)) for x in kept]
             )
         writer.execute("COMMIT")
+        if self._gone():  # what was just written went with it: nobody may be told that it is safe
+            raise vanished(self.path)
+        for entry in group:
+            if entry.forget:
+                self._removals.entered(entry.forget, entry.records[-1].seq)
+                self._quota.forget(entry.forget)
         return count
+
+    def _gone(self) -> bool:
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def _insert(self, flat: list[Any]) -> None:
         start, rows = 0, len(flat) // COLUMNS
@@ -304,24 +336,21 @@ class SqliteJournal:
                 self._writer.execute(INSERT[size], flat[start:end])
                 start, rows = end, rows - size
 
-    def _store_snapshot(self, snapshot: Snapshot, forget: Sequence[int]) -> None:
+    def _store_snapshot(self, snapshot: Snapshot) -> None:
         writer, seq = self._writer, snapshot.seq
+        gone = {row[0] for row in writer.execute("SELECT run FROM removal")}
         writer.executemany(
             "INSERT OR REPLACE INTO snapshot(part, seq, records, crc, body) VALUES (?, ?, ?, ?, ?)",
             [
                 (part, seq, snapshot.records.get(part, 0), part_checksum(part, seq, body), body)
                 for part, body in snapshot.parts.items()
+                if part not in gone
             ],
         )
         writer.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            [("snapshot_seq", str(seq)), ("snapshot_at", repr(snapshot.at))],
+            [("snapshot_seq", str(seq)), ("snapshot_at", repr(snapshot.at)), ("snapshot_layout", snapshot.layout)],
         )
-        for run in forget:
-            writer.execute("DELETE FROM snapshot WHERE part = ?", (run,))
-            writer.execute("DELETE FROM event WHERE run = ? AND seq <= ?", (run, seq))
-            writer.execute("DELETE FROM log WHERE run = ?", (run,))
-        self._quota.forget(forget)
 
     # back in the loop
 
@@ -352,7 +381,7 @@ class SqliteJournal:
         self._settle(group, error)
         if tell:
             assert self._health is not None
-            self._health.failed(error if isinstance(error, AsterismError) else _write_failed(self.path, error))
+            self._health.failed(unusable(self.path, error))
 
 
 class _Abandoned(Exception):
@@ -362,10 +391,3 @@ class _Abandoned(Exception):
 def _storable(text: str) -> str:
     """A lone surrogate can't be stored as UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
-
-
-def _write_failed(path: Path, error: BaseException) -> AsterismError:
-    return Unavailable(
-        f"the journal {path} can't be written: {error}",
-        hint="check the disk, then start the server again: it recovers by replay",
-    )

@@ -228,10 +228,14 @@ def test_a_removed_run_leaves_with_its_events_parts_and_logs(shelf: Shelf) -> No
     async def story(journal: Journal) -> None:
         journal.append([record(1), record(2, run=2), record(3), record(4, run=2)], [line(1), line(1, run=2)])
         await journal.write_snapshot(Snapshot(seq=2, at=0.0, parts={0: b"a", 1: b"b", 2: b"c"})).wait()
-        journal.append([record(5, run=2)])
-        await journal.write_snapshot(Snapshot(seq=4, at=0.0, parts={0: b"a'"}), forget=[2]).wait()
-        assert [one.seq for one in journal.read()] == [1, 3, 5]
-        assert journal.read(run=2)[-1].seq == 5
+        journal.append([record(5, run=2)], forget=[2])
+        journal.append([record(6)])
+        await journal.write_snapshot(Snapshot(seq=4, at=0.0, parts={0: b"a'", 2: b"late"})).wait()
+        assert journal.removed() == {2}
+        while journal.statistics().removing:
+            await journal.append([]).wait()
+        assert [one.seq for one in journal.read()] == [1, 3, 5, 6]
+        assert [one.seq for one in journal.read(run=2)][-1] == 5
         loaded = journal.load_snapshot()
         assert loaded is not None
         assert set(loaded.parts) == {0, 1}
@@ -341,14 +345,20 @@ def test_a_file_that_is_no_journal_is_refused_and_not_touched(tmp_path: Path) ->
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_a_journal_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "what"), [("schema", "tables"), ("body", "events")])
+def test_a_journal_that_a_newer_build_wrote_is_refused_and_not_touched(tmp_path: Path, key: str, what: str) -> None:
     path = tmp_path / "journal.db"
     anyio.run(SqliteJournal(path).aclose)
     with sqlite3.connect(path) as file:
-        file.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+        file.execute("UPDATE meta SET value = '99' WHERE key = ?", (key,))
     file.close()
-    with pytest.raises(VersionMismatch, match="schema 99"):
-        SqliteJournal(path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(VersionMismatch, match=f"{what} of version 99") as refused:
+            SqliteJournal(path)
+    assert refused.value.exit_code == 9
+    assert "newer asterism" in refused.value.hint
+    assert path.read_bytes() == before
 
 
 def test_a_full_disk_is_told_waited_out_and_loses_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -39,12 +40,12 @@ class Writer:
         self.seq = seq
         self.snapshots = Snapshots(journal, state, {}, {})
 
-    def write(self, *events: e.Event) -> None:
+    def write(self, *events: e.Event, forget: Sequence[int] = ()) -> None:
         for event in events:
             self.state.apply(event)
         run = e.run_of(events[0])
         record = Record(self.seq + 1, run, type(events[0]).__name__, float(self.seq), encode_events(events))
-        self.journal.append([record])
+        self.journal.append([record], forget=forget)
         self.snapshots.note(run)
         self.seq += len(events)
 
@@ -148,17 +149,15 @@ def test_a_removed_run_stays_removed_and_its_number_is_never_used_again() -> Non
     writer = begin(journal)
     writer.run(1, tasks=1)
     writer.run(2, tasks=1)
-    assert not writer.snapshots.due()
-    writer.write(e.RunRemoved(2))
-    writer.snapshots.removed(2)
-    assert writer.snapshots.due()
     writer.snapshots.take(writer.seq, 5.0)
+    writer.write(e.RunRemoved(2), forget=[2])
     journal.commit()
-    assert journal.read(run=2) == []
-    found = recover(journal)
-    assert set(found.state.runs) == {1}
-    assert found.state.runs_made == 2
-    assert encoded(found.state) == encoded(writer.state)
+    assert [one.kind for one in journal.read(run=2)] == ["RunRemoved"]
+    for snapshot in (True, False):
+        found = recover(journal, snapshot=snapshot)
+        assert set(found.state.runs) == {1}
+        assert found.state.runs_made == 2
+        assert encoded(found.state) == encoded(writer.state)
 
 
 def test_a_snapshot_is_due_after_ten_thousand_records_and_then_after_twice_what_is_behind() -> None:

@@ -1,0 +1,68 @@
+"""`asterism journal` on the file of a server that runs, and of one that is stopped."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_command import Shell
+
+PLAN = {
+    "tasks": [
+        {"id": "a", "skill": "flow.echo", "args": {"value": "x" * 70_000}},
+        {"id": "b", "skill": "flow.echo", "args": {"value": 2}, "after": ["a"]},
+    ],
+    "outputs": [{"name": "b", "ref": "b"}],
+}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Any:
+    made = Shell(tmp_path, tmp_path / "home")
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN))
+    yield made
+    if (tmp_path / "home" / "server.json").exists():
+        made.run("server", "stop")
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_journal_is_looked_at_checked_and_copied_while_its_server_runs_and_after(shell: Shell) -> None:
+    for _ in range(2):
+        assert shell.run("run", "-f", str(shell.folder / "plan.json")).returncode == 0
+    about = shell.json("journal", "info")
+    assert (about["runs"], about["epoch"], about["schema_version"]) == (2, 1, 2)
+    assert about["events"] == about["last_seq"]
+    assert about["journal"] == shell.json("server", "info")["journal"]
+    checked = shell.json("journal", "verify", "--artifacts")
+    assert checked["sound"]
+    assert checked["artifacts"] == 1
+    rows = lines(shell.run("journal", "export", "--run", "r1").stdout)
+    assert {row["run"] for row in rows} == {"r1"}
+    (ended,) = [row for row in rows if row["kind"] == "attempt_ended" and row["task"] == "b"]
+    assert ended["value"] == {"value": 2}
+    everything = shell.run("journal", "export").stdout
+    assert "secret" not in everything
+    assert len(lines(everything)) == about["events"]
+    assert lines(shell.run("journal", "export", "--after", "5").stdout)[0]["seq"] == 6
+    copy = shell.folder / "copy" / "server" / "journal.db"
+    told = shell.json("journal", "export", "--to", str(copy))
+    assert told["last_seq"] >= about["last_seq"]
+    assert shell.json("journal", "verify", "--home", str(shell.folder / "copy"))["sound"]
+    assert shell.run("journal", "export", "--to", str(copy)).returncode == 2
+    shell.run("server", "stop")
+    assert shell.json("journal", "info")["snapshot"]["usable"]
+    assert shell.json("journal", "verify")["sound"]
+    with sqlite3.connect(copy) as file:
+        file.execute("UPDATE event SET body = zeroblob(4) WHERE seq = 4")
+    file.close()
+    found = shell.json("journal", "verify", "--home", str(shell.folder / "copy"), code=1)
+    assert (found["sound"], found["first_bad"]) == (False, 4)
+    missing = shell.json("journal", "info", "--home", str(shell.folder / "nowhere"), code=3)
+    assert missing["error"]["code"] == "NotFound"

@@ -6,6 +6,7 @@ measured, nor how it is shown.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -35,6 +36,24 @@ def spread(values: Iterable[float]) -> Spread:
     if not found:
         raise ValueError("nothing was measured")
     return Spread(_short(statistics.median(found)), _short(min(found)), _short(max(found)), len(found))
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Seconds that were measured `runs` times: the middle, the 99th of 100 (the largest of fewer), the largest."""
+
+    p50: float
+    p99: float
+    max: float
+    runs: int
+
+
+def quantiles(values: Iterable[float]) -> Quantiles:
+    """By nearest rank, so each is a value that was seen. Raises: ValueError when nothing was measured."""
+    found = sorted(values)
+    if not found:
+        raise ValueError("nothing was measured")
+    rank = {share: found[math.ceil(share * len(found)) - 1] for share in (0.5, 0.99)}
+    return Quantiles(_short(rank[0.5]), _short(rank[0.99]), _short(found[-1]), len(found))
 
 
 def _short(value: float) -> float:

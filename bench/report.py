@@ -5,7 +5,7 @@ Invariant: no number that the answer doesn't hold. It must not know how anything
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -22,14 +22,20 @@ def document(answer: Overhead) -> dict[str, object]:
 
 def table(answer: Overhead) -> str:
     """Aligned rows: what, median, range, runs."""
-    rows = [("", "median", "min .. max", "runs"), *_rows(answer)]
-    widths = [max(len(row[at]) for row in rows) for at in range(4)]
-    lines = ["  ".join(_pad(cell, width, at) for at, (cell, width) in enumerate(zip(row, widths))) for row in rows]
+    return aligned([("", "median", "min .. max", "runs"), *_rows(answer)], numbers=(1,))
+
+
+def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:
+    """Columns as wide as their widest cell; those in `numbers` end at the same place."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if at in numbers else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _pad(cell: str, width: int, at: int) -> str:
-    return cell.rjust(width) if at == 1 else cell.ljust(width)
 
 
 def _rows(answer: Overhead) -> Iterator[tuple[str, str, str, str]]:

@@ -28,6 +28,8 @@ from orchestrator.client.client import AsyncClient
 from orchestrator.local import read_endpoint, start_server
 from protocol.errors import AsterismError, ServerUnreachable
 
+from .metric import children
+
 JOIN_DEADLINE_S: Final = 30.0
 STOP_GRACE_S: Final = 3.0
 
@@ -75,6 +77,7 @@ class Scenario:
         self.server_pid = 0
         self._identities: dict[str, Mapping[str, Any]] = {}
         self._machines: dict[str, Machine] = {}
+        self._addresses: dict[str, str] = {}
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
 
     async def __aenter__(self) -> Self:
@@ -121,15 +124,20 @@ class Scenario:
         """SIGKILL, and wait until it is gone."""
         _kill(self.server_pid)
 
-    async def start_worker(self, client: AsyncClient, machine: Machine) -> int:
-        """Start a worker, or one that was killed again under the identity it had; its process id."""
+    async def start_worker(self, client: AsyncClient, machine: Machine, address: str = "") -> int:
+        """Start a worker, or one that was killed again under the identity it had; its process id.
+
+        `address`: where it finds the server, if not where the client does; kept for its next start.
+        """
         identity = self._identities.get(machine.name)
         if identity is None:
             identity = await client.connection.call("enroll", name=machine.name)
             self._identities[machine.name] = identity
         self._machines[machine.name] = machine
-        endpoint = client.connection.endpoint
-        credential = msgspec.json.encode({"address": endpoint.address, **identity}) + b"\n"
+        if address:
+            self._addresses[machine.name] = address
+        dialled = self._addresses.get(machine.name) or client.connection.endpoint.address
+        credential = msgspec.json.encode({"address": dialled, **identity}) + b"\n"
         child = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential))
         self._workers[machine.name] = child
         return child.pid
@@ -161,6 +169,13 @@ class Scenario:
     async def restart_worker(self, client: AsyncClient, name: str) -> int:
         return await self.start_worker(client, self._machines[name])
 
+    def freeze_worker(self, name: str) -> None:
+        """SIGSTOP to the daemon and everything below it, as when its machine stands still."""
+        _signal_all(self._workers[name].pid, signal.SIGSTOP)
+
+    def thaw_worker(self, name: str) -> None:
+        _signal_all(self._workers[name].pid, signal.SIGCONT)
+
     def worker_pid(self, name: str) -> int:
         return self._workers[name].pid
 
@@ -187,6 +202,7 @@ class Scenario:
         """End every process that was started here and remove the folder, unless it is to be kept."""
         for child in self._workers.values():
             if child.poll() is None:
+                _signal_all(child.pid, signal.SIGCONT)  # one that stands still would not hear that it shall end
                 child.terminate()
         for child in self._workers.values():
             try:
@@ -201,6 +217,12 @@ class Scenario:
             _end(self.server_pid)
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _signal_all(pid: int, what: signal.Signals) -> None:
+    for one in (pid, *children(pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, what)
 
 
 def _kill(pid: int) -> None:

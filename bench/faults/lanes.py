@@ -1,0 +1,91 @@
+"""A fleet in lanes: each victim does its lane's work, and one spare machine may take over the work of all lanes.
+
+While a round begins, one task of its own keeps the spare full, so that every victim holds its lane's work; then the
+spare has room for all of it. Invariant: victims are all there, and nothing runs, when a round begins. It must not know
+what is done to a victim.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from orchestrator.client.client import AsyncClient
+
+from ..scenario import Machine, Scenario
+from .ledger import Execution
+from .network import Network, SimulatedNetwork
+from .round import Job, Round
+
+SKILLS: Final = "bench.faults.work"
+SPARE: Final = "spare"
+ROOM: Final = "room"
+"""A resource that every worker of the fleet declares: as much as it has slots."""
+LONG_S: Final = 0.12
+_NUMBERS: Final = itertools.count(1)
+
+
+class Lanes:
+    """The fleet, a client of it, and the victims' network."""
+
+    def __init__(
+        self, fleet: Scenario, client: AsyncClient, network: Network, victims: Sequence[str], room: int
+    ) -> None:
+        self.fleet = fleet
+        self.client = client
+        self.network = network
+        self.victims = tuple(victims)
+        self.room = room
+
+    def job(self, victim: str, name: str, n: int, skill: str = "faults.work", **args: Any) -> Job:
+        """A task of the victim's lane. Long enough that none is sent ahead of its turn: it would wait at the spare."""
+        return Job(name, n, {"seconds": LONG_S, **args}, skill, (_lane(victim),), {ROOM: 1.0})
+
+    def gate(self) -> Path:
+        """A file that is not there yet: tasks may wait `until` it is."""
+        return self.fleet.folder / f"gate-{next(_NUMBERS)}"
+
+    async def begin(self, work: Sequence[Job]) -> tuple[Round, dict[str, Execution]]:
+        """A round in which the victims have begun this work; its executions."""
+        gate = self.gate()
+        keep = Job("keep", 0, {"until": str(gate)}, on=(SPARE,), needs={ROOM: float(self.room)})
+        keeping, run = Round(self.fleet, [keep]), Round(self.fleet, work)
+        await keeping.submit(self.client)
+        await keeping.begun()
+        await run.submit(self.client)
+        held = await run.begun()
+        gate.touch()
+        await keeping.finish(self.client)
+        return run, held
+
+    async def back(self, *victims: str) -> None:
+        await self.fleet.joined(self.client, *(victims or self.victims))
+
+
+def _lane(victim: str) -> str:
+    """The label that the victim shares with the spare."""
+    return f"{victim}=lane"
+
+
+@asynccontextmanager
+async def lanes(folder: Path, victims: int, slots: int = 2) -> AsyncIterator[Lanes]:
+    """A server, so many victims, and a spare with room for the work of all of them."""
+    room = slots * victims
+    names = [f"victim{number}" for number in range(1, victims + 1)]
+    async with Scenario(folder) as fleet, fleet.client() as client:
+        async with SimulatedNetwork(client.connection.endpoint.address) as network:
+            addresses = {name: await network.address_for(name) for name in names}
+            async with anyio.create_task_group() as group:
+                for name in names:
+                    machine = Machine(name, slots, "", (_lane(name),), (f"cpu={slots}", f"{ROOM}={slots}"), (SKILLS,))
+                    group.start_soon(fleet.start_worker, client, machine, addresses[name])
+                labels = tuple(map(_lane, names))
+                spare = Machine(SPARE, room, "", labels, (f"cpu={room}", f"{ROOM}={room}"), (SKILLS,))
+                group.start_soon(fleet.start_worker, client, spare)
+            await fleet.joined(client, SPARE, *names)
+            yield Lanes(fleet, client, network, names, room)

@@ -1,0 +1,66 @@
+"""What befalls one worker's processes: its daemon is killed, or the process in which its skill runs.
+
+Each round: work on the victim has begun, it is struck, its work begins elsewhere, the run ends; then the victim is
+brought back under its own identity. It must not know networks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+
+import anyio
+
+from .case import Tally
+from .lanes import Lanes
+from .ledger import Execution
+from .round import Round, jobs, noticed
+
+TASK_S = 0.4
+
+
+async def skill_killed(place: Lanes, tally: Tally, times: int) -> None:
+    """SIGKILL to the process that runs the skill; its daemon reports it, the task is tried again."""
+    victim = place.victims[0]
+    for _ in range(times):
+        run = Round(place.fleet, jobs(1, TASK_S, on=(victim,)))
+        await run.submit(place.client)
+        struck = (await run.begun())["t1"]
+        at = time.time()
+        os.kill(struck.pid, signal.SIGKILL)
+        again = await run.begun_again({"t1": struck})
+        await run.finish(place.client)
+        tally.add(run.account())
+        ended = next(row for row in run.rows if row["kind"] == "attempt_ended")
+        tally.note(detect_s=float(ended["at"]) - at, reassign_s=again - at, recover_s=run.settled_at() - at)
+
+
+async def worker_killed(place: Lanes, tally: Tally, times: int) -> None:
+    """SIGKILL to the daemon with two tasks; it is started again once the run has gone on without it."""
+    for number in range(times):
+        victim = place.victims[number % len(place.victims)]
+        work = [place.job(victim, f"t{n}", n, seconds=TASK_S) for n in (1, 2)]
+        run, held = await place.begin(work)
+        at = time.time()
+        place.fleet.kill_worker(victim)
+        seen, again = await gone_on(place, run, victim, held)
+        await run.finish(place.client)
+        tally.add(run.account())
+        tally.note(detect_s=seen - at, reassign_s=again - at, recover_s=run.settled_at() - at)
+        await place.fleet.restart_worker(place.client, victim)
+        await place.back(victim)
+
+
+async def gone_on(place: Lanes, run: Round, victim: str, held: Mapping[str, Execution]) -> tuple[float, float]:
+    """Wait until the server has noticed, and until the victim's work has begun elsewhere; when that was."""
+    seen: list[float] = []
+
+    async def look() -> None:
+        seen.append(await noticed(place.client, victim))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        again = await run.begun_again(held)
+    return seen[0], again

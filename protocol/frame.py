@@ -6,7 +6,7 @@ items. Both sides are at-least-once by state: seen `n` plus inventory, no sequen
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,11 @@ from .profile import WorkerProfile
 
 PROTOCOL_VERSIONS = (1, 1)
 """The range of protocol versions this build speaks, inclusive."""
+SHORT: Final = 1
+APPROVAL: Final = 2
+FEATURES: Final = SHORT | APPROVAL
+"""What this build can do within its versions, as bits: Heartbeat says why no slot is free; an approval names its pin.
+A stream uses what both ends have (Welcome says it); an end that is older says 0."""
 
 Verdict = Literal["keep", "hold", "kill", "resend", "drop"]
 CallKind = Literal["spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "emit"]
@@ -42,10 +47,12 @@ class Hello(msgspec.Struct, frozen=True):
     running: tuple[Held, ...] = ()
     spooled: tuple[Held, ...] = ()
     versions: tuple[int, int] = PROTOCOL_VERSIONS
+    features: int = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """Sent every `heartbeat_s`. `inventory` is every attempt the worker holds (running, queued, spooled)."""
+    """Sent every `heartbeat_s`. `inventory` is every attempt the worker holds (running, queued, spooled). `short`: why
+    it takes no new work although slots may be free (`OutboxFull`, `DiskFull`)."""
 
     at: float
     inventory: tuple[AttemptId, ...] = ()
@@ -54,6 +61,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     load: float = 0.0
     cached: tuple[str, ...] = ()
     uncached: tuple[str, ...] = ()
+    short: str = ""
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -121,7 +129,8 @@ class HeldVerdict(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """Answer to Hello. `session` numbers the stream; `verdicts` cover everything Hello said it holds."""
+    """Answer to Hello. `session` numbers the stream; `verdicts` cover everything Hello said it holds; `features` are
+    those that both ends have."""
 
     journal: str
     epoch: int
@@ -130,6 +139,7 @@ class Welcome(msgspec.Struct, frozen=True):
     lease_s: float = 5.0
     heartbeat_s: float = 1.0
     verdicts: tuple[HeldVerdict, ...] = ()
+    features: int = 0
 
 
 class HeartbeatAck(msgspec.Struct, frozen=True):

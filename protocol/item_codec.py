@@ -313,6 +313,7 @@ ITEMS: Final[tuple[tuple[type, str, Form], ...]] = (
             listed("running", _HELD),
             listed("spooled", _HELD),
             Part("versions", _put_versions, lambda message: (message.version_min, message.version_max)),
+            "features",
         ),
     ),
     (
@@ -327,6 +328,7 @@ ITEMS: Final[tuple[tuple[type, str, Form], ...]] = (
             "load",
             texts("cached"),
             texts("uncached"),
+            "short",
         ),
     ),
     (Rejected, "rejected", form(Rejected, _ATTEMPT, "code", "message")),
@@ -350,7 +352,7 @@ ITEMS: Final[tuple[tuple[type, str, Form], ...]] = (
     (
         Welcome,
         "welcome",
-        form(Welcome, "journal", "epoch", "session", "version", "lease_s", "heartbeat_s", _VERDICTS),
+        form(Welcome, "journal", "epoch", "session", "version", "lease_s", "heartbeat_s", _VERDICTS, "features"),
     ),
     (HeartbeatAck, "heartbeat_ack", form(HeartbeatAck, "at", _VERDICTS)),
     (Assign, "assign", Form(_put_assign, _assign)),

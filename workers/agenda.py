@@ -103,6 +103,16 @@ class Agenda:
             self._limits = [(one.stops_at, key) for key, one in self._attempts.items() if one.stops_at]
             heapq.heapify(self._limits)
 
+    def shift(self, seconds: float) -> None:
+        """All that runs may run so much longer."""
+        self._limits = []
+        for attempt, live in self._attempts.items():
+            if live.stops_at:
+                live.stops_at += seconds
+                live.waits_since += seconds
+                self._limits.append((live.stops_at, attempt))
+        heapq.heapify(self._limits)
+
     def overdue(self, now: float) -> Iterator[tuple[AttemptId, Live]]:
         """Running attempts whose time is over, each once."""
         while self._limits and self._limits[0][0] <= now:

@@ -8,7 +8,6 @@ all I/O, the simulator runs the same machine on a virtual clock.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import msgspec
 
 from protocol.errors import Unavailable
 from protocol.frame import (
+    FEATURES,
     Ack,
     Assign,
     Bye,
@@ -43,15 +43,14 @@ from . import stimulus as on
 from .agenda import Agenda
 from .attempt import Live
 from .capacity import Capacity
+from .delivery import Delivery
+from .lease import Lease
 from .setting import MachineSettings
-from .spool import Spool, Spooled, Spools
+from .spool import Spool, Spools
 from .work import Works, refused_by_policy
 
 PAUSING: Final = frozenset({"join", "ask", "propose"})
-RESEND_S: Final = 2.0
 KILL_GRACE_S: Final = 2.0
-SILENCE_LEASES: Final = 3.0
-"""Without any frame for so many leases the stream is given up, whatever the transport believes."""
 
 
 class Machine:
@@ -61,15 +60,11 @@ class Machine:
         self.settings = settings
         self.attempts: dict[AttemptId, Live] = {}
         self.spool = Spool(spools or Spools(), settings.spool_count, settings.spool_bytes)
-        self.online = False
         self._capacity = Capacity(settings.profile.slots, settings.profile.capacity)
         self._works = Works(settings.profile, self._capacity.could_ever_hold)
         self._agenda = Agenda(self._capacity, self.attempts)
-        self._resend: deque[tuple[float, AttemptId, int]] = deque()
-        self._beat_s, self._lease_s = 1.0, 5.0
-        self._next_beat = 0.0
-        self._hello_at = self._heard_at = 0.0
-        self._lease_until = float("-inf")
+        self._delivery = Delivery(self.spool, self.attempts)
+        self._lease = Lease()
         self._drain_until: float | None = None
         self._draining_here = self._handed_back = self._left = False
 
@@ -80,7 +75,7 @@ class Machine:
         out: list[do.Instruction] = []
         match stimulus:
             case on.Received(items):
-                self._heard_at = now
+                self._lease.heard(now)
                 for item in items:
                     _RECEIVE[type(item)](self, item, now, out)
             case on.Ended(results):
@@ -91,22 +86,23 @@ class Machine:
                 for attempt in attempts:
                     if (saved := self.spool.entries.get(attempt)) is not None:
                         saved.unsaved = False
-                        self._offer_ready(attempt, saved, now, out)
+                        self._delivery.ready(attempt, now, out)
             case on.Stored(attempt):
                 if (stored := self.spool.entries.get(attempt)) is not None:
                     stored.unstored = False
-                    self._offer_ready(attempt, stored, now, out)
+                    self._delivery.ready(attempt, now, out)
             case on.Connected():
                 self._connected(now, out)
             case on.Broken():
-                self.online = False
-                self._resend.clear()
+                self._delivery.end()
             case on.FileStaged(staged):
                 if self.online:
                     out.append(do.Send(staged))
             case on.DrainRequested(deadline_s):
                 self._draining_here = True
                 self._drain(now + deadline_s, out)
+            case on.Slept(seconds):
+                self._agenda.shift(seconds)
             case on.Tick():
                 self._tick(now, out)
         if not self._agenda.is_empty:
@@ -119,22 +115,27 @@ class Machine:
         """When it wants a Tick at the latest."""
         found = [limit] if (limit := self._agenda.next_limit) is not None else []
         if self.online:
-            found.append(self._next_beat)
-            if self._resend:
-                found.append(self._resend[0][0])
+            found.append(self._lease.next_beat)
+            if (again := self._delivery.next_at) is not None:
+                found.append(again)
         if self._drain_until is not None and not self._handed_back:
             found.append(self._drain_until)
         return min(found, default=None)
 
     def fenced(self, now: float) -> bool:
         """The lease is over: the orchestrator may have given `once` work to somebody else."""
-        return now >= self._lease_until
+        return self._lease.over(now)
+
+    @property
+    def online(self) -> bool:
+        """Welcomed on the current stream."""
+        return self._delivery.online
 
     # The link
 
     def _connected(self, now: float, out: list[do.Instruction]) -> None:
-        self.online = False
-        self._hello_at = self._heard_at = now
+        self._delivery.end()
+        self._lease.greeted(now)
         running = tuple(
             Held(live.assign.attempt, live.assign.fence, live.assign.pin)
             for live in self.attempts.values()
@@ -146,7 +147,14 @@ class Machine:
         out.append(
             do.Send(
                 Hello(
-                    self.settings.worker, self.settings.boot_id, profile, spool.journal, spool.epoch, running, spooled
+                    self.settings.worker,
+                    self.settings.boot_id,
+                    profile,
+                    spool.journal,
+                    spool.epoch,
+                    running,
+                    spooled,
+                    features=FEATURES,
                 )
             )
         )
@@ -160,28 +168,16 @@ class Machine:
             self.spool.enter(item.journal)
         self.spool.epoch = max(self.spool.epoch, item.epoch)
         out.append(do.Adopt(item.journal, self.spool.epoch))
-        self.online = True
-        self._beat_s, self._lease_s = item.heartbeat_s, item.lease_s
-        self._lease_until = self._hello_at + item.lease_s
-        self._next_beat = now + item.heartbeat_s
-        self._resend.clear()
+        self._lease.welcomed(item, now)
         for spooled in self.spool.entries.values():
             spooled.on_hold = False
         for live in self.attempts.values():
             live.on_hold = False
         self._judge(item.verdicts, now, out)
-        judged = {one.attempt for one in item.verdicts}  # of these, what is wanted was offered just now
-        self._offer([key for key, one in self.spool.entries.items() if one.ready and key not in judged], now, out)
-        for attempt, one in self.spool.entries.items():
-            if one.unstored and one.owed.ref is not None:
-                out.append(do.Store(attempt, one.owed.ref))
-        for live in self.attempts.values():
-            if not live.on_hold:
-                for call in live.calls.values():
-                    self._send_call(call, now, out)
+        self._delivery.begin(now, out)
 
     def _heartbeat_ack(self, item: HeartbeatAck, now: float, out: list[do.Instruction]) -> None:
-        self._lease_until = max(self._lease_until, item.at + self._lease_s)
+        self._lease.acknowledged(item.at, now)
         self._judge(item.verdicts, now, out)
 
     def _judge(self, verdicts: tuple[HeldVerdict, ...], now: float, out: list[do.Instruction]) -> None:
@@ -193,14 +189,13 @@ class Machine:
                 if verdict in ("kill", "drop"):
                     self._stop(attempt, live, KILL_GRACE_S, Stopped("no longer wanted"), now, out)
             elif spooled is not None:
-                spooled.on_hold = verdict == "hold"
-                if verdict in ("drop", "kill"):
-                    self._forget((attempt,), out)
-                else:
-                    self._offer_ready(attempt, spooled, now, out)
+                self._delivery.settle(
+                    attempt, spooled, wanted=verdict not in ("drop", "kill"), on_hold=verdict == "hold", now=now,
+                    out=out,
+                )  # fmt: skip
 
     def _bye(self, item: Bye, now: float, out: list[do.Instruction]) -> None:
-        self.online = False
+        self._delivery.end()
         if item.retry_after_s < 0:
             self._left = True
             out.append(do.Leave(item.code or "Refused", item.reason))
@@ -221,17 +216,17 @@ class Machine:
         spooled = self.spool.entries.get(attempt)
         if spooled is not None:
             if item.fence == spooled.owed.held.fence:
-                self._offer_ready(attempt, spooled, now, out)
+                self._delivery.ready(attempt, now, out)
                 return
-            self._forget((attempt,), out)
+            self._delivery.forget((attempt,), out)
         work = self._works.read(item.spec)
         refusal = ""
         if isinstance(work, str):
             refusal = work
         elif self._drain_until is not None:
             refusal = "Draining"
-        elif self.spool.is_full:
-            refusal = "OutboxFull"
+        elif self.spool.short:
+            refusal = self.spool.short
         elif work.spec.effect == "once" and self.fenced(now):
             refusal = "Fenced"
         if refusal or isinstance(work, str):
@@ -281,8 +276,7 @@ class Machine:
 
     def _ended(self, results: tuple[on.Result, ...], now: float, out: list[do.Instruction]) -> None:
         successors: list[Assign] = []
-        plain: list[Report] = []
-        durable: list[Report] = []
+        reports: list[tuple[Report, bool, bool]] = []
         for result in results:
             live = self.attempts.pop(result.attempt, None)
             if live is None:
@@ -298,40 +292,13 @@ class Machine:
                 outcome = live.verdict
             assign = live.assign
             report = Report(result.attempt, assign.fence, assign.pin, outcome, result.usage)
-            once = live.work.spec.effect == "once"
-            self.spool.add(report, unsaved=once, on_hold=live.on_hold)
-            (durable if once else plain).append(report)
-        for reports, is_durable in ((plain, False), (durable, True)):
-            if reports:
-                out.append(do.Append(tuple(reports), is_durable))
-        for report in plain + durable:
-            spooled = self.spool.entries[report.attempt]
-            if spooled.owed.ref is not None:
-                out.append(do.Store(report.attempt, spooled.owed.ref))
-            elif spooled.ready and self.online:
-                out.append(do.Send(report))
-                self._resend.append((now + RESEND_S, report.attempt, 0))
+            reports.append((report, live.work.spec.effect == "once", live.on_hold))
+        self._delivery.add(reports, now, out)
         for item in successors:
             self._assign(item, now, out)
 
-    def _offer_ready(self, attempt: AttemptId, spooled: Spooled, now: float, out: list[do.Instruction]) -> None:
-        if spooled.ready and self.online:
-            self._offer([attempt], now, out)
-
-    def _offer(self, attempts: list[AttemptId], now: float, out: list[do.Instruction]) -> None:
-        if attempts:
-            out.append(do.Offer(tuple(attempts)))
-            self._resend.extend((now + RESEND_S, attempt, 0) for attempt in attempts)
-
     def _ack(self, item: Ack, now: float, out: list[do.Instruction]) -> None:
-        self._forget(item.attempts, out)
-
-    def _forget(self, attempts: tuple[AttemptId, ...], out: list[do.Instruction]) -> None:
-        gone, spilled = self.spool.drop(attempts)
-        if gone:
-            out.append(do.Forget(gone, spilled))
-        while self._resend and not self._resend[0][2] and self._resend[0][1] not in self.spool.entries:
-            self._resend.popleft()  # acknowledged: no reason to wake
+        self._delivery.forget(item.attempts, out)
 
     # Calls of running attempts
 
@@ -347,11 +314,7 @@ class Machine:
         if item.what in PAUSING and live.phase == "running" and live.grip == "full":
             self._agenda.pause(live, now)
         if self.online and not live.on_hold:
-            self._send_call(call, now, out)
-
-    def _send_call(self, call: Call, now: float, out: list[do.Instruction]) -> None:
-        out.append(do.Send(call))
-        self._resend.append((now + RESEND_S, call.attempt, call.k))
+            self._delivery.call(call, now, out)
 
     def _return(self, item: Return, now: float, out: list[do.Instruction]) -> None:
         live = self.attempts.get(item.attempt)
@@ -380,35 +343,22 @@ class Machine:
             late = Failure("Timeout", f"{work.skill} was stopped after {work.timeout_s:g} s", "transient")
             self._stop(attempt, live, KILL_GRACE_S, late, now, out)
         if self.online:
-            if now - self._heard_at > SILENCE_LEASES * self._lease_s:
-                self.online = False
+            if self._lease.silent(now):
+                self._delivery.end()
                 out.append(do.HangUp(0.0))
                 return
-            while self._resend and self._resend[0][0] <= now:
-                _, attempt, k = self._resend.popleft()
-                self._again(attempt, k, now, out)
-            if now >= self._next_beat:
-                self._next_beat = now + self._beat_s
+            self._delivery.again(now, out)
+            if self._lease.beats(now):
                 held = tuple(key for key, one in self.attempts.items() if not one.orphan) + tuple(self.spool.entries)
-                free = 0 if self.spool.is_full else self._capacity.free_slots
-                out.append(do.Send(Heartbeat(at=now, inventory=held, free=float(free))))
+                short = "Draining" if self._drain_until is not None else self.spool.short
+                free = 0.0 if short else float(self._capacity.free_slots)
+                out.append(do.Send(Heartbeat(at=now, inventory=held, free=free, short=short)))
         if self._drain_until is not None and now >= self._drain_until and not self._handed_back:
             self._handed_back = True
             handed = Failure("HandedBack", "the worker was told to leave", "infra")
             for attempt, live in list(self.attempts.items()):
                 if live.phase != "stopping":
                     self._stop(attempt, live, KILL_GRACE_S, handed, now, out)
-
-    def _again(self, attempt: AttemptId, k: int, now: float, out: list[do.Instruction]) -> None:
-        if k:
-            live = self.attempts.get(attempt)
-            call = live.calls.get(k) if live is not None and not live.on_hold else None
-            if call is not None:
-                self._send_call(call, now, out)
-            return
-        spooled = self.spool.entries.get(attempt)
-        if spooled is not None:
-            self._offer_ready(attempt, spooled, now, out)
 
     # Leaving
 

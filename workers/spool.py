@@ -60,10 +60,18 @@ class Spool:
         self._spools = spools
         self._most_reports = most_reports
         self._most_bytes = most_bytes
-        self.enter(spools.journal)
+        self._load(spools.journal)
 
     def enter(self, journal: str) -> None:
-        """From here the entries are those of this journal."""
+        """From here the entries are those of this journal; those of the one before are kept for its return."""
+        if self.entries:
+            self._spools.owed[self.journal] = {attempt: one.owed for attempt, one in self.entries.items()}
+        else:
+            self._spools.owed.pop(self.journal, None)
+        self._spools.epochs[self.journal] = self.epoch
+        self._load(journal)
+
+    def _load(self, journal: str) -> None:
         self.journal = journal
         self.epoch = self._spools.epochs.get(journal, 0)
         owed = self._spools.owed.get(journal, {})
@@ -71,8 +79,10 @@ class Spool:
         self._bytes = sum(one.size for one in owed.values())
 
     @property
-    def is_full(self) -> bool:
-        return len(self.entries) >= self._most_reports or self._bytes >= self._most_bytes
+    def short(self) -> str:
+        """Why no new work may come: what it would report could not be kept. "" while it may."""
+        full = len(self.entries) >= self._most_reports or self._bytes >= self._most_bytes
+        return "OutboxFull" if full else ""
 
     def add(self, report: Report, *, unsaved: bool, on_hold: bool) -> None:
         owed = owed_for(report)

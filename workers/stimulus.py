@@ -78,8 +78,14 @@ class DrainRequested(_Stimulus, frozen=True):
     deadline_s: float = 30.0
 
 
+class Slept(_Stimulus, frozen=True):
+    """The machine was suspended for so long: nothing ran meanwhile, so nobody's time limit came nearer."""
+
+    seconds: float
+
+
 class Tick(_Stimulus, frozen=True):
     """Time has passed (`Machine.next_wake`)."""
 
 
-Stimulus = Connected | Received | Broken | Ended | Saved | Stored | Asked | FileStaged | DrainRequested | Tick
+Stimulus = Connected | Received | Broken | Ended | Saved | Stored | Asked | FileStaged | DrainRequested | Slept | Tick

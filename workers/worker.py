@@ -6,7 +6,6 @@ is on the stream; user code never runs in this process; the event loop never blo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -24,8 +23,7 @@ import msgspec
 
 from devices.device import Device
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
-from protocol.frame import Heartbeat, Item, Progress, Report, Stage
-from protocol.ids import AttemptId
+from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
 from protocol.link import redial_s
 from protocol.outcome import Usage
 from protocol.port import Channel, Dialled
@@ -54,6 +52,7 @@ from .machine import Machine
 from .outbox import Outbox
 from .pipe import Setup
 from .pool import Pool
+from .report_desk import ReportDesk
 from .root import Issued, Root, Roots
 from .rule import SandboxRules
 from .runner.inline import Find, InlineRunner
@@ -69,16 +68,12 @@ from .stimulus import (
     FileStaged,
     Received,
     Result,
-    Saved,
+    Slept,
     Stimulus,
-    Stored,
     Tick,
 )
 from .transfer import Transfer
 
-SYNC_S: Final = 0.03
-"""Reports are fsynced in groups this often, well within the promised 50 ms."""
-FULL_DISK_S: Final = 1.0
 HEALTHY_S: Final = 5.0
 _NO_USAGE: Final = Usage()
 _LEGAL: Final = re.compile(r"[^a-z0-9_.-]")
@@ -137,6 +132,7 @@ class Worker:
         self._outbox = Outbox(folder / "outbox")
         self._cache = Cache(folder / "cache")
         self._transfer = Transfer(self._online, roots, issued, settings.shape)
+        self._reports = ReportDesk(self._outbox, self._folders, self._transfer, self.step, self._put)
         setup = Setup(settings.name, settings.skills, settings.roots, home, settings.serves)
         self._errands = Errands(
             self,
@@ -163,17 +159,13 @@ class Worker:
         self._stimuli: deque[Stimulus] = deque()
         self.results: list[Result] = []
         self._stepping = False
-        self._unsaved: list[AttemptId] = []
-        self._fresh: dict[AttemptId, Report] = {}
-        """The reports appended last: most are offered at once, and need not be read from the file again."""
-        self._unwritten: dict[AttemptId, Report] = {}
         self._wanted: list[Stage] = []
         self._bundling = False
-        self._urgent = anyio.Event()
-        self._dirty = anyio.Event()
         self._nudge = anyio.Event()
         self._wakes_at = float("inf")
         self._lag_s = 0.0
+        self._ahead = now() - time.monotonic()
+        """By how much our clock, which runs on while the machine sleeps, is ahead of the one that doesn't."""
         self._retry_after_s: float | None = None
         self._leave: Leave | None = None
         self._left = anyio.Event()
@@ -188,7 +180,7 @@ class Worker:
                 try:
                     await self._load()
                     group.start_soon(self._tick)
-                    group.start_soon(self._sync)
+                    self._reports.open(group)
                     self.ready.set()
                     await self._dial_until_left()
                 except AsterismError as error:
@@ -299,6 +291,10 @@ class Worker:
             self._nudge = anyio.Event()
             with anyio.move_on_after(None if wake is None else max(0.0, wake - now())):
                 await self._nudge.wait()
+            slept = now() - time.monotonic() - self._ahead
+            if slept > 1.0:
+                self._ahead += slept
+                self.step(Slept(slept))
             if wake is not None and now() >= wake:
                 self._lag_s = max(self._lag_s * 0.9, now() - wake)
                 self._wakes_at = float("inf")
@@ -311,6 +307,9 @@ class Worker:
             item = msgspec.structs.replace(
                 item, loop_lag_s=round(self._lag_s, 4), load=os.getloadavg()[0], cached=gained, uncached=lost
             )
+        self._put(item)
+
+    def _put(self, item: FromWorker) -> None:
         if self._session is not None:
             self._session.put(item)
 
@@ -325,66 +324,19 @@ class Worker:
         if self._session is not None:
             self._session.finish()
 
-    # Reports
+    # What the machine wants done
 
     def _spool(self, instruction: Append) -> None:
-        try:
-            self._outbox.append(instruction.reports)
-        except OSError:
-            # The disk is full: they stay here and are offered from here until there is room again.
-            self._unwritten.update((report.attempt, report) for report in instruction.reports)
-        self._fresh = {report.attempt: report for report in instruction.reports}
-        if instruction.durable:
-            self._unsaved += [report.attempt for report in instruction.reports]
-            self._urgent.set()
-        self._dirty.set()
-
-    def _offer(self, instruction: Offer) -> None:
-        for attempt in instruction.attempts:
-            report = self._fresh.pop(attempt, None) or self._unwritten.get(attempt) or self._outbox.read(attempt)
-            if report is not None and self._session is not None:
-                self._session.put(report)
-
-    def _forget(self, instruction: Forget) -> None:
-        for attempt in instruction.spilled:
-            self._folders.spill(attempt).unlink(missing_ok=True)
-        for attempt in instruction.attempts:
-            self._unwritten.pop(attempt, None)
-        with contextlib.suppress(OSError):  # offered once more after a restart, and acknowledged once more
-            self._outbox.forget(instruction.attempts)
-
-    async def _sync(self) -> None:
-        while True:
-            await self._dirty.wait()
-            with anyio.move_on_after(SYNC_S):
-                await self._urgent.wait()
-            self._dirty, self._urgent = anyio.Event(), anyio.Event()
-            while self._unwritten:
-                with contextlib.suppress(OSError):
-                    self._outbox.append(self._unwritten.values())
-                    self._unwritten.clear()
-                    break
-                await anyio.sleep(FULL_DISK_S)
-            saved, self._unsaved = tuple(self._unsaved), []
-            await anyio.to_thread.run_sync(self._outbox.sync)
-            if saved:
-                self.step(Saved(saved))
+        self._reports.append(instruction)
 
     def _store(self, instruction: Store) -> None:
-        self._group.start_soon(self._store_until_confirmed, instruction)
+        self._reports.store(instruction)
 
-    async def _store_until_confirmed(self, instruction: Store) -> None:
-        path = self._folders.spill(instruction.attempt)
-        failures = 0
-        while path.is_file():
-            try:
-                with path.open("rb") as file:
-                    await self._transfer.store(instruction.ref, file)
-                self.step(Stored(instruction.attempt))
-                return
-            except (AsterismError, OSError):
-                failures += 1
-                await anyio.sleep(redial_s(failures, random.random()))
+    def _offer(self, instruction: Offer) -> None:
+        self._reports.offer(instruction)
+
+    def _forget(self, instruction: Forget) -> None:
+        self._reports.forget(instruction)
 
     def _answer(self, instruction: Answer) -> None:
         self._pool.answer(instruction.attempt, instruction.k, instruction.value, instruction.error)
@@ -408,8 +360,7 @@ class Worker:
         self.step(FileStaged(await self._transfer.stage(stage, self._folders.run)))
 
     def _adopt(self, instruction: Adopt) -> None:
-        self._fresh = {}  # of another journal, perhaps, where the same attempt ids mean other work
-        self._outbox.adopt(instruction.journal, instruction.epoch)
+        self._reports.adopt(instruction.journal, instruction.epoch)
         self._folders.journal = instruction.journal
 
     def _start(self, instruction: Start) -> None:
@@ -435,5 +386,7 @@ class Worker:
 
 
 def _refusal(leave: Leave) -> AsterismError:
-    kind = VersionMismatch if leave.code == "VersionMismatch" else NotAllowed
-    return kind(f"the server sent this worker away: {leave.reason or leave.code}")
+    told = f"the server sent this worker away: {leave.reason or leave.code}"
+    if leave.code == "VersionMismatch":
+        return VersionMismatch(told, hint="install the asterism of the server on this machine, or the other way round")
+    return NotAllowed(told)

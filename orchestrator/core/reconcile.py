@@ -14,6 +14,7 @@ import msgspec
 from protocol.artifact import ArtifactRef
 from protocol.errors import NotFound
 from protocol.frame import (
+    FEATURES,
     Ack,
     Bye,
     Call,
@@ -83,7 +84,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         session,
         Welcome(
             turn.state.journal, turn.state.epoch, conn, lease_s=session.lease_s, heartbeat_s=session.heartbeat_s,
-            verdicts=tuple(verdicts),
+            verdicts=tuple(verdicts), features=hello.features & FEATURES,
         ),
         after_commit=True,
     )  # fmt: skip

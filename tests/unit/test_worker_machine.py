@@ -37,7 +37,8 @@ from protocol.skill import SkillSpec
 from workers import instruction as do
 from workers import stimulus as on
 from workers.attempt import LIFE, Fact, Phase
-from workers.machine import RESEND_S, Machine
+from workers.delivery import RESEND_S
+from workers.machine import Machine
 from workers.setting import MachineSettings
 from workers.spool import Owed, Spools
 
@@ -250,6 +251,31 @@ def test_time_spent_waiting_does_not_count_towards_the_timeout() -> None:
     assert "Kill" in kinds(made.handle(on.Tick(), 105.5))
 
 
+def test_time_in_which_the_machine_slept_does_not_count_towards_the_timeout() -> None:
+    made = joined()
+    give(made, assign(1, timeout_s=10.0), assign(2, timeout_s=10.0))
+    made.handle(on.Asked(attempt(2), 1, "join", b"{}"), 4.0)
+    made.handle(on.Broken(), 5.0)
+    made.handle(on.Slept(7200.0), 7205.0)
+    assert "Kill" not in kinds(made.handle(on.Tick(), 7205.0))
+    online(made, 7206.0)
+    give(made, Return(attempt(2), 1, b"[]"), at=7206.0)
+    assert [one.attempt for one in made.handle(on.Tick(), 7210.5) if isinstance(one, do.Kill)] == [attempt(1)]
+    assert [one.attempt for one in made.handle(on.Tick(), 7212.5) if isinstance(one, do.Kill)] == [attempt(2)]
+
+
+def test_a_worker_that_slept_says_what_it_has_and_is_fenced_until_it_is_welcomed() -> None:
+    made = joined()
+    give(made, assign(1), assign(2, effect="once"))
+    made.handle(on.Slept(7200.0), 7201.0)
+    assert kinds(made.handle(on.Tick(), 7201.0)) == ["HangUp"]
+    assert made.fenced(7201.0)
+    hello = sent(made.handle(on.Connected(), 7202.0), Hello)[0]
+    assert [one.attempt for one in hello.running] == [attempt(1), attempt(2)]
+    made.handle(on.Received((Welcome(JOURNAL, 3, 2),)), 7202.0)
+    assert not made.fenced(7203.0)
+
+
 def test_timeout_becomes_a_transient_failure_after_the_confirmed_exit() -> None:
     made = joined()
     give(made, assign(1, timeout_s=2.0), assign(2), assign(3))
@@ -323,7 +349,10 @@ def test_full_outbox_accepts_nothing_and_announces_no_free_slot() -> None:
     give(made, assign(1))
     end(made, 1)
     assert sent(give(made, assign(2)), Rejected)[0].code == "OutboxFull"
-    assert sent(made.handle(on.Tick(), 1.0), Heartbeat)[0].free == 0.0
+    beat = sent(made.handle(on.Tick(), 1.0), Heartbeat)[0]
+    assert (beat.free, beat.short) == (0.0, "OutboxFull")
+    give(made, Ack((attempt(1),)))
+    assert sent(made.handle(on.Tick(), 2.0), Heartbeat)[0].short == ""
 
 
 def test_skill_that_asks_is_run_only_with_an_approval() -> None:
@@ -386,6 +415,37 @@ def test_other_journal_stops_what_runs_and_keeps_its_reports_apart() -> None:
     assert [one.attempt for one in out if isinstance(one, do.Kill)] == [attempt(1)]
     assert not [one for one in end(made, 1) if isinstance(one, do.Append)]
     assert set(made.spool.entries) == {attempt(7)}
+
+
+def test_reports_owed_to_a_journal_are_there_again_when_it_is_back() -> None:
+    made = joined()
+    give(made, assign(1), assign(2))
+    end(made, 1)
+    end(made, 2)
+    give(made, Ack((attempt(2),)))
+    made.handle(on.Connected(), 1.0)
+    give(made, Welcome("other", 9, 1), at=1.0)
+    assert not made.spool.entries
+    hello = sent(made.handle(on.Connected(), 2.0), Hello)[0]
+    assert (hello.journal, hello.last_epoch, hello.spooled) == ("other", 9, ())
+    offers = [one for one in give(made, Welcome(JOURNAL, 4, 1), at=2.0) if isinstance(one, do.Offer)]
+    assert offers == [do.Offer((attempt(1),))]
+
+
+def test_a_report_is_due_again_once_however_often_it_is_asked_for() -> None:
+    made = joined()
+    give(made, assign(1))
+    end(made, 1)
+    for _ in range(5):
+        give(made, assign(1))
+    made.handle(on.Tick(), 1.0)
+    assert kinds(made.handle(on.Tick(), 2.0)).count("Offer") == 1
+
+
+def test_an_acknowledgement_of_a_heartbeat_that_was_never_sent_extends_no_lease() -> None:
+    made = joined()
+    give(made, HeartbeatAck(1e9), at=1.0)
+    assert made.fenced(6.0)
 
 
 def test_bye_that_says_never_ends_the_daemon_and_another_is_dialled_again() -> None:

@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
-.PHONY: install dev demo test check format docs lock proto clean
+SECONDS ?= 60
+.PHONY: install dev demo test check fuzz format docs lock proto clean
 
 install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
 
@@ -32,6 +33,9 @@ check: dev                            ## format, lint, types, import contracts, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+fuzz: dev                             ## every decoder, damaged input, SECONDS=60; what breaks one stays in its corpus
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s) --keep
 
 format: dev
 	$(BIN)/ruff format .

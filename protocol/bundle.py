@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from .artifact import CHUNK_BYTES, SMALL_BYTES, Content
 from .codec import Bundle, Refusal, Refusals
 from .errors import AsterismError, UsageError, WireError, from_wire
+from .json_bytes import read_json
 
 ASKED_LIMIT: Final = 4096
 """Digests of one ask."""
@@ -78,7 +79,6 @@ def refused_of(message: Refusals) -> dict[str, AsterismError]:
 
 def _error(data: bytes) -> AsterismError:
     try:
-        wire: Any = json.loads(data)
-        return from_wire(wire)
-    except Exception as error:  # noqa: BLE001 - whatever the far side wrote there, it becomes a value
-        return WireError(f"an error of the far side can't be read: {error}")
+        return from_wire(read_json(data))
+    except WireError as error:
+        return WireError(f"an error of the far side can't be read: {error.message}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .errors import ConfigInvalid, UsageError
 from .resource import span_s
 from .skill import Level
+from .toml_text import read_toml
 
 PREFIX: Final = "ASTERISM_"
 DEFAULT: Final = "default"
@@ -30,7 +30,7 @@ PERSONAL: Final = ("secrets.", "http.")
 """What a project's own file may not set: it may come from anybody, and these open doors of its user."""
 
 Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -193,8 +193,8 @@ def _from_file(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigInvalid(f"{path} is not UTF-8 text", hint="save it as UTF-8", where=str(path)) from None
     try:
-        data: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data: Any = read_toml(text)
+    except ValueError as error:
         raise ConfigInvalid(f"{path} is not TOML: {error}", hint="mend that line", where=str(path)) from None
     for key in table:
         data = data.get(key, {}) if isinstance(data, dict) else {}
@@ -226,7 +226,7 @@ def _environment_value(text: str, default: Any) -> Any:
     if text.lstrip().startswith("["):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [text]
     return [part.strip() for part in text.split(",") if part.strip()]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from .errors import PlanRefused, PlanTooLarge, Problem
+from .toml_text import read_toml
 
 Form = Literal["json", "toml"]
 Source = bytes | str | Mapping[str, Any]
@@ -78,7 +78,7 @@ def read_document(source: Source, form: Form = "json", limits: Limits = FILE_LIM
         raise too_large("max_bytes", limits.max_bytes, f"it is {len(data)} bytes")
     data = data.removeprefix(b"\xef\xbb\xbf")
     if form == "toml" and not isinstance(source, Mapping):
-        data = _encode(_toml(data, limits), limits)
+        data = _encode(_toml(data), limits)
     if _deeper(data, limits.max_depth):
         raise too_large("max_depth", limits.max_depth, "objects and lists are nested deeper")
     found = _json(data, limits)
@@ -149,16 +149,12 @@ def _foreign(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} {value!s:.40} is not a JSON value")
 
 
-def _toml(data: bytes, limits: Limits) -> dict[str, Any]:
+def _toml(data: bytes) -> dict[str, Any]:
     try:
-        return tomllib.loads(data.decode())
+        return read_toml(data.decode())
     except UnicodeDecodeError as error:
         raise refused("NotToml", f"byte {error.start} is not UTF-8", "save the file as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise refused("NotToml", str(error)) from None
-    except RecursionError:
-        raise too_large("max_depth", limits.max_depth, "tables and arrays are nested deeper") from None
-    except ValueError as error:  # an impossible date, a number of thousands of digits
+    except ValueError as error:
         raise refused("NotToml", str(error)) from None
 
 

@@ -32,6 +32,7 @@ Errors cross processes as `to_wire` / `from_wire` dictionaries; the tree and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import msgspec
@@ -219,11 +220,20 @@ def _tree(root: type[AsterismError]) -> dict[str, type[AsterismError]]:
     return found
 
 
-def from_wire(wire: Mapping[str, Any]) -> AsterismError:
-    """Rebuild an error that `to_wire` made; an unknown code becomes the base class with the code in its text."""
+def from_wire(wire: object) -> AsterismError:
+    """Rebuild an error that `to_wire` made; an unknown code becomes the base class with the code in its text.
+
+    Total: whatever the far side wrote there, it becomes an error.
+    """
+    if not isinstance(wire, Mapping):
+        return AsterismError(f"an error that can't be read: {wire!r:.200}")
     kind = _tree(AsterismError).get(str(wire.get("code", "")))
     message = str(wire.get("message", "unknown error"))
-    problems = [msgspec.convert(problem, Problem) for problem in wire.get("problems", ())]
+    problems: list[Problem] = []
+    listed = wire.get("problems")
+    for problem in listed if isinstance(listed, list | tuple) else ():
+        with suppress(msgspec.ValidationError):
+            problems.append(msgspec.convert(problem, Problem))
     if kind is None:
         kind, message = AsterismError, f"{wire.get('code')}: {message}"
     return kind(

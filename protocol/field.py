@@ -81,7 +81,7 @@ class FieldReader:
         return value
 
     def number(self, value: object, suffix: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= FAR:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e18:
             self.add("BadValue", suffix, f"{short(value)} is not a number from 0")
             return 0.0
         return float(value)

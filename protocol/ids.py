@@ -14,7 +14,8 @@ import msgspec
 TASK_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _TASK_NAME: Final = r"[a-z][a-z0-9_-]{0,63}(?:\.[a-z0-9_-]+)*"
 _PERSON_REF: Final = re.compile(
-    rf"(?:(?P<run>r[0-9]+|last))?(?:/(?P<task>{_TASK_NAME})(?:#(?P<attempt>[0-9]+))?(?P<pointer>/.*)?)?", re.DOTALL
+    rf"(?:(?P<run>r[0-9]{{1,18}}|last))?(?:/(?P<task>{_TASK_NAME})(?:#(?P<attempt>[0-9]{{1,18}}))?(?P<pointer>/.*)?)?",
+    re.DOTALL,
 )
 
 

@@ -6,6 +6,7 @@ written out again. It must not know what the value means or how large it may be.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,20 @@ DEPTH_LIMIT: Final = 128
 """How deep a JSON value may nest."""
 
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
+_LARGE: Final = re.compile(rb"[eE][+]?[0-9]{3}|[0-9]{200}")
+"""What a number must have to be out of range; skipping through doesn't tell."""
+_FAULTS: Final = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+
+
+def read_json(data: bytes | str, kind: Any = Any) -> Any:
+    """`data` as a value of `kind`. Total: what is no such JSON, no UTF-8 or nested too deep is refused in one way.
+
+    Raises: WireError.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except _FAULTS as error:
+        raise WireError(str(error)) from None
 
 
 def check_json(data: bytes) -> None:
@@ -26,11 +41,11 @@ def check_json(data: bytes) -> None:
     try:
         if not data.isascii():
             data.decode()
-        if b"\\u" not in data and data.count(b"[") + data.count(b"{") <= DEPTH_LIMIT:
+        if b"\\u" not in data and data.count(b"[") + data.count(b"{") <= DEPTH_LIMIT and not _LARGE.search(data):
             _RAW.decode(data)
             return
         level: list[Any] = [msgspec.json.decode(data)]
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+    except _FAULTS as error:
         raise WireError(f"a value is not JSON: {error}") from None
     for _ in range(DEPTH_LIMIT + 1):
         level = [node for node in level if isinstance(node, dict | list)]

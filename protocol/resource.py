@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite, nan
 from typing import Final
 
 import msgspec
@@ -52,41 +53,47 @@ NOTHING: Final = Resources(cpu=0.0)
 
 def size_bytes(value: int | float | str) -> int:
     """`16GiB`, `10MB`, `4096` -> bytes. Raises: UsageError."""
-    if isinstance(value, int | float):
-        return int(value)
-    match = _SIZE.fullmatch(value)
-    if match is None:
-        raise UsageError(f"{value!r} is not a size", hint="write bytes, or a size such as 512MiB or 16GiB")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** _POWER[match[2]])
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    base = 1024 if match is not None and match[3] else 1000
+    size = _number(match[1]) * base ** _POWER[match[2]] if match is not None else _number(value)
+    if not isfinite(size) or (match is None and isinstance(value, str)):
+        raise UsageError(f"{value!r:.80} is not a size", hint="write bytes, or a size such as 512MiB or 16GiB")
+    return value if isinstance(value, int) else int(size)
 
 
 def span_s(value: int | float | str) -> float:
-    """`1h30m`, `250ms`, `2` -> seconds. Raises: UsageError."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    text = str(value).strip()
+    """`1h30m`, `250ms`, `2` -> seconds, always finite. Raises: UsageError."""
+    text = value.strip() if isinstance(value, str) else ""
     match = _SPAN.fullmatch(text)
-    if match is None or not any(match.groups()):
-        try:
-            return float(text)
-        except ValueError:
-            raise UsageError(f"{value!r} is not a duration", hint="write seconds, or 1h30m, 2m, 250ms") from None
-    days, hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + seconds + millis / 1000
+    if match is not None and any(match.groups()):
+        days, hours, minutes, seconds, millis = (_number(part or 0) for part in match.groups())
+        span = days * 86400 + hours * 3600 + minutes * 60 + seconds + millis / 1000
+    else:
+        span = _number(text or value)
+    if not isfinite(span):
+        raise UsageError(f"{value!r:.80} is not a duration", hint="write seconds, or 1h30m, 2m, 250ms")
+    return span
+
+
+def _number(value: int | float | str) -> float:
+    """The number, or NaN for what is none."""
+    try:
+        return nan if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError, OverflowError):
+        return nan
 
 
 def parse_amounts(pairs: Mapping[str, str]) -> Resources:
-    """`{"cpu": "4", "vram": "16GiB", "licence": "2"}` -> capacity; unknown names become counters."""
+    """`{"cpu": "4", "vram": "16GiB", "licence": "2"}` -> capacity; other names are counters. Raises: UsageError."""
     known: dict[str, float | int] = {}
     counters: dict[str, float] = {}
     for name, text in pairs.items():
         if name in ("memory", "vram", "disk"):
             known[name] = size_bytes(text)
         elif name in ("cpu", "gpu"):
-            known[name] = float(text)
+            known[name] = _amount(name, text)
         else:
-            counters[name] = float(text)
+            counters[name] = _amount(name, text)
     return Resources(
         cpu=float(known.get("cpu", 0.0)),
         memory=int(known.get("memory", 0)),
@@ -95,3 +102,10 @@ def parse_amounts(pairs: Mapping[str, str]) -> Resources:
         disk=int(known.get("disk", 0)),
         counters=counters,
     )
+
+
+def _amount(name: str, text: str) -> float:
+    found = _number(text)
+    if not (isfinite(found) and found >= 0):
+        raise UsageError(f"{text!r:.80} is no amount of {name!r:.80}", hint="write a number, such as --resource gpu=1")
+    return found

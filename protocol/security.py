@@ -24,7 +24,8 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from .errors import ConfigInvalid, Conflict, NotAllowed, NotFound, UsageError
+from .errors import ConfigInvalid, Conflict, NotAllowed, NotFound, UsageError, WireError
+from .json_bytes import read_json
 
 T = TypeVar("T")
 Role = Literal["viewer", "submitter", "approver", "admin", "worker", "join", "guest"]
@@ -382,10 +383,11 @@ def _client_path(directory: Path, address: str) -> Path:
 
 def _load(path: Path, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(read_private(path), type=kind)
+        found: T = read_json(read_private(path), kind)
+        return found
     except NotFound:
         return None
-    except msgspec.MsgspecError as error:
+    except WireError as error:
         raise ConfigInvalid(f"{path} can't be read: {error}", hint="remove the file; it is made again") from None
 
 

@@ -346,7 +346,8 @@ class Errands:
         self._owner.step(Asked(attempt, k, what, body))
 
     def noted(self, attempt: AttemptId, body: bytes) -> None:
-        self._progress(attempt, "progress", body, "")
+        if len(body) <= INLINE_LIMIT:  # the link takes no more of it, and progress may get lost
+            self._progress(attempt, "progress", body, "")
 
     def logged(self, attempt: AttemptId, stream: str, text: str) -> None:
         self._progress(attempt, "log", text.encode(), stream)

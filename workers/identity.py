@@ -18,7 +18,8 @@ import anyio
 import msgspec
 
 from protocol.certificate import digest, worn
-from protocol.errors import AsterismError, NotAllowed, ServerUnreachable, UsageError
+from protocol.errors import AsterismError, NotAllowed, ServerUnreachable, UsageError, WireError
+from protocol.json_bytes import read_json
 from protocol.security import Identity, Join, Tls, load_identity, load_server, parse_join, save_identity
 
 _LOOK_S: Final = 3600.0
@@ -46,8 +47,9 @@ def parse_join_line(text: str) -> Join | Identity:
     text = text.strip()
     if text.startswith("{"):
         try:
-            return msgspec.json.decode(text, type=Identity)
-        except msgspec.MsgspecError:
+            found: Identity = read_json(text, Identity)
+            return found
+        except WireError:
             raise UsageError("the line on stdin is no identity", hint="address, name, secret and worker") from None
     return parse_join(text)
 

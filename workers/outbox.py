@@ -65,7 +65,11 @@ class _File:
             body = data[at + _HEAD : at + _HEAD + length]
             if len(body) < length or zlib.crc32(body) != int.from_bytes(data[at + 4 : at + 8], "little"):
                 break
-            self._note(_DECODER.decode(body), at, _HEAD + length)
+            try:
+                record = _DECODER.decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                break  # zeros, which a power cut leaves at the end of a file, have the checksum of nothing
+            self._note(record, at, _HEAD + length)
             at += _HEAD + length
         if at < len(data):
             os.ftruncate(self.fd, at)

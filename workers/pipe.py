@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.errors import WireError
 from protocol.frame import Assign
 from protocol.ids import AttemptId
 from protocol.outcome import Outcome, Usage
@@ -179,6 +180,8 @@ TO_LAUNCHER: Final[msgspec.msgpack.Decoder[ToLauncher]] = msgspec.msgpack.Decode
 FROM_LAUNCHER: Final[msgspec.msgpack.Decoder[FromLauncher]] = msgspec.msgpack.Decoder(FromLauncher)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _HEAD: Final = 4
+MOST_BYTES: Final = 16 * 1024 * 1024
+"""Of one message. The description of all skills of a worker is the largest."""
 
 
 def pack(message: _Message) -> bytes:
@@ -187,21 +190,29 @@ def pack(message: _Message) -> bytes:
 
 
 class Unpacker:
-    """Bytes in, whole messages out, however the bytes were cut."""
+    """Bytes in, whole messages out, however the bytes were cut. It holds no more than one message of MOST_BYTES."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
+        """Raises: WireError, and nothing else: the far side is no sound process any more."""
         buffer = self._buffer
         buffer += data
         at = 0
         while len(buffer) - at >= _HEAD:
-            end = at + _HEAD + int.from_bytes(buffer[at : at + _HEAD], "little")
+            size = int.from_bytes(buffer[at : at + _HEAD], "little")
+            if size > MOST_BYTES:
+                raise WireError(f"a message of {size} bytes, {MOST_BYTES} are allowed")
+            end = at + _HEAD + size
             if len(buffer) < end:
                 break
-            yield self._decoder.decode(memoryview(buffer)[at + _HEAD : end].tobytes())
+            try:
+                message = self._decoder.decode(memoryview(buffer)[at + _HEAD : end].tobytes())
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise WireError(f"no message: {error}") from None
+            yield message
             at = end
         del buffer[:at]
 

@@ -15,8 +15,9 @@ import anyio
 import anyio.abc
 import msgspec
 
-from protocol.errors import AsterismError, Unavailable, from_wire
+from protocol.errors import AsterismError, Unavailable, WireError, from_wire
 from protocol.ids import AttemptId
+from protocol.json_bytes import read_json
 from protocol.outcome import Failure, Outcome, Usage
 from protocol.skill import Level
 
@@ -46,6 +47,7 @@ from .pipe import (
 )
 from .rule import SandboxRules
 from .spawned import Spawned
+from .statement import examine
 
 LINE_BYTES: Final = 8 * 1024
 START_GRACE_S: Final = 60.0
@@ -333,8 +335,9 @@ class Pool:
                 return False
             try:
                 for message in host.unpacker.feed(data):
+                    examine(message)
                     self._heard(host, message)
-            except msgspec.DecodeError:
+            except WireError:
                 self._control(Signal(host.number, signal.SIGKILL))  # half a message, or a skill wrote on our pipe
                 return False
 
@@ -362,7 +365,7 @@ class Pool:
                 self._group.start_soon(self._locate, host, attempt, digest)
             case Loaded(skills, error):
                 host.skills = skills
-                host.error = from_wire(msgspec.json.decode(error)) if error else None
+                host.error = from_wire(read_json(error)) if error else None
                 host.loaded.set()
 
     async def _locate(self, host: HostEnd, attempt: AttemptId, digest: str) -> None:

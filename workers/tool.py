@@ -12,7 +12,6 @@ refused, so none can become an option. Must not know: hosts, the link.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from protocol.resource import span_s
 from protocol.schema import check
 from protocol.skill import LEVELS, SkillSpec, Variant
 from protocol.task import EFFECT_ORDER
+from protocol.toml_text import read_toml
 
 from .builtin.process import Ran, run_process
 from .file import File
@@ -39,6 +39,12 @@ _RUN: Final = ("argv", "args", "defaults", "collect", "ok", "stdin", "cwd")
 _SPEC: Final = ("doc", "effect", "needs", "device", "timeout", "retry", "local", "asks", "examples", "tags",
                 "sandbox", "network")  # fmt: skip
 _KEYS: Final = frozenset((*_RUN, *_SPEC))
+_KINDS: Final[dict[str, tuple[Any, str]]] = {
+    **dict.fromkeys(("args", "defaults", "needs"), (dict, "a table")),
+    **dict.fromkeys(("doc", "effect", "device", "stdin", "cwd"), (str, "a text")),
+    "timeout": (str | int | float, "a duration"),
+    "retry": (int, "a number of further attempts"),
+}
 
 
 RESULT: Final[dict[str, Any]] = BY_NAME["process.run"].result
@@ -107,10 +113,10 @@ class ToolSignature:
 def read_tools(path: Path) -> tuple[Tool, ...]:
     """The tools of a TOML file. Raises: UsageError naming the table and the fix."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = read_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint="give the path of a .toml file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is no TOML: {error}") from error
     tables = document.get("skills")
     if not isinstance(tables, dict) or not tables:
@@ -143,6 +149,9 @@ def _read(where: str, name: str, table: Any) -> Tool:
         raise UsageError(f"{where}: is no table", hint='write [skills.name] and argv = ["program", ...] below it')
     if unknown := sorted(set(table) - _KEYS):
         raise UsageError(f"{where}: {', '.join(unknown)} is not known", hint=f"known: {', '.join(sorted(_KEYS))}")
+    for key, (kind, what) in _KINDS.items():
+        if key in table and (not isinstance(table[key], kind) or type(table[key]) is bool):
+            raise UsageError(f"{where}: {key} is {what}", hint=f"known: {', '.join(sorted(_KEYS))}")
     argv = _texts(where, table, "argv")
     if not argv or _SLOT.fullmatch(argv[0]):
         raise UsageError(f"{where}: argv names no program", hint="begin with the program's own name, not with a slot")
@@ -202,7 +211,7 @@ def _params(where: str, table: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, kind in args.items():
-        if isinstance(kind, list):
+        if isinstance(kind, list) and kind and all(isinstance(one, str) for one in kind):
             schema: dict[str, Any] = {"type": "string", "enum": kind}
             optional = False
         else:

@@ -21,5 +21,8 @@ def encode_events(events: tuple[Any, ...]) -> bytes:
 
 
 def decode_events(body: bytes) -> tuple[Event, ...]:
-    """Raises: msgspec.DecodeError, msgspec.ValidationError for anything `encode_events` can't have made."""
-    return _DECODER.decode(body)
+    """Raises: msgspec.DecodeError, and nothing else, for anything `encode_events` can't have made."""
+    try:
+        return _DECODER.decode(body)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None

@@ -33,6 +33,8 @@ def read_snapshot(reader: sqlite3.Connection) -> Snapshot | None:
     rows = reader.execute("SELECT part, seq, records, crc, body FROM snapshot ORDER BY part").fetchall()
     if not meta:
         return None
+    if not rows or rows[0][0] != 0:
+        raise corrupt("the head of the snapshot")
     parts: dict[int, bytes] = {}
     records: dict[int, int] = {}
     for part, seq, count, crc, body in rows:
@@ -40,8 +42,14 @@ def read_snapshot(reader: sqlite3.Connection) -> Snapshot | None:
             raise corrupt(f"snapshot part {part} (as of event {seq})")
         parts[part] = body
         records[part] = count
-    layout = meta.get("snapshot_layout", "")
-    return Snapshot(int(meta["snapshot_seq"]), float(meta["snapshot_at"]), parts, records, layout)
+        if part == 0 and str(seq) != meta.get("snapshot_seq"):  # the head is written with every snapshot
+            raise corrupt("the number of the snapshot")
+    try:
+        return Snapshot(
+            int(meta["snapshot_seq"]), float(meta["snapshot_at"]), parts, records, meta.get("snapshot_layout", "")
+        )
+    except (LookupError, ValueError, TypeError) as error:
+        raise corrupt("the description of the snapshot") from error
 
 
 def read_records(
@@ -139,6 +147,10 @@ class Readers:
             if reader is not None:
                 reader.close()
             raise unusable(self._path, error) from error
+        except (UnicodeDecodeError, MemoryError) as error:  # rot in what SQLite reads before we do
+            if reader is not None:
+                reader.close()
+            raise corrupt(f"the journal {self._path}") from error
         with self._lock:
             if self._closed:
                 reader.close()

@@ -78,7 +78,7 @@ def _from_snapshot(journal: Source, removed: frozenset[int]) -> Recovered | None
             return _restored(held, removed)
     except JournalCorrupt as error:
         note = f"is damaged ({error.message})"
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError):
         note = "can't be read"
     return Recovered(State(), 0, 0.0, 1, {}, {}, f"the snapshot {note}: every event was replayed")
 

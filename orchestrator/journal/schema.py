@@ -48,11 +48,19 @@ _HEAD: Final = struct.Struct("<qqqd")
 
 
 def checksum(seq: int, run: int, kind: str, v: int, at: float, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, run, v, at) + kind.encode()))
+    """Of a record; -1, which none has, where rot has made a column another type."""
+    try:
+        return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, run, v, at) + kind.encode()))
+    except (struct.error, TypeError, AttributeError):
+        return -1
 
 
 def part_checksum(part: int, seq: int, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, part, 0, 0.0)))
+    """As checksum, of a part of the snapshot."""
+    try:
+        return zlib.crc32(body, zlib.crc32(_HEAD.pack(seq, part, 0, 0.0)))
+    except (struct.error, TypeError):
+        return -1
 
 
 def prepare(writer: sqlite3.Connection, name: str, fresh_id: str) -> dict[str, str]:
@@ -82,6 +90,8 @@ def prepare(writer: sqlite3.Connection, name: str, fresh_id: str) -> dict[str, s
 def check_versions(meta: dict[str, str], name: str) -> None:
     """Raises: VersionMismatch for what only a newer build can read."""
     for key, ours in (("schema", SCHEMA_VERSION), ("body", BODY_VERSION)):
+        if not str(meta.get(key, ours)).isdecimal():
+            raise corrupt(f"the version of the journal {name}")
         if int(meta.get(key, ours)) > ours:
             what = "tables" if key == "schema" else "events"
             raise newer(f"the journal {name} has {what} of version {meta[key]}, this build knows {ours}")
@@ -93,8 +103,10 @@ def _from_1(writer: sqlite3.Connection) -> None:
         "INSERT INTO gap SELECT seq + width, next - 1 FROM (SELECT seq, LEAD(seq) OVER (ORDER BY seq) AS next,"
         " CASE WHEN substr(body, 1, 1) = x'92' THEN 2 ELSE 1 END AS width FROM event) WHERE next > seq + width"
     )
-    head = writer.execute("SELECT body FROM snapshot WHERE part = 0").fetchone()
-    made = msgspec.msgpack.decode(head[0])[2] if head is not None else 0
+    head = writer.execute("SELECT seq, crc, body FROM snapshot WHERE part = 0").fetchone()
+    if head is not None and part_checksum(0, head[0], head[2]) != head[1]:
+        raise corrupt("the head of the snapshot")
+    made = msgspec.msgpack.decode(head[2])[2] if head is not None else 0
     known = {row[0] for row in writer.execute("SELECT DISTINCT run FROM event")}
     gone = [(run,) for run in range(1, made + 1) if run not in known]
     writer.executemany("INSERT INTO removal(run, seq, done) VALUES (?, 0, 1)", gone)

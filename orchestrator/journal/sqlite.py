@@ -37,7 +37,7 @@ from .lock import take_lock
 from .quota import LogQuota
 from .reader import Readers
 from .removal import Removals
-from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, part_checksum, prepare
+from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, corrupt, part_checksum, prepare
 
 GROUP_RECORDS: Final = 4096
 FULL_RETRY_S: Final = 0.25
@@ -91,6 +91,9 @@ class SqliteJournal:
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise unusable(path, error) from error
+        except (ValueError, LookupError, MemoryError) as error:  # rot in what SQLite reads before we do
+            self._lock.close()
+            raise corrupt(f"the journal {path}") from error
         except BaseException:
             self._lock.close()
             raise

@@ -17,7 +17,8 @@ import anyio.to_thread
 import msgspec
 
 from protocol.artifact import Content
-from protocol.errors import AsterismError, NotAllowed, NotFound, Unavailable, UsageError
+from protocol.errors import AsterismError, NotAllowed, NotFound, Unavailable, UsageError, WireError
+from protocol.json_bytes import read_json
 from protocol.port import Artifacts, FrameStream
 from protocol.report import RunList, run_report, tasks_report
 from protocol.security import Principal
@@ -420,6 +421,6 @@ async def _written(build: Callable[[], Any], rows: int) -> bytes:
 
 def _body(method: str, body: bytes, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
+        return read_json(body or b"{}", kind)
+    except WireError as error:
         raise UsageError(f"{method} does not take that: {error}") from None

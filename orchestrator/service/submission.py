@@ -16,7 +16,8 @@ from planner.planner import collect
 from planner.view import PlanView
 from protocol.artifact import FileUri, parse_file
 from protocol.document import FILE_LIMITS, Limits, Problems, canonical, nearest
-from protocol.errors import PlanRefused, PlanTooLarge, UsageError
+from protocol.errors import PlanRefused, PlanTooLarge, UsageError, WireError
+from protocol.json_bytes import read_json
 from protocol.patch import Patch
 from protocol.plan import plan_document, read_patch, read_plan
 from protocol.plan_form import PlanReader
@@ -191,8 +192,9 @@ async def _read(chunks: AsyncIterator[bytes]) -> bytes:
 
 def _decode(header: bytes, kind: type[Header]) -> Header:
     try:
-        return msgspec.json.decode(header, type=kind)
-    except msgspec.MsgspecError as error:
+        found: Header = read_json(header, kind)
+        return found
+    except WireError as error:
         raise UsageError(f"the submission's header is malformed: {error}") from None
 
 

@@ -32,7 +32,12 @@ def failure_of(error: BaseException) -> Failure:
     hint = error.hint if isinstance(error, AsterismError) else ""
     if isinstance(error, SchemaMismatch):
         message = "\n".join([message, *(f"  - {problem}" for problem in error.problems)])
-    return Failure(code, message[:_DETAIL], klass, _story(error), hint)
+    return Failure(_sound(code), _sound(message[:_DETAIL]), klass, _sound(_story(error)), _sound(hint[:_DETAIL]))
+
+
+def _sound(text: str) -> str:
+    """Names of files may hold bytes that are no text; what travels is text."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _story(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -22,7 +22,18 @@ import anyio.to_thread
 import msgspec
 
 from protocol.errors import AsterismError, JournalBusy, ServerUnreachable, UsageError, from_wire
-from protocol.security import Identity, ServerFile, Tls, home, load_client, load_server, private_directory, save_client
+from protocol.security import (
+    Identity,
+    ServerFile,
+    Tls,
+    home,
+    load_client,
+    load_client_file,
+    load_identity,
+    load_server,
+    private_directory,
+    save_client,
+)
 
 START_DEADLINE_S: Final = 30.0
 STOP_GRACE_S: Final = 5.0
@@ -60,6 +71,17 @@ def keep_client(environ: Mapping[str, str], endpoint: ServerFile, tls: Tls) -> N
     directory = home_of(environ)
     if (kept := load_client(directory, endpoint.address)) is not None:
         save_client(directory, msgspec.structs.replace(kept, tls=tls))
+
+
+def memberships(environ: Mapping[str, str]) -> Iterator[tuple[str, Tls]]:
+    """The certificates kept here, as `client of ADDRESS` and `worker NAME`."""
+    directory = home_of(environ)
+    for path in sorted((directory / "servers").glob("*.json")):
+        if (client := load_client_file(path)) is not None and client.tls is not None:
+            yield f"client of {client.address}", client.tls
+    for path in sorted((directory / "workers").glob("*/identity.json")):
+        if (identity := load_identity(path.parent)) is not None and identity.tls is not None:
+            yield f"worker {identity.name}", identity.tls
 
 
 def has_journal(environ: Mapping[str, str]) -> bool:

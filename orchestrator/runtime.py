@@ -118,7 +118,7 @@ class Runtime:
         journal.start(engine)
         gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take, refused=engine.refusals.refused)
         engine.connect(gateway)
-        entrance = self._entrance = Entrance(self._settings.entrance, directory / "server")
+        entrance = self._entrance = Entrance(self._settings.entrance, directory / "server", engine.refusals.refused)
         enrolment = Enrolment(engine, state, clock.now, entrance.authority)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
         service = Service(
@@ -141,6 +141,7 @@ class Runtime:
             port = await entrance.open(service, enrolment)
             try:
                 file = entrance.announce(directory, enrolment, journal.id, self._started, self._version)
+                group.start_soon(entrance.watch_door)
                 group.start_soon(entrance.stay_fresh, directory, enrolment, file)
                 group.start_soon(self._signals)
                 if self._settings.private:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -34,13 +35,15 @@ from .codec import (
     SubmitPart,
     cut,
 )
+from .door import Door
 from .errors import AsterismError, NotAllowed, Unavailable, WireError
 from .grpc_call import ADMITTED, CallStream, abort, server_options
 from .port import Authenticate, Services
-from .security import GUEST, Principal, check_role
+from .security import GUEST, PEER_TLS, Principal, check_role
 
 T = TypeVar("T")
 SESSION_S: Final = 86400.0
+IDLE_MS: Final = 300_000
 _DRAIN_BYTES: Final = 64 * 1024 * 1024
 _log: Final = logging.getLogger("asterism.transport")
 
@@ -55,15 +58,17 @@ class GrpcServer:
         edge: bool,
         authority: Authority | None = None,
         session_s: float = SESSION_S,
+        door: Door | None = None,
     ) -> None:
         self._services = services
         self._authenticate = authenticate
         self._authority = authority
         self._session_s = session_s
+        self._door = door or Door()
         self._sessions: set[asyncio.Task[None]] = set()
         self._calls: dict[asyncio.Task[Any], Principal] = {}
         self._ended: set[asyncio.Task[Any]] = set()
-        self._server = grpc.aio.server(options=server_options(edge))
+        self._server = grpc.aio.server(options=[*server_options(edge), *(_bounds() if authority is not None else ())])
         self.port = 0
         serve: dict[str, Callable[[Principal, Any, Any], Awaitable[Any]]] = {
             "Link": self._link,
@@ -88,7 +93,7 @@ class GrpcServer:
             if self._authority is None:
                 self.port = self._server.add_insecure_port(listen)
             else:
-                self.port = self._server.add_secure_port(listen, _credentials(self._authority))
+                self.port = self._server.add_secure_port(listen, _credentials(self._authority, self._door.knocked))
         except RuntimeError as error:
             raise Unavailable(f"can't listen on {listen}: {error}", hint="choose a free port with --listen") from None
         await self._server.start()
@@ -117,13 +122,19 @@ class GrpcServer:
         async def handler(request: Any, context: Any) -> Any:
             task = asyncio.current_task()
             assert task is not None
+            who, peer = GUEST, context.peer()
             try:
-                who = self._authenticate(self._metadata(context)) or GUEST
+                metadata = self._metadata(context)
+                self._door.spoke(peer, metadata.get(PEER_TLS) == "stranger")
+                who = self._authenticate(metadata) or GUEST
+                self._door.admit(who, peer)
                 if name not in ("Invoke", "Watch"):
                     check_role(who, name)
                 self._calls[task] = who
                 return await serve(who, request, context)
             except AsterismError as error:
+                if isinstance(error, NotAllowed | WireError) or error.ref == "TooMany":
+                    self._door.refuse(who, peer, error)
                 await abort(context, error)
             except asyncio.CancelledError:
                 if task not in self._ended:
@@ -252,7 +263,13 @@ def _certificate(context: Any) -> bytes:
     return found
 
 
-def _credentials(authority: Authority) -> grpc.ServerCredentials:
+def _bounds() -> list[tuple[str, int]]:
+    """Connections are files: so many that the journal and the artifacts can still be opened. Idle ones are closed."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return [("grpc.max_allowed_incoming_connections", max(64, files // 2)), ("grpc.max_connection_idle_ms", IDLE_MS)]
+
+
+def _credentials(authority: Authority, knocked: Callable[[], None]) -> grpc.ServerCredentials:
     """Asked at each handshake, so that a renewed certificate needs no new port. Every peer has to have one."""
     served = [authority.pair]
 
@@ -261,6 +278,7 @@ def _credentials(authority: Authority) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(key.encode(), chain.encode())], authority.roots().encode())
 
     def fetch() -> Any:
+        knocked()
         if served[0] is authority.pair:
             return None
         served[0] = authority.pair

@@ -153,48 +153,51 @@ class Keyring:
 
     def __init__(self) -> None:
         self._kept: dict[str, Principal] = {}
-        self._ended: dict[str, Principal] = {}
+        self._barred: set[str] = set()
         self.on_ended: Callable[[Principal], object] = lambda who: None
         """Told whose credential ended, so that what it still has open can be closed."""
 
     def add(self, kept: str, principal: Principal) -> None:
         """`kept`: what `secret_hash` or `key_credential` made."""
         self._kept[kept] = principal
-        self._ended.pop(kept, None)
+        self._barred.discard(kept)
 
     def remove(self, kept: str) -> None:
         if (who := self._kept.pop(kept, None)) is not None:
-            self._ended[kept] = who
             self.on_ended(who)
+
+    def bar(self, kept: str) -> None:
+        """Remove it, and say so to who comes with it."""
+        self._barred.add(kept)
+        self.remove(kept)
 
     def owner(self, kept: str) -> Principal | None:
         return self._kept.get(kept)
 
-    def ended(self, kept: str) -> bool:
-        """Whether it was good once."""
-        return kept in self._ended
-
     def authenticate(self, metadata: Mapping[str, str]) -> Principal | None:
         """The owner of the certificate's key, or of the bearer secret in call metadata (lower-case keys), or None.
 
-        Raises: NotAllowed for a key whose certificate was revoked, or says another name.
+        Raises: NotAllowed for what was revoked, or a certificate that says another name.
         """
         tls = metadata.get(PEER_TLS, "")
         if tls == "known":
             kept = key_credential(metadata[PEER_KEY])
             who = self._kept.get(kept)
-            if who is None and self.ended(kept):
-                raise NotAllowed(
-                    "the certificate was revoked", hint="enrol again with a new join string", ref="Revoked"
-                )
+            self._check(kept)
             if who is not None and metadata[PEER_IDENTITY] != identity_of(who):
                 raise NotAllowed(f"the certificate is not {who.name}'s", hint="enrol again", ref="WrongName")
             return who
         scheme, _, secret = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             return None
-        who = self._kept.get(secret_hash(secret.strip()))
+        kept = secret_hash(secret.strip())
+        self._check(kept)
+        who = self._kept.get(kept)
         return who if who is None or not tls or who.role == "join" else None
+
+    def _check(self, kept: str) -> None:
+        if kept in self._barred:
+            raise NotAllowed("this credential was revoked", hint="enrol again with a new join string", ref="Revoked")
 
 
 def key_credential(key: str) -> str:
@@ -375,6 +378,10 @@ def save_client(directory: Path, identity: ClientIdentity) -> Path:
 def load_client(directory: Path, address: str) -> ClientIdentity | None:
     """Raises: NotAllowed, ConfigInvalid."""
     return _load(_client_path(directory, address), ClientIdentity)
+
+
+def load_client_file(path: Path) -> ClientIdentity | None:
+    return _load(path, ClientIdentity)
 
 
 def _client_path(directory: Path, address: str) -> Path:

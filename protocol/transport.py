@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from .authority import Authority
+from .door import Door
 from .errors import NotAllowed
 from .grpc_client import GrpcChannel
 from .grpc_server import SESSION_S, GrpcServer
@@ -51,12 +52,14 @@ async def serve(
     edge: bool = False,
     authority: Authority | None = None,
     session_s: float = SESSION_S,
+    door: Door | None = None,
 ) -> Server:
     """Listen on `HOST:PORT` (port 0: any free one, see `.port`) and serve until `aclose`.
 
     Args:
         authority: Serve with TLS, as this authority; every peer has a certificate of its, or is a stranger.
         session_s: How old a stream may grow before its peer is told to open another.
+        door: Hears of everybody who was refused.
 
     Raises: NotAllowed for an address that other machines reach without TLS; Unavailable for a port in use.
     """
@@ -65,6 +68,6 @@ async def serve(
             f"{listen} can be reached from other machines and the link has no TLS",
             hint="listen on 127.0.0.1:PORT (other machines can come in through an SSH tunnel)",
         )
-    server = GrpcServer(services, authenticate, edge, authority, session_s)
+    server = GrpcServer(services, authenticate, edge, authority, session_s, door)
     await server.start(listen)
     return server

@@ -20,19 +20,24 @@ from typing import Any, Final, Literal
 import click
 import msgspec
 
+from protocol.certificate import times
 from protocol.errors import AsterismError
 from protocol.report import SCHEMA
+from protocol.security import is_loopback
 
 from .. import local
 from ..client.client import AsyncClient
 from ..client.connection import own_version
 from . import show
 from .option import output_option, use
+from .server import tls_words
 
 Level = Literal["ok", "warning", "error"]
 _SLOW_FSYNC_MS: Final = 20.0
 _ROUNDS: Final = 20
 _FREE_BYTES: Final = 1024**3
+_WORN: Final = 0.75
+_SOON_S: Final = 5 * 86400.0
 _PROBE_S: Final = 60.0
 _SIGNS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "error": ("FAIL", "red")}
 
@@ -156,6 +161,7 @@ def _server() -> Iterator[Check]:
 
     info, workers = use(look)
     yield Check("server", "ok", f"{info['address']}, version {info['version']}, epoch {info['epoch']}")
+    yield _tls(info.get("tls"), info["address"])
     for warning in info.get("warnings", ()):
         yield Check("server", "warning", str(warning), "asterism server info")
     away = [row["worker"] for row in workers["workers"] if row["state"] in ("suspect", "away")]
@@ -166,4 +172,31 @@ def _server() -> Iterator[Check]:
         yield Check("workers", "ok", f"{here} connected")
 
 
-_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _server)
+def _tls(tls: dict[str, Any] | None, address: str) -> Check:
+    """Certificates are renewed half way through their life: one that is older shows that something is wrong."""
+    if tls is None:
+        level: Level = "ok" if is_loopback(address) else "error"
+        return Check("tls", level, tls_words(None), "" if level == "ok" else "asterism server stop, then start it")
+    worn = (time.time() - tls["since"]) / (tls["until"] - tls["since"])
+    fix = "set the clocks of both machines; else asterism server stop, then start it" if worn > _WORN else ""
+    return Check("tls", "warning" if fix else "ok", tls_words(tls), fix)
+
+
+def _membership() -> Iterator[Check]:
+    """The certificates that `connect` bought and that workers of this machine have."""
+    from protocol.membership import due_s
+
+    now = time.time()
+    for name, tls in local.memberships(os.environ):
+        left_s = times(tls.certificate)[1] - now
+        if left_s <= 0:
+            yield Check(name, "error", "the certificate has expired", "enrol again with a new join string")
+        elif due_s(tls, now) < 0 and left_s < _SOON_S:
+            yield Check(
+                name, "warning", f"the certificate is good for {show.seconds(left_s)}", "use it, that renews it"
+            )
+        else:
+            yield Check(name, "ok", f"the certificate is good for {show.seconds(left_s)}")
+
+
+_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _server, _membership)

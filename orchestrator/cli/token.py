@@ -84,7 +84,7 @@ def list_(output: str, server: str | None) -> None:
 @output_option("json")
 @server_option
 def revoke(token: str, output: str, server: str | None) -> None:
-    """End a join token, and the credentials of the clients that came with it. Workers that did stay."""
+    """End a join token and whoever came with it: the credentials of those clients and workers are good no more."""
     number = token.removeprefix("t")
     if not number.isdecimal():
         raise UsageError("that is not the name of a token", hint="write t3; asterism token list")  # it may be a secret
@@ -96,5 +96,5 @@ def revoke(token: str, output: str, server: str | None) -> None:
     if output == "json":
         show.json_value({"schema": SCHEMA, **answer})
     else:
-        ended = f", and {answer['clients']} clients with it" if answer["clients"] else ""
+        ended = f", and with it {answer['ended']} credentials" if answer["ended"] else ""
         show.say(f"{answer['token']} is revoked{ended}")

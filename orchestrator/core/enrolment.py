@@ -20,7 +20,7 @@ def enrolled(turn: Turn, item: s.Enrolled) -> None:
         spend(turn, item.token, item.name)
     known = next((one for one in turn.state.workers.values() if one.name == item.name), None)
     number = known.ix if known is not None else max(turn.state.workers, default=0) + 1
-    turn.emit(e.WorkerEnrolled(number, item.name, item.secret_hash, item.serves))
+    turn.emit(e.WorkerEnrolled(number, item.name, item.secret_hash, item.serves, item.token))
     turn.reply(item.reply, {"worker": number, "name": item.name})
 
 

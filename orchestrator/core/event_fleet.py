@@ -21,12 +21,14 @@ class EpochStarted(Durable, frozen=True):
 
 
 class WorkerEnrolled(Durable, frozen=True):
-    """An identity was bought with a token. `secret_hash`: SHA-256 hex of its credential."""
+    """An identity was bought with a token (0: the owner's). `secret_hash`: SHA-256 hex of its secret, or `key:` and
+    that of its certificate's key."""
 
     worker: int
     name: str
     secret_hash: str
     serves: str = ""
+    token: int = 0
 
 
 class SkillsAnnounced(Durable, frozen=True):
@@ -71,7 +73,7 @@ class TokenUsed(Durable, frozen=True):
 
 
 class TokenRevoked(Durable, frozen=True):
-    """It buys nothing more, and the credentials of clients that it bought end."""
+    """It buys nothing more, and the credentials of clients and workers that it bought end."""
 
     token: int
     by: str = ""

@@ -46,6 +46,8 @@ class WorkerRecord(msgspec.Struct, array_like=True):
     policies: tuple[tuple[str, Policy], ...] = ()
     lost: bool = False
     """Given up, and not back yet."""
+    token: int = 0
+    """What it bought its credential with."""
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -104,8 +106,11 @@ class State(Progress):
         known = self.workers.get(event.worker)
         if known is not None:  # a new credential: what it announced, and a stream it may have, stay
             known.secret_hash, known.serves, known.gone = event.secret_hash, event.serves, False
+            known.token = event.token
         else:
-            self.workers[event.worker] = WorkerRecord(event.worker, event.name, event.secret_hash, event.serves)
+            self.workers[event.worker] = WorkerRecord(
+                event.worker, event.name, event.secret_hash, event.serves, token=event.token
+            )
 
     def _worker_forgotten(self, event: e.WorkerForgotten) -> None:
         record = self.workers[event.worker]
@@ -161,7 +166,11 @@ class State(Progress):
 
     def _token_revoked(self, event: e.TokenRevoked) -> None:
         record = self.tokens[event.token]
+        bought = [worker for worker in self.workers.values() if worker.token == event.token and worker.secret_hash]
+        record.ended = [client.secret_hash for client in record.clients] + [worker.secret_hash for worker in bought]
         record.revoked, record.clients = True, []
+        for worker in bought:
+            worker.secret_hash = ""
 
     # Runs and graphs
 

@@ -29,6 +29,8 @@ class TokenRecord(msgspec.Struct, array_like=True):
     used: int = 0
     revoked: bool = False
     clients: list[Client] = []
+    ended: list[str] = []
+    """The credentials that ended when it was revoked: who comes with one is told so."""
 
     @property
     def name(self) -> str:

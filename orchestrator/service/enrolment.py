@@ -60,8 +60,8 @@ class Enrolment:
                 self._admit(token)
             for client in token.clients:
                 self.keyring.add(client.secret_hash, Principal(client.name, cast(Role, token.role)))
-                if token.revoked:
-                    self.keyring.remove(client.secret_hash)
+            for kept in token.ended:
+                self.keyring.bar(kept)
 
     def own_token(self, person: str) -> str:
         """A fresh loopback token for this start: who can read it is the person the server runs as, an admin here."""
@@ -192,13 +192,12 @@ class Enrolment:
         return {"token": record.name, "secret": secret}
 
     async def revoke(self, who: Principal, number: int) -> dict[str, Any]:
-        """End a token and the clients that came with it; workers that did stay. Raises: NotFound, Conflict."""
-        record = self._state.tokens.get(number)
-        ended = [client.secret_hash for client in record.clients] if record is not None else []
+        """End a token and everybody who came with it. Raises: NotFound, Conflict."""
         await self._engine.ask(lambda reply: TokenRevocation(reply, number, who.name))
-        for kept in ended:
-            self.keyring.remove(kept)
-        return {"token": f"t{number}", "clients": len(ended)}
+        record = self._state.tokens[number]
+        for kept in record.ended:
+            self.keyring.bar(kept)
+        return {"token": record.name, "ended": len(record.ended)}
 
     def tokens(self) -> TokenList:
         """Every token there ever was; no secret, no hash."""

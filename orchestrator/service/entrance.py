@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import resource
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ import msgspec
 import psutil
 
 from protocol.authority import CERTIFICATE_LIFE_S, Authority
+from protocol.door import Door, Refused
 from protocol.errors import UsageError
 from protocol.grpc_server import SESSION_S
 from protocol.port import Server, Services
@@ -29,6 +31,8 @@ from .enrolment import Enrolment
 
 PORT: Final = 7420
 """Where a server listens that was given an address without one."""
+TALLY_S: Final = 10.0
+_FILES: Final = 65_536
 _LOOKS: Final = 20
 _ANY: Final = ("0.0.0.0", "[::]", "*")
 
@@ -47,8 +51,9 @@ class EntranceSettings(msgspec.Struct, frozen=True):
 class Entrance:
     """One per server. `authority` is None on a server without TLS."""
 
-    def __init__(self, settings: EntranceSettings, folder: Path) -> None:
+    def __init__(self, settings: EntranceSettings, folder: Path, refused: Refused) -> None:
         self._settings = settings
+        self._door = Door(refused)
         self._host, self._port = _split(settings.listen)
         self.address = ""
         self.authority: Authority | None = None
@@ -57,6 +62,7 @@ class Entrance:
 
     async def open(self, services: Services, enrolment: Enrolment) -> Server:
         """Listen. Raises: Unavailable for a port in use."""
+        _more_files()
         where = "[::]" if self._host == "*" else self._host
         server = await serve(
             f"{where}:{self._port}",
@@ -64,6 +70,7 @@ class Entrance:
             enrolment.keyring.authenticate,
             authority=self.authority,
             session_s=self._settings.session_s,
+            door=self._door,
         )
         enrolment.keyring.on_ended = server.end
         self._port = server.port
@@ -82,6 +89,12 @@ class Entrance:
             file = msgspec.structs.replace(file, tls=enrolment.own_certificate(person), join=str(join))
         save_server(directory, file)
         return file
+
+    async def watch_door(self) -> None:
+        """Tell of connections that failed before they said a word."""
+        while self.authority is not None:
+            await anyio.sleep(TALLY_S)
+            self._door.tally()
 
     async def stay_fresh(self, directory: Path, enrolment: Enrolment, file: ServerFile) -> None:
         """Renew the certificates of server and owner half way through their life, for new handshakes."""
@@ -114,6 +127,14 @@ class Entrance:
         if self._settings.names:
             return f"{self._settings.names[0]}:{self._port}"
         return f"{_own_address() if self._host in _ANY else self._host}:{self._port}"
+
+
+def _more_files() -> None:
+    """Each connection is one, and so is each artifact on its way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_ip(one: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 
 from protocol import loopback, transport
 from protocol.artifact import CHUNK_BYTES, SMALL_BYTES, Content, digest_of
+from protocol.authority import Authority
 from protocol.bundle import ASKED_LIMIT, split
+from protocol.certificate import make_ca, new_key
+from protocol.certificate import request as request_
 from protocol.clock import VirtualClock
 from protocol.codec import METHODS, SERVICE
 from protocol.errors import (
@@ -33,7 +37,7 @@ from protocol.grpc_call import LINK, client_options, server_options
 from protocol.ids import AttemptId, Fence
 from protocol.pipe import Fate
 from protocol.port import Channel, FrameStream
-from protocol.security import Keyring, Principal, secret_hash
+from protocol.security import Keyring, Principal, Tls, key_credential, secret_hash
 
 SECRETS = {
     "worker-secret": Principal("pi-1", "worker", 3),
@@ -41,6 +45,9 @@ SECRETS = {
     "admin-secret": Principal("root", "admin"),
 }
 RING = Keyring()
+CA_KEY = new_key()
+CA = make_ca("test", CA_KEY, time.time())
+AUTHORITY = Authority(CA, CA_KEY, ("localhost",), 3600.0)
 for _secret, _principal in SECRETS.items():
     RING.add(secret_hash(_secret), _principal)
 
@@ -182,7 +189,27 @@ async def memory_pair(desk: Desk) -> AsyncIterator[Dial]:
         yield lambda secret: loopback.dial(server, secret)
 
 
-@pytest.fixture(params=[memory_pair, grpc_pair], ids=["loopback", "grpc"])
+@asynccontextmanager
+async def tls_pair(desk: Desk) -> AsyncIterator[Dial]:
+    """As grpc_pair, with a certificate for each of the secrets; others are strangers."""
+    ring, members = Keyring(), {}
+    for secret, who in SECRETS.items():
+        key = new_key()
+        kind = "worker" if who.role == "worker" else "client"
+        certificate, held = AUTHORITY.sign(request_(key), kind, who.name)
+        members[secret] = Tls(AUTHORITY.ca, certificate, key)
+        ring.add(key_credential(held), who)
+    server = await transport.serve("127.0.0.1:0", desk, ring.authenticate, authority=AUTHORITY)
+    where, stranger = f"127.0.0.1:{server.port}", Tls(AUTHORITY.ca)
+    try:
+        yield lambda secret: transport.dial(
+            where, "" if secret in members else secret, tls=members.get(secret, stranger)
+        )
+    finally:
+        await server.aclose(0.1)
+
+
+@pytest.fixture(params=[memory_pair, grpc_pair, tls_pair], ids=["loopback", "grpc", "tls"])
 def pair(request: pytest.FixtureRequest) -> Open:
     opened: Open = request.param
     return opened

@@ -179,7 +179,7 @@ def test_a_token_buys_a_client_its_role_so_many_times_and_its_end_is_theirs(shel
     assert "used up" in spent["error"]["message"]
     rows = {row["token"]: row for row in shell.json("token", "list")["tokens"]}
     assert [client["name"] for client in rows[made["token"]]["clients"]] == ["ada"]
-    assert shell.json("token", "revoke", made["token"])["clients"] == 1
+    assert shell.json("token", "revoke", made["token"])["ended"] == 1
     assert shell.run("ps", "--server", server, home=elsewhere).returncode == 4
     assert shell.run("token", "revoke", made["token"]).returncode == 2
     assert shell.run("token", "revoke", "t999").returncode == 3

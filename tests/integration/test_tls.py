@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from protocol.security import load_client, load_identity, load_server, parse_join, save_client
 from tests.integration import network
 from tests.integration.test_command import Shell, end, worker
+from workers.identity import Credential
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     yield shell
     end(process)
     shell.run("server", "stop")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -134,6 +141,65 @@ def test_why_a_certificate_is_refused_is_said(shell: Shell, tmp_path: Path) -> N
         assert "another CA" in refused["error"]["message"]
     finally:
         fresh.run("server", "stop")
+
+
+def test_doctor_says_how_old_the_certificates_are(shell: Shell, tmp_path: Path) -> None:
+    join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
+    shell.json("connect", server, stdin=join + "\n", home=away)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASTERISM_SERVER", server)
+        found = {one["name"]: one for one in json.loads(shell.run("doctor", "-o", "json", home=away).stdout)["checks"]}
+    assert "good for" in found["tls"]["found"]
+    assert found[f"client of {server}"]["level"] == "ok"
+    later = time.time() + 40 * 86400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: later)
+        found = {one["name"]: one for one in json.loads(shell.run("doctor", "-o", "json", home=away).stdout)["checks"]}
+    assert found[f"client of {server}"]["found"] == "the certificate has expired"
+
+
+def test_streams_that_have_grown_old_are_opened_anew_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASTERISM_DAEMON__SESSION_AGE", "1s")
+    shell = Shell(tmp_path, tmp_path / "home")
+    try:
+        process = worker(
+            Shell(tmp_path, tmp_path / "far"), "w1", join=shell.json("server", "start", "--detach", "--tls")["join"]
+        )
+        try:
+            report = shell.json("call", "flow.sleep", "seconds=3", "--on", "w1")
+            assert report["state"] == "succeeded"
+            assert report["tasks"]["call"]["attempts"] == 1
+            assert report["recovered"]["lost"] == 0
+        finally:
+            end(process)
+    finally:
+        shell.run("server", "stop")
+
+
+@pytest.mark.anyio
+async def test_a_worker_renews_what_is_half_worn_and_keeps_its_key(shell: Shell) -> None:
+    folder = shell.home.parent / "far" / "workers" / "w1"
+    first = load_identity(folder)
+    assert first is not None
+    assert first.tls is not None
+    credential = Credential(shell.home.parent / "nowhere", folder, first)
+    with pytest.MonkeyPatch.context() as patch:
+        later = time.time() + 16 * 86400
+        patch.setattr(time, "time", lambda: later)
+        async with anyio.create_task_group() as group:
+            group.start_soon(credential.stay_fresh)
+            with anyio.fail_after(20):
+                while load_identity(folder) == first:
+                    await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    second = load_identity(folder)
+    assert second is not None
+    assert second.tls is not None
+    assert second.tls.key == first.tls.key
+    assert second.tls.certificate != first.tls.certificate
 
 
 @pytest.mark.skipif(bool(network.available()), reason=network.available())

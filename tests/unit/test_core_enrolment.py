@@ -80,6 +80,19 @@ def test_revoking_ends_the_token_and_its_clients_once() -> None:
     assert desk.tell(s.TokenRevocation(1, 99, "root")) == "NotFound"
 
 
+def test_revoking_ends_the_workers_too_but_for_those_who_came_again_with_another_token() -> None:
+    desk = Desk()
+    first, second = token(desk, "worker", uses=0), token(desk, "worker", uses=0)
+    desk.tell(s.Enrolled(1, "w1", "a" * 64, "", first))
+    desk.tell(s.Enrolled(1, "w2", "b" * 64, "", first))
+    desk.tell(s.Enrolled(1, "w2", "c" * 64, "", second))
+    desk.tell(s.TokenRevocation(1, first, "root"))
+    state = desk.machine.state
+    assert {record.name: record.secret_hash for record in state.workers.values()} == {"w1": "", "w2": "c" * 64}
+    assert state.tokens[first].ended == ["a" * 64]
+    assert desk.replayed().snapshot() == state.snapshot()
+
+
 def test_the_owners_own_token_leaves_one_that_can_be_revoked() -> None:
     desk = Desk()
     found = desk.tell(s.ClientEnrolled(1, 0, "ada", "a" * 64))

@@ -50,6 +50,7 @@ from .outcome import Failure, FailureClass, Outcome, Stopped, Success, Usage
 from .profile import WorkerProfile
 
 EPOCH_LIMIT: Final = 2**48
+USAGE_LIMIT: Final = 2**53
 
 _PROFILE: Final = msgspec.json.Decoder(WorkerProfile)
 _KLASS: Final[dict[str, int]] = {word: k for k, word in enumerate(get_args(FailureClass), 1)}
@@ -218,8 +219,10 @@ def _put_report(message: Any, item: Report) -> None:
 
 def _report(message: Any) -> Report:
     run_s, cpu_s, price = message.run_s, message.cpu_s, message.price
-    finite(run_s, cpu_s, price)
     tokens_in, tokens_out = message.tokens_in, message.tokens_out
+    for number in (run_s, cpu_s, price, tokens_in, tokens_out, message.peak_bytes, message.bytes_in):
+        if not -USAGE_LIMIT <= number <= USAGE_LIMIT:  # sums of these are journaled
+            raise WireError("a report used more than there is")
     usage = Usage(run_s, message.device, cpu_s, message.peak_bytes, tokens_in, tokens_out, price, message.bytes_in)
     ending = message.ending
     if ending == _OK:

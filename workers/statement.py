@@ -6,12 +6,12 @@ that states anything else is killed like one that writes garbage. It must not kn
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Final, get_args
 
 from protocol.artifact import INLINE_LIMIT, ArtifactRef, is_digest
 from protocol.errors import WireError
 from protocol.frame import CallKind
+from protocol.item_codec import USAGE_LIMIT
 from protocol.json_bytes import check_json, read_json
 from protocol.outcome import Failure, Stopped, Success
 
@@ -20,7 +20,6 @@ from .pipe import Asking, Finished, FromHost, Loaded, Noted
 TEXT_CHARACTERS: Final = 256 * 1024
 """Of all that a failure says."""
 _CALLS: Final = frozenset(get_args(CallKind))
-_MOST: Final = 2**63
 _MOST_CALLS: Final = 2**20
 
 
@@ -45,8 +44,10 @@ def _examine_end(message: Finished) -> None:
     usage, outcome = message.usage, message.outcome
     numbers = (usage.run_s, usage.cpu_s, usage.price)
     counts = (usage.peak_bytes, usage.tokens_in, usage.tokens_out, usage.bytes_in)
-    if not all(map(isfinite, numbers)) or not all(0 <= count < _MOST for count in counts):
-        raise WireError("its usage is no number")
+    if not all(abs(number) <= USAGE_LIMIT for number in numbers) or not all(
+        0 <= count <= USAGE_LIMIT for count in counts
+    ):
+        raise WireError("it used more than there is")
     texts: tuple[str, ...] = ()
     if isinstance(outcome, Failure):
         texts = (outcome.code, outcome.message, outcome.detail, outcome.hint)
@@ -56,7 +57,7 @@ def _examine_end(message: Finished) -> None:
         raise WireError(f"a failure of {sum(map(len, texts))} characters, {TEXT_CHARACTERS} are allowed")
     value = outcome.value if isinstance(outcome, Success) else b"null"
     if isinstance(value, ArtifactRef):
-        if not is_digest(value.digest) or not 0 <= value.size < _MOST or not message.spill:
+        if not is_digest(value.digest) or not 0 <= value.size <= USAGE_LIMIT or not message.spill:
             raise WireError("its result names no content")
     elif len(value) > INLINE_LIMIT:
         raise WireError(f"a result of {len(value)} bytes, {INLINE_LIMIT} are allowed")

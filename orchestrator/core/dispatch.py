@@ -212,7 +212,7 @@ def _window(turn: Turn, bucket: Bucket) -> int:
     if run_s is None:
         return 0
     target = turn.settings.prefetch_target_s
-    return min(turn.settings.prefetch_max, int(target / run_s)) if run_s > 0 else turn.settings.prefetch_max
+    return int(min(turn.settings.prefetch_max, target / run_s)) if run_s > 0 else turn.settings.prefetch_max
 
 
 def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window: int) -> bool:

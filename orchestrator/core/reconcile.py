@@ -38,6 +38,7 @@ from protocol.outcome import Failure, Success, Usage
 from . import command as c
 from . import event as e
 from .adoption import judged
+from .announcement import objection
 from .call import called
 from .dispatch import assign
 from .eligibility import allowed, amounts
@@ -60,6 +61,12 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     if record is None or record.gone or record.name != hello.worker:
         turn.inadmissible(hello.worker, "UnknownWorker", "a Hello of an unknown or removed identity")
         turn.command(c.Send(conn, Bye(-1.0, "unknown or removed identity", "UnknownWorker")))
+        turn.command(c.Close(conn))
+        return
+    why = objection(turn.state, hello.profile)
+    if why:
+        turn.inadmissible(hello.worker, "BadProfile", f"a Hello with {why}")
+        turn.command(c.Send(conn, Bye(-1.0, f"it announces {why}", "BadProfile")))
         turn.command(c.Close(conn))
         return
     same_boot = turn.fleet.last_boot.get(worker) == hello.boot_id

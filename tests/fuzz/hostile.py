@@ -7,6 +7,7 @@ sends the frame. The worker has attempts queued, running, waiting and owed; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ from protocol.plan import parse_plan
 from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import Resources
 from protocol.skill import SkillSpec
+from protocol.task import RunSettings, TaskSpec
 from workers import stimulus as on
 from workers.machine import Machine as WorkerMachine
 from workers.setting import MachineSettings
@@ -159,7 +161,15 @@ def orchestrator_hears(data: bytes) -> bool:
     conn = machine.fleet.sessions[1].conn
     do(s.WorkerSent(conn, 1, spoken, tuple(ident for ident, _, _ in mine)), 20.3)
     machine.check()
-    for stimulus, now in ((s.Flush(), 20.3), (s.WorkerGone(conn, 1), 20.4), (s.Tick(), 60.0), (s.Flush(), 60.0)):
+    for named in list(machine.state.digests):  # whoever uses what the worker has announced
+        skill = machine.state.skill(named)
+        if skill not in BUILTINS:
+            spec = TaskSpec("t", named, b'{"value":[{"ref":"input/x"},1],"other":{"a":1.5}}')
+            patch = Patch("person:ann", (spec,))
+            do(s.Submitted(7, "", "", "ann", RunSettings(), {"x": b"1"}, patch=patch), 20.35)
+    for stimulus, now in (
+        (s.Flush(), 20.3), (s.WorkerGone(machine.fleet.sessions[1].conn, 1), 20.4), (s.Tick(), 60.0), (s.Flush(), 60.0)
+    ):  # fmt: skip
         do(stimulus, now)
         machine.check()
     again = State.restore(WORLD.snapshot)
@@ -208,8 +218,10 @@ _WORK: Final = (
 
 # Frames that decode: one field of an item, however deep, is another value of its kind
 
+_JSON: Final[tuple[Any, ...]] = (None, 1.0, -1, "x", "file", True, [], {}, [1], {"type": "file"}, [{"type": 5}], 2**60)
+_KEYWORDS: Final = ("type", "properties", "required", "items", "enum", "anyOf", "additionalProperties", "maximum")
 _INTS: Final = (0, 1, 2, 3, 9, 2**31, 2**32 - 1)
-_FLOATS: Final = (0.0, -1.0, 1e-9, 5.0, 1e300, -1e300)
+_FLOATS: Final = (0.0, -1.0, 1e-9, 5.0, 5e-324, 1e15, 1e300, -1e300)
 _TEXTS: Final = ("", "w1", "p.0", "x.pure", "../..", "file://w1/a", "A" * 5000, "\0", "r1/a", "cpu", "é‮")
 _BODIES: Final = (
     b"null", b"1", b'"a"', b"[]", b"{}", b'{"ids":["p.0","p.1",5]}', b'{"ids":[]}', b'{"skill":"x.once","key":"../x"}',
@@ -222,9 +234,19 @@ _BODIES: Final = (
 )  # fmt: skip
 
 
+@cache
+def _by_kind(seeds: tuple[bytes, ...]) -> dict[type, list[Item]]:
+    kinds: dict[type, list[Item]] = {}
+    for data in seeds:
+        for item in decode_frame(data).items:
+            kinds.setdefault(type(item), []).append(item)
+    return kinds
+
+
 def mutate_frame(luck: Random, seeds: Sequence[bytes]) -> bytes:
-    """One to three fields of the items of a seed, or of two."""
-    items = [item for _ in range(luck.choice((1, 1, 2))) for item in decode_frame(luck.choice(seeds)).items]
+    """One to three fields of the items of a seed, or of two; every kind of item comes as often as any other."""
+    kinds = _by_kind(tuple(seeds))
+    items = [luck.choice(kinds[luck.choice(list(kinds))]) for _ in range(luck.choice((1, 1, 2)))]
     for _ in range(luck.choice((1, 1, 2, 3))):
         at = luck.randrange(len(items))
         items[at] = _other(luck, items[at])
@@ -243,7 +265,10 @@ def _other(luck: Random, value: Any) -> Any:
         more = (*value[:at], _other(luck, value[at]), *value[at + luck.choice((0, 1, 1)) :])
         return type(value)(more)
     if isinstance(value, dict):
-        return {**value, luck.choice(_TEXTS): luck.choice([*value.values(), 1.0, "x", {}])}
+        if value and luck.random() < 0.7:
+            name = luck.choice(list(value))
+            return {**value, name: _other(luck, value[name]) if luck.random() < 0.7 else luck.choice(_JSON)}
+        return {**value, luck.choice((*_TEXTS, *_KEYWORDS)): luck.choice([*value.values(), *_JSON])}
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

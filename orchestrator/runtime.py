@@ -191,7 +191,7 @@ class Runtime:
             workers=len(machine.fleet.sessions),
             runs=query.count_runs(machine.state),
             dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
-            warnings=query.warnings(str(directory)),
+            warnings=query.warnings(str(directory), machine.state),
             tls=self._entrance.info(),
         ).to_dict()
 

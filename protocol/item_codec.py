@@ -51,6 +51,10 @@ from .profile import WorkerProfile
 
 EPOCH_LIMIT: Final = 2**48
 USAGE_LIMIT: Final = 2**53
+CODE_LIMIT: Final = 100
+TEXT_LIMIT: Final = 4096
+DETAIL_LIMIT: Final = 64 * 1024
+"""What a failure may say, in characters; the rest is cut off."""
 
 _PROFILE: Final = msgspec.json.Decoder(WorkerProfile)
 _KLASS: Final[dict[str, int]] = {word: k for k, word in enumerate(get_args(FailureClass), 1)}
@@ -221,17 +225,20 @@ def _report(message: Any) -> Report:
     run_s, cpu_s, price = message.run_s, message.cpu_s, message.price
     tokens_in, tokens_out = message.tokens_in, message.tokens_out
     for number in (run_s, cpu_s, price, tokens_in, tokens_out, message.peak_bytes, message.bytes_in):
-        if not -USAGE_LIMIT <= number <= USAGE_LIMIT:  # sums of these are journaled
-            raise WireError("a report used more than there is")
+        if not 0 <= number <= USAGE_LIMIT:  # sums of these are journaled
+            raise WireError("a report used less than nothing, or more than there is")
     usage = Usage(run_s, message.device, cpu_s, message.peak_bytes, tokens_in, tokens_out, price, message.bytes_in)
     ending = message.ending
     if ending == _OK:
         outcome = _success(message)
     elif ending == _FAILED:
         klass = _KLASS_OF[message.klass]
-        outcome = Failure(message.code, message.message, klass, message.detail, message.hint)
+        outcome = Failure(
+            message.code[:CODE_LIMIT], message.message[:TEXT_LIMIT], klass, message.detail[:DETAIL_LIMIT],
+            message.hint[:TEXT_LIMIT],
+        )  # fmt: skip
     elif ending == _STOPPED:
-        outcome = Stopped(message.message)
+        outcome = Stopped(message.message[:TEXT_LIMIT])
     else:
         raise WireError(f"a report ends in no known way ({ending})")
     return Report(_attempt(message), _fence(message), message.pin, outcome, usage)

@@ -6,15 +6,21 @@ would be dispatched now; while that can't be known it is on hold, and judged aga
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocol.frame import Held, Verdict
 
 from . import event as e
 from .eligibility import amounts
-from .fleet import Load, Session
+from .fleet import Key, Load, Session
 from .graph import Run, Task
 from .lease import verdict
 from .lifecycle import Waiting
 from .turn import Turn
+
+REFUSED_KEPT: Final = 20_000
+HOLDS_KEPT: Final = 20_000
+"""What is remembered of one worker's attempts; whoever invents more is refused unheard."""
 
 
 def judged(turn: Turn, session: Session, held: Held) -> Verdict:
@@ -22,16 +28,29 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
     found = verdict(turn.state, turn.binder, session.worker, held, turn.refused)
     ident = held.attempt
     key = (ident.run, ident.task, ident.number)
+    refused = turn.refusals.get(session.worker, 0)
+    if (found == "hold" and len(session.holds) >= HOLDS_KEPT) or (
+        refused >= REFUSED_KEPT and found in ("hold", "keep", "resend") and not _known(turn, key)
+    ):
+        found = "drop" if held.digest else "kill"
     if found == "hold":
         session.holds[key] = held
         turn.holds[ident.run, ident.task] = session.worker
     elif found in ("kill", "drop"):
-        turn.refused.add((*key, held.fence))
+        if refused < REFUSED_KEPT and (*key, held.fence) not in turn.refused:
+            turn.refused.add((*key, held.fence))
+            turn.refusals[session.worker] = refused + 1
         turn.count(f"verdict_{found}")
     else:
         run = turn.state.runs[ident.run]
         _keep(turn, session, run, run.tasks[ident.task], held)
     return found
+
+
+def _known(turn: Turn, key: Key) -> bool:
+    run = turn.state.runs.get(key[0])
+    task = run.tasks[key[1]] if run is not None and 0 <= key[1] < len(run.tasks) else None
+    return task is not None and task.attempt(key[2]) is not None
 
 
 def _keep(turn: Turn, session: Session, run: Run, task: Task, held: Held) -> None:
@@ -47,6 +66,10 @@ def _keep(turn: Turn, session: Session, run: Run, task: Task, held: Held) -> Non
         )  # fmt: skip
         turn.count("adopted")
     attempt = task.attempt(number)
+    if attempt is not None and attempt.ended == "lost" and not held.digest:
+        turn.emit(e.AttemptRegained(run.ix, task.ix, number, bool(task.live()), turn.now))
+        turn.hedges.discard((run.ix, task.ix))
+        turn.count("regained")
     key = (run.ix, task.ix, number)
     if attempt is None or not attempt.live or key in session.loads:
         return

@@ -44,6 +44,9 @@ def called(turn: Turn, session: Session, call: Call) -> None:
         else:
             turn.count("call_of_ended_attempt")
         return
+    if not 0 < call.k < _CALLS:
+        turn.inadmissible(session.name, "BadCall", f"call {call.k}", ident)
+        return
     if attempt.fence != call.fence:
         turn.inadmissible(session.name, "StaleFence", "a call", ident)
         return

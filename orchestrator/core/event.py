@@ -133,8 +133,21 @@ class AttemptEnded(Durable, frozen=True):
     at: float = 0.0
 
 
+class AttemptRegained(Durable, frozen=True):
+    """An attempt that was lost still runs at its worker, which is back, and is live again. `hedge`: beside another."""
+
+    run: int
+    task: int
+    number: int
+    hedge: bool = False
+    at: float = 0.0
+
+
 class TaskRequeued(Durable, frozen=True):
-    """The core decided on another attempt, not before `until`; `counted` uses up a retry; `skill` is the next alt."""
+    """The core decided on another attempt, not before `until`; `counted` uses up a retry; `skill` is the next alt.
+
+    Not `lost`: the worker handed it back unstarted, which is nobody's failure.
+    """
 
     run: int
     task: int
@@ -144,6 +157,7 @@ class TaskRequeued(Durable, frozen=True):
     skill: str = ""
     avoid: int = -1
     at: float = 0.0
+    lost: bool = True
 
 
 class ResultReused(Durable, frozen=True):
@@ -370,7 +384,7 @@ Event = (
     | TaskWaited | TaskResumed | CallAnswered | Emitted | ApprovalAsked | ApprovalGiven | ApprovalRefused
     | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
     | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSettled | RunRemoved | TokenCreated
-    | TokenUsed | TokenRevoked | PeerRefused | WorkerLost | WorkerReturned
+    | TokenUsed | TokenRevoked | PeerRefused | WorkerLost | WorkerReturned | AttemptRegained
 )
 # fmt: on
 

@@ -14,10 +14,16 @@ class Durable(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class EpochStarted(Durable, frozen=True):
-    """Committed before any dispatch of this start; fences of this epoch are greater than all before."""
+    """Committed before any dispatch of this start; fences of this epoch are greater than all before.
+
+    `restored`: a worker knew a later epoch of this journal, so this is a copy of it, and what came after the copy is
+    gone.
+    """
 
     epoch: int
     journal: str
+    restored: str = ""
+    at: float = 0.0
 
 
 class WorkerEnrolled(Durable, frozen=True):
@@ -40,6 +46,7 @@ class SkillsAnnounced(Durable, frozen=True):
     devices: tuple[str, ...] = ()
     capacity: Resources = Resources()
     policies: tuple[tuple[str, Policy], ...] = ()
+    edge: bool = False
 
 
 class WorkerForgotten(Durable, frozen=True):

@@ -14,12 +14,18 @@ import msgspec
 
 from protocol.frame import Held
 from protocol.ids import Fence
+from protocol.link import timing
 from protocol.profile import Policy, WorkerProfile
 
 Key = tuple[int, int, int]
 """(run, task, attempt number)"""
 LIGHT_WINDOW: Final = 1024
 """Attempts without cpu a session may hold: the dispatch credit of inline skills."""
+
+
+FLAPPING_S: Final = 60.0
+FLAPS: Final = 4
+"""So many daemons that take a stream over from each other within that time are not restarts."""
 
 
 class Load(msgspec.Struct, gc=False):
@@ -39,6 +45,12 @@ class Load(msgspec.Struct, gc=False):
     """It waits for others: its cpu and its slot are returned."""
 
 
+def _classed(edge: bool) -> tuple[float, float, float]:
+    """(lease, heartbeat, suspect) of a worker's class, in seconds."""
+    times = timing(edge)
+    return times.lease_s, times.heartbeat_s, times.suspect_s
+
+
 class Session:
     """One worker's current stream."""
 
@@ -50,8 +62,8 @@ class Session:
         self.profile = profile
         self.welcomed = False
         """It has spoken after its Hello, so the Welcome has reached it; until then nothing may overtake that."""
-        self.phase: Literal["up", "suspect", "draining"] = "up"
-        self.lease_s, self.heartbeat_s, self.suspect_s = (30.0, 5.0, 12.0) if profile.edge else (5.0, 1.0, 2.5)
+        self.phase: Literal["up", "suspect", "draining", "full"] = "up"
+        self.lease_s, self.heartbeat_s, self.suspect_s = _classed(profile.edge)
         self.heard_at = now
         self.free: dict[str, float] = profile.capacity.amounts()
         self.slots_free = profile.slots
@@ -63,7 +75,8 @@ class Session:
         self.paused = 0
         self.holds: dict[Key, Held] = {}
         """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
-        self.draining_until = 0.0
+        self.short = ""
+        """Why it takes no new work although it is there (phase full)."""
         self.speed = {device.kind: device.speed for device in profile.devices} or {"cpu": 1.0}
         self.policies: tuple[tuple[str, Policy], ...] = profile.policies
 
@@ -194,6 +207,9 @@ class Fleet:
         self.broken_at: dict[int, float] = {}
         """Worker -> when its stream ended; -1: with a Goodbye."""
         self.last_boot: dict[int, str] = {}
+        self.welcomed: dict[int, int] = {}
+        """Worker -> the epoch it was last welcomed in by this start."""
+        self._takeovers: dict[int, deque[tuple[float, str]]] = {}
         self.changes = 0
         """Counts what may change eligibility: joins, leaves, announcements."""
 
@@ -208,6 +224,14 @@ class Fleet:
         self.broken_at.pop(session.worker, None)
         self.last_boot[session.worker] = session.boot_id
         self.changes += 1
+
+    def flaps(self, old: Session, boot_id: str, now: float) -> bool:
+        """Note that a daemon takes the stream of another one over. Whether two must be alive: one that was replaced is
+        back, or it happens again and again."""
+        seen = self._takeovers.setdefault(old.worker, deque(maxlen=FLAPS))
+        seen.append((now, old.boot_id))
+        recent = [boot for at, boot in seen if at > now - FLAPPING_S]
+        return boot_id in recent or len(recent) == FLAPS
 
     def left(self, session: Session) -> None:
         """The stream is gone; the worker may come back."""

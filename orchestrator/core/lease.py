@@ -7,7 +7,7 @@ from protocol.ids import Fence
 
 from .binding import Binder, RefMissing
 from .graph import Attempt, Run, Task, is_map
-from .lifecycle import Pending, Ready, Settled, Unknown
+from .lifecycle import Pending, Ready, Running, Settled, Unknown
 from .state import State
 
 
@@ -45,8 +45,9 @@ def verdict(
 ) -> Verdict:
     """What a worker shall do with something it has (wire.md section 3d). `adopt` is keep or resend of an unknown one.
 
-    Known and live here: keep (resend if finished). Unknown: keep iff its task exists, has no winner and no live
-    attempt, and its pin is the one the core would dispatch now; hold while that can't be known; else drop or kill.
+    Known and live here: keep (resend if finished). Lost here but running there: keep, as far as it may still win.
+    Unknown: keep iff its task exists, has no winner and no live attempt, and its pin is the one the core would dispatch
+    now; hold while that can't be known; else drop or kill.
     """
     goon: Verdict = "resend" if held.digest else "keep"
     stop: Verdict = "drop" if held.digest else "kill"
@@ -64,10 +65,31 @@ def verdict(
             return stop
         if attempt.live:
             return goon
-        return goon if attempt.ended == "lost" and held.digest else stop
+        if attempt.ended != "lost":
+            return stop
+        return goon if held.digest else _regainable(state, binder, run, task, held, goon, stop)
     if attempt is not None or task.live() or ident.number < run.next_attempt(task):
         return stop
     return adoptable(state, binder, run, task, held, goon, stop)
+
+
+def _regainable(
+    state: State, binder: Binder, run: Run, task: Task, held: Held, goon: Verdict, stop: Verdict
+) -> Verdict:
+    """The verdict on an attempt that was given up and runs on: silence kills nothing.
+
+    Alone, it goes on whatever its effect; beside another live one only if both may run, and do the same.
+    """
+    if run.cancelled or task.cancelling:
+        return stop
+    if isinstance(task.state, Unknown):
+        return goon if task.state.number == held.attempt.number else stop
+    if type(task.state) is not Running:
+        return adoptable(state, binder, run, task, held, goon, stop)
+    spec = state.skill(task.skill)
+    stated = task.spec.effect
+    once = spec is None or "once" in (spec.effect, stated)
+    return goon if not once and all(one.pin == held.pin for one in task.live()) else stop
 
 
 def _may_grow(run: Run) -> bool:

@@ -89,6 +89,7 @@ TASK: Final[dict[tuple[type, type], type]] = {
     (Pending, e.TaskSettled): Settled,  # skipped, cancelled, or failed before any attempt (WhenType, MapType)
     (Ready, e.ApprovalAsked): AwaitingApproval,
     (Ready, e.AttemptDispatched): Running,
+    (Ready, e.AttemptRegained): Running,  # its worker is back with it
     (Ready, e.MapExpanded): Expanded,  # `on: ["all"]` expands when it is ready
     (Ready, e.ResultReused): Ready,
     (Ready, e.TaskSettled): Settled,
@@ -99,6 +100,7 @@ TASK: Final[dict[tuple[type, type], type]] = {
     (AwaitingApproval, e.TaskSettled): Settled,
     (AwaitingApproval, e.AttemptEnded): AwaitingApproval,
     (Running, e.AttemptDispatched): Running,  # a hedge
+    (Running, e.AttemptRegained): Running,  # beside its copy
     (Running, e.AttemptEnded): Running,
     (Running, e.EffectBegun): Running,
     (Running, e.CallAnswered): Running,
@@ -115,6 +117,7 @@ TASK: Final[dict[tuple[type, type], type]] = {
     (Waiting, e.TaskUnknown): Unknown,
     (Waiting, e.TaskSettled): Settled,
     (Unknown, e.AttemptEnded): Unknown,
+    (Unknown, e.AttemptRegained): Running,  # it was not cut off after all
     (Unknown, e.UnknownResolved): Unknown,  # TaskSettled(succeeded) follows
     (Unknown, e.TaskRequeued): Ready,
     (Unknown, e.TaskSettled): Settled,

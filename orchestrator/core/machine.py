@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocol.link import timing
 from protocol.outcome import Failure, Usage
 
 from ..placement.eft import Eft
@@ -21,11 +22,13 @@ from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
+from .joining import joined
 from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
-from .reconcile import broken, drain, expired, gone, joined, received, silent
+from .reconcile import drain, received
 from .replan import planner_timed_out, replan
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
+from .silence import broken, expired, gone, silent
 from .staging import stage
 from .state import State
 from .steering import (
@@ -150,7 +153,8 @@ class Machine:
         state.fresh, state.due = [], []
         for worker in state.live:
             if state.live[worker]:
-                turn.fleet.away[worker] = turn.now + 5.0 * turn.settings.lease_factor
+                lease_s = timing(state.workers[worker].edge).lease_s
+                turn.fleet.away[worker] = turn.now + lease_s * turn.settings.lease_factor
                 turn.wake(turn.fleet.away[worker], "lease", worker)
         for run in list(state.runs.values()):
             if type(run.state) is Closed:

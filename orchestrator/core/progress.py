@@ -41,6 +41,23 @@ class Progress(Growth):
         run.spend.attempts += 1
         self.live.setdefault(event.worker, {})[event.run, event.task, event.number] = None
 
+    def _attempt_regained(self, event: e.AttemptRegained) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        attempt = task.attempt(event.number)
+        if attempt is None:
+            raise AssertionError(f"G6: no attempt {event.number} of {run.name}/{run.name_of(task)}")
+        self._enter(run, task, event)
+        task.state = RUNNING
+        task.losses = max(0, task.losses - 1)
+        attempt.ended, attempt.code, attempt.message, attempt.ended_at = "", "", "", 0.0
+        attempt.hedge = event.hedge
+        if task.parent >= 0:
+            spread = run.tasks[task.parent].spread
+            if spread is not None:
+                spread.busy += 1
+        self.live.setdefault(attempt.worker, {})[event.run, event.task, event.number] = None
+
     def _attempt_ended(self, event: e.AttemptEnded) -> None:
         run = self.runs[event.run]
         task = run.tasks[event.task]
@@ -83,7 +100,7 @@ class Progress(Growth):
             task.tries = 0
         elif event.counted:
             task.tries += 1
-        else:
+        elif event.lost:
             task.losses += 1
         task.state = Ready(event.until, event.avoid, False, event.why)
         task.ready_at = event.at

@@ -48,6 +48,7 @@ class WorkerRecord(msgspec.Struct, array_like=True):
     """Given up, and not back yet."""
     token: int = 0
     """What it bought its credential with."""
+    edge: bool = False
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -59,8 +60,10 @@ class _Head(msgspec.Struct, array_like=True):
     keys: dict[str, int]
     digests: dict[str, str]
     tokens: dict[int, TokenRecord] = {}
+    restored: str = ""
 
 
+BUILT_IN = tuple(skill.name for skill in BUILTINS)
 _ENCODER = msgspec.msgpack.Encoder()
 _HEAD = msgspec.msgpack.Decoder(_Head)
 _RUN = msgspec.msgpack.Decoder(Run)
@@ -73,6 +76,8 @@ class State(Progress):
         super().__init__()
         self.epoch = epoch
         self.journal = journal
+        self.restored = ""
+        """The worker that knew more of this journal than the journal itself: it is a copy."""
         self.runs_made = 0
         self.workers: dict[int, WorkerRecord] = {}
         self.catalog: dict[str, SkillSpec] = {}
@@ -101,6 +106,7 @@ class State(Progress):
 
     def _epoch_started(self, event: e.EpochStarted) -> None:
         self.epoch, self.journal = event.epoch, event.journal
+        self.restored = event.restored or self.restored
 
     def _worker_enrolled(self, event: e.WorkerEnrolled) -> None:
         known = self.workers.get(event.worker)
@@ -121,7 +127,7 @@ class State(Progress):
     def _skills_announced(self, event: e.SkillsAnnounced) -> None:
         record = self.workers[event.worker]
         record.labels, record.devices, record.capacity = event.labels, event.devices, event.capacity
-        record.policies = event.policies
+        record.policies, record.edge = event.policies, event.edge
         record.skills = {}
         for skill in event.skills:
             digest = skill.digest()
@@ -145,6 +151,8 @@ class State(Progress):
                 counts = votes.setdefault(name, {})
                 counts[digest] = counts.get(digest, 0) + 1
         order = list(self.catalog)
+        for name in BUILT_IN:  # their contract is ours, whoever says otherwise
+            votes.pop(name, None)
         for name, counts in votes.items():
             self.digests[name] = max(counts, key=lambda digest: (counts[digest], order.index(digest)))
 
@@ -288,7 +296,7 @@ class State(Progress):
             return _ENCODER.encode(self.runs[part])
         head = _Head(
             self.epoch, self.journal, self.runs_made, self.workers, self.catalog, self.keys, self.digests,
-            self.tokens,
+            self.tokens, self.restored,
         )  # fmt: skip
         return _ENCODER.encode(head)
 
@@ -311,7 +319,7 @@ class State(Progress):
             head = _HEAD.decode(parts[0])
             state.epoch, state.journal, state.runs_made = head.epoch, head.journal, head.runs_made
             state.workers, state.catalog, state.keys = head.workers, head.catalog, head.keys
-            state.digests, state.tokens = head.digests, head.tokens
+            state.digests, state.tokens, state.restored = head.digests, head.tokens, head.restored
         if removed:
             state.keys = {key: run for key, run in state.keys.items() if run not in removed}
             state.runs_made = max(state.runs_made, *removed)

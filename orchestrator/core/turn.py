@@ -22,7 +22,7 @@ from .binding import Binder
 from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced
 from .event_codec import decode_events, encode_events
 from .fleet import Fleet, Session
-from .graph import Run, Task
+from .graph import Attempt, Run, Task
 from .queue import Queue
 from .setting import CoreSettings
 from .state import State
@@ -60,6 +60,9 @@ class Turn:
         self.holds: dict[tuple[int, int], int] = {}
         """(run, task) -> a worker that holds an attempt of it which can't be judged yet."""
         self.refused: set[tuple[int, int, int, Fence]] = set()
+        """What a worker was told to drop: it stays dropped for this epoch."""
+        self.refusals: dict[int, int] = {}
+        """Worker -> how many of `refused` are its own."""
         self.dirty: dict[int, None] = {}
         """Runs that may have come to an end."""
         self.replans: list[tuple[int, int]] = []
@@ -73,6 +76,8 @@ class Turn:
         self.commands: list[c.Command] = []
         self._timers: list[tuple[float, int, str, tuple[int, ...]]] = []
         self._timed = 0
+        self.late_s = 0.0
+        """How much later than asked the timers of this Tick came: by so long our loop stood still."""
 
     def emit(self, event: Event) -> None:
         """Record a fact and apply it.
@@ -130,6 +135,7 @@ class Turn:
     def due_timers(self) -> list[tuple[str, tuple[int, ...]]]:
         """Timers that have come, each once."""
         found = []
+        self.late_s = self.now - self._timers[0][0] if self._timers else 0.0
         while self._timers and self._timers[0][0] <= self.now:
             _, _, kind, key = heapq.heappop(self._timers)
             found.append((kind, key))
@@ -137,6 +143,14 @@ class Turn:
 
     def next_wake(self) -> float | None:
         return self._timers[0][0] if self._timers else None
+
+    def located(self, key: tuple[int, int, int]) -> tuple[Run, Task, Attempt]:
+        """What is known to be there: a live attempt, or one on a session's books."""
+        run = self.state.runs[key[0]]
+        task = run.tasks[key[1]]
+        attempt = task.attempt(key[2])
+        assert attempt is not None
+        return run, task, attempt
 
     def forget(self, run: int) -> None:
         """The run is settled: what was remembered of its tasks is not needed any more."""

@@ -296,9 +296,13 @@ def count_runs(state: State) -> dict[str, int]:
     return found
 
 
-def warnings(home: str) -> tuple[str, ...]:
-    """What a person should know about this server's place."""
+def warnings(home: str, state: State) -> tuple[str, ...]:
+    """What a person should know about this server's place and its journal."""
     found: list[str] = []
+    if state.restored:
+        found.append(
+            f"this journal is a copy: {state.restored} knew a later epoch of it, and what came after the copy is gone"
+        )
     room = os.statvfs(home)
     free = room.f_bavail * room.f_frsize
     if free < 512 * 1024 * 1024:

@@ -142,12 +142,30 @@ class Scenario:
         self._workers[machine.name] = child
         return child.pid
 
-    def _spawn(self, machine: Machine, credential: bytes) -> subprocess.Popen[bytes]:
+    async def start_copy(self, client: AsyncClient, name: str) -> str:
+        """Start a second daemon with this worker's identity, as on a copied machine; the name to kill it by."""
+        identity, machine, copy = self._identities[name], self._machines[name], f"{name}-copy"
+        credential = msgspec.json.encode({"address": client.connection.endpoint.address, **identity}) + b"\n"
+        away = {**self.environ, "ASTERISM_HOME": str(self.folder / copy)}
+        self._workers[copy] = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential, away))
+        return copy
+
+    async def ended(self, name: str, within_s: float) -> bool:
+        """Whether the daemon ends by itself within this time."""
+        try:
+            await anyio.to_thread.run_sync(self._workers[name].wait, within_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _spawn(
+        self, machine: Machine, credential: bytes, environ: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
         with (self.folder / f"{machine.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 argv,
-                env=self.environ,
+                env=environ or self.environ,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

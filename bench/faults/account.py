@@ -46,8 +46,9 @@ def account(
     for one in executions:
         ran.setdefault(one.task, []).append(one)
     settled = Counter(str(row["task"]) for row in rows if row["kind"] == "task_settled")
-    succeeded = {str(row["task"]) for row in rows if row["kind"] == "task_settled" and row["state"] == "succeeded"}
-    lost = [_lost(name, n, name in succeeded, values.get(name), ran[name]) for name, n in tasks.items()]
+    ends = {str(row["task"]): row for row in rows if row["kind"] == "task_settled"}
+    succeeded = {name for name, row in ends.items() if row["state"] == "succeeded"}
+    lost = [_lost(name, n, ends.get(name, {}), values.get(name), ran[name]) for name, n in tasks.items()]
     lost += [f"{name} was shown as succeeded, the journal says otherwise" for name in set(shown) - succeeded]
     twice = [f"{name} was settled {count} times" for name, count in settled.items() if count > 1]
     twice += [f"{name} had {count} effects" for name, count in _effects(ran).items() if count > 1]
@@ -56,9 +57,9 @@ def account(
     return Account(len(found), len(twice), sum(max(0, len(some) - 1) for some in ran.values()), (*found, *twice))
 
 
-def _lost(name: str, n: int, succeeded: bool, value: Any, ran: Sequence[Execution]) -> str:
-    if not succeeded:
-        return f"{name} did not succeed"
+def _lost(name: str, n: int, end: Mapping[str, Any], value: Any, ran: Sequence[Execution]) -> str:
+    if end.get("state") != "succeeded":
+        return f"{name} is {end.get('state', 'open')}: {end.get('code', '')} {end.get('message', '')}"
     if not isinstance(value, dict) or value.get("square") != n * n:
         return f"{name} has the value {str(value)[:60]}, not {n * n}"
     if value.get("token") not in {one.token for one in ran if one.ended}:

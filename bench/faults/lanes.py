@@ -20,6 +20,7 @@ from orchestrator.client.client import AsyncClient
 from ..scenario import Machine, Scenario
 from .ledger import Execution
 from .network import Network, SimulatedNetwork
+from .process import told
 from .round import Job, Round
 
 SKILLS: Final = "bench.faults.work"
@@ -78,7 +79,8 @@ async def lanes(folder: Path, victims: int, slots: int = 2) -> AsyncIterator[Lan
     room = slots * victims
     names = [f"victim{number}" for number in range(1, victims + 1)]
     async with Scenario(folder) as fleet, fleet.client() as client:
-        async with SimulatedNetwork(client.connection.endpoint.address) as network:
+        async with told("bench.faults.simulated_cut", client.connection.endpoint.address) as process:
+            network = SimulatedNetwork(process)
             addresses = {name: await network.address_for(name) for name in names}
             async with anyio.create_task_group() as group:
                 for name in names:

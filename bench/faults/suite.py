@@ -16,16 +16,21 @@ import msgspec
 from protocol.errors import UsageError
 
 from ..guard import Guard, guarded
+from . import small_disk
 from .answer import Answer, Skipped
 from .case import Tally
+from .crowd_case import reconnect
+from .disk_case import server_disk_full, worker_disk_full
 from .lanes import lanes
 from .server_case import server_killed
 from .silence_case import Blow, Way, silence
-from .worker_case import skill_killed, worker_killed
+from .watcher_case import slow_watcher
+from .worker_case import skill_killed, twins, worker_killed
 
 Say = Callable[[str], None]
 KILLS: Final = 100
-"""How often the whole form does each fault."""
+FEW: Final = 5
+"""How often the whole form does each fault: kills and cuts, and what takes long."""
 
 FAULTS: Final[Mapping[str, tuple[str, Mapping[str, float]]]] = {
     "skill-killed": ("skill process killed", {"detect_s": 0.1}),
@@ -39,8 +44,13 @@ FAULTS: Final[Mapping[str, tuple[str, Mapping[str, float]]]] = {
     "cut-up": ("partition, worker to server", {"reassign_s": 3.5}),
     "cut-up-once": ("partition, worker to server: once", {"reassign_s": 6.0}),
     "cut-down": ("partition, server to worker", {"reassign_s": 3.5}),
-    "cut-down-once": ("partition, server to worker: once", {"reassign_s": 6.0}),
+    "cut-down-once": ("partition, server to worker: once", {"reassign_s": 7.75}),
+    "twins": ("two daemons with one identity", {"daemons_that_stay": 1}),
+    "reconnect": ("500 workers reconnect at once", {"recover_s": 3.0}),
     "server-killed": ("orchestrator killed in a run", {"reassign_s": 2.0, "finished_ran_again": 0}),
+    "disk-full": ("no room for the journal", {"shown_while_full": 0}),
+    "worker-disk-full": ("no room at a worker", {}),
+    "slow-watcher": ("a watcher that doesn't read", {"recover_s": 1.0}),
 }
 """By name: in words, and the promised bounds."""
 _WAYS: Final[Mapping[str, Way]] = {
@@ -51,11 +61,10 @@ Tallies = dict[str, Tally]
 
 
 async def _workers(guard: Guard, tallies: Tallies, times: int) -> None:
+    acts = {"skill-killed": skill_killed, "worker-killed": worker_killed, "twins": twins}
     async with lanes(guard.folder, 2) as place:
-        if "skill-killed" in tallies:
-            await skill_killed(place, tallies["skill-killed"], times)
-        if "worker-killed" in tallies:
-            await worker_killed(place, tallies["worker-killed"], times)
+        for name, tally in tallies.items():
+            await acts[name](place, tally, times if name != "twins" else min(times, FEW))
 
 
 async def _silence(guard: Guard, tallies: Tallies, times: int) -> None:
@@ -72,6 +81,22 @@ async def _server(guard: Guard, tallies: Tallies, times: int) -> None:
     await server_killed(guard.folder, tallies["server-killed"], times)
 
 
+async def _reconnect(guard: Guard, tallies: Tallies, times: int) -> None:
+    await reconnect(guard.folder, tallies["reconnect"], times)
+
+
+async def _server_disk(guard: Guard, tallies: Tallies, times: int) -> None:
+    await server_disk_full(guard, tallies["disk-full"], times)
+
+
+async def _worker_disk(guard: Guard, tallies: Tallies, times: int) -> None:
+    await worker_disk_full(guard, tallies["worker-disk-full"], times)
+
+
+async def _watcher(guard: Guard, tallies: Tallies, times: int) -> None:
+    await slow_watcher(guard.folder, tallies["slow-watcher"], times)
+
+
 class Group(msgspec.Struct, frozen=True):
     """Cases that run together; `quick` and `full` are how often each fault is done."""
 
@@ -84,9 +109,13 @@ class Group(msgspec.Struct, frozen=True):
 
 
 GROUPS: Final = (
-    Group(("skill-killed", "worker-killed"), _workers, quick=2),
+    Group(("skill-killed", "worker-killed", "twins"), _workers),
     Group(tuple(key for name in _WAYS for key in (name, f"{name}-once")), _silence),
     Group(("server-killed",), _server),
+    Group(("reconnect",), _reconnect, full=FEW),
+    Group(("disk-full",), _server_disk, full=FEW, missing=small_disk.missing),
+    Group(("worker-disk-full",), _worker_disk, full=FEW, missing=small_disk.missing),
+    Group(("slow-watcher",), _watcher, full=FEW),
 )
 
 

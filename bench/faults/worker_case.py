@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from typing import Final
 
 import anyio
 
@@ -18,7 +19,9 @@ from .lanes import Lanes
 from .ledger import Execution
 from .round import Round, jobs, noticed
 
-TASK_S = 0.4
+TASK_S: Final = 0.4
+LEAVE_S: Final = 5.0
+"""How long a daemon that was superseded may take to end: it stops what it runs."""
 
 
 async def skill_killed(place: Lanes, tally: Tally, times: int) -> None:
@@ -64,3 +67,28 @@ async def gone_on(place: Lanes, run: Round, victim: str, held: Mapping[str, Exec
         group.start_soon(look)
         again = await run.begun_again(held)
     return seen[0], again
+
+
+async def twins(place: Lanes, tally: Tally, times: int) -> None:
+    """A second daemon with the victim's identity starts, as on a copied machine, and is the worker from then on.
+
+    What the older one held and the newer knows nothing of is given out again; spans count from the start of its
+    process, which takes most of them.
+    """
+    victim = place.victims[0]
+    for _ in range(times):
+        gate = place.gate()
+        run, held = await place.begin([place.job(victim, f"t{n}", n, until=str(gate)) for n in (1, 2)])
+        at = time.time()
+        copy = await place.fleet.start_copy(place.client, victim)
+        again = await run.begun_again(held)
+        gate.touch()
+        await run.finish(place.client)
+        tally.add(run.account())
+        tally.note(reassign_s=again - at, recover_s=run.settled_at() - at)
+        stays = not await place.fleet.ended(victim, LEAVE_S)
+        tally.figure("daemons_that_stay", stays + (not await place.fleet.ended(copy, 0.0)))
+        for name in (copy, victim):
+            place.fleet.kill_worker(name)
+        await place.fleet.restart_worker(place.client, victim)
+        await place.back(victim)

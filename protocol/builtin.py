@@ -21,6 +21,7 @@ _FILE: Final[Schema] = {"type": "file"}
 _LIST: Final[Schema] = {"type": "array"}
 _RECORD: Final[Schema] = {"type": "object"}
 _ANY: Final[Schema] = {}
+_TEXTS: Final[Schema] = {"type": "object", "additionalProperties": _TEXT, "nullable": True}
 
 _NO_CPU: Final = (Variant("cpu", NOTHING),)
 _WAITS: Final = (Variant("cpu", Resources(cpu=0.25)),)
@@ -190,6 +191,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         params=_object(
             url=_says(_TEXT, "an http or https URL"),
             max_bytes=_says(_INTEGER, "stop reading there", 8 * 1024 * 1024),
+            headers=_says(_TEXTS, "request headers; a secret by reference, never as text", None),
         ),
         result=_object(
             ok=_FLAG,
@@ -208,6 +210,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         sinks=("url",),
         examples=("fetch {url}", "download {url}", "check {url}", "get {url}"),
         tags=("web", "download", "request", "url", "health", "site"),
+        network=True,
     ),
     SkillSpec(
         name="http.send",
@@ -216,6 +219,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
             method=_says(_one_of("POST", "PUT", "PATCH", "DELETE"), "the HTTP method"),
             url=_says(_TEXT, "an http or https URL"),
             json=_says(_ANY, "the body", None),
+            headers=_says(_TEXTS, "request headers; a secret by reference, never as text", None),
         ),
         result=_object(status=_INTEGER, text=_TEXT),
         effect="once",
@@ -227,6 +231,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         sinks=("url", "json"),
         examples=("post {json} to {url}", "send {json} to {url}"),
         tags=("web", "post", "webhook", "request", "notify"),
+        network=True,
     ),
     SkillSpec(
         name="process.run",
@@ -237,6 +242,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
             cwd=_says(_TEXT, "the folder to run in; an own empty one if not given", ""),
             ok=_says(_many(_INTEGER), "exit statuses that count as success", [0]),
             collect=_says(_many(_TEXT), "patterns of files it makes in its folder", []),
+            env=_says(_TEXTS, "variables of its environment, where a secret may stand", None),
         ),
         result=_object(exit=_INTEGER, stdout=_TEXT, stderr=_TEXT, files=_many(_FILE)),
         effect="once",

@@ -21,6 +21,8 @@
     +-- SkillFailed               1   what a skill raises: its `klass` decides the next means (permanent: the next alt)
     |   +-- TryAgain              1   klass transient: another attempt may do better
     |   +-- NeedsApproval         1   klass policy: a person has to allow it first
+    |   +-- SecretDenied          1   the worker's settings hand this skill no such secret
+    |   +-- SecretMissing         1   the worker has no secret of that name
     +-- WireError                 5   a frame that can't be decoded or is out of place
     +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
     +-- JournalBusy               5   another server owns the journal
@@ -158,6 +160,14 @@ class TryAgain(SkillFailed):
 class NeedsApproval(SkillFailed):
     code = "NeedsApproval"
     klass = "policy"
+
+
+class SecretDenied(SkillFailed):
+    code = "SecretDenied"
+
+
+class SecretMissing(SkillFailed):
+    code = "SecretMissing"
 
 
 class WireError(AsterismError):

@@ -36,8 +36,8 @@ def is_file_uri(text: str) -> bool:
 def check(schema: Schema, value: object, where: str = "", *, refs: bool = False) -> list[Problem]:
     """Every way in which `value` doesn't fit `schema`, at most MAX_PROBLEMS; empty when it fits.
 
-    `refs`: arguments as written in a plan, where a reference `{"ref": ...}` fits anything (its value is not known
-    yet) and `{"literal": x}` is checked as x.
+    `refs`: arguments as written in a plan, where a reference `{"ref": ...}` or `{"secret": ...}` fits anything (its
+    value is not known yet) and `{"literal": x}` is checked as x.
     """
     return _check(schema, value, where, refs, 0)
 
@@ -50,7 +50,7 @@ def _check(root: Schema, value: object, where: str, refs: bool, depth: int) -> l
         if not schema:
             continue
         if refs and isinstance(node, dict) and len(node) == 1:
-            if "ref" in node:
+            if "ref" in node or "secret" in node:
                 continue
             if "literal" in node:
                 node = node["literal"]

@@ -1,12 +1,14 @@
 """A task as written: what to run, where it may run, what it reads. Frozen; the orchestrator adds the life.
 
 References are data, never text substitution: `{"ref": "scan/files[]/file"}` anywhere inside `args`, or
-`{"ref": ["a/x", "b/x"]}` for the first that succeeded. `{"literal": ...}` protects an object that looks like one.
+`{"ref": ["a/x", "b/x"]}` for the first that succeeded. `{"secret": "NAME"}` stands for what only the worker has.
+`{"literal": ...}` protects an object that looks like one of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from sys import intern
 from typing import Any, Final, Literal
 
@@ -18,6 +20,7 @@ Effect = Literal["pure", "idempotent", "once"]
 EFFECT_ORDER: Final = {"pure": 0, "idempotent": 1, "once": 2}
 INPUT: Final = "input"
 """The reserved source of run inputs: `input/NAME`."""
+SECRET_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class Ref(msgspec.Struct, frozen=True, array_like=True, tag="ref", gc=False):
@@ -109,10 +112,36 @@ def references(args: object) -> Iterator[AnyRef]:
             stack.extend(reversed(node))
 
 
-def substitute(args: Any, values: dict[str, Any]) -> Any:
+def secret_in(node: object) -> str | None:
+    """The name of the secret that this JSON object stands for, or None. Raises: ValueError for a malformed one."""
+    if not isinstance(node, dict) or len(node) != 1 or "secret" not in node:
+        return None
+    name = node["secret"]
+    if not isinstance(name, str) or SECRET_NAME.fullmatch(name) is None:
+        raise ValueError("a secret is named by capital letters, digits and _")
+    return name
+
+
+def secrets_in(args: object) -> Iterator[str]:
+    """Every secret named inside decoded arguments. Raises: ValueError for a malformed one."""
+    stack: list[object] = [args]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            name = secret_in(node)
+            if name is not None:
+                yield name
+            elif set(node) != {"literal"}:
+                stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+
+
+def substitute(args: Any, values: dict[str, Any], secrets: Mapping[str, str] | None = None) -> Any:
     """Arguments with each reference replaced by `values[str(ref)]` and each `{"literal": x}` unwrapped.
 
-    A value is never scanned again. Raises: KeyError for a reference without a value.
+    A value is never scanned again, so none can name a secret. Without `secrets` the name of each stands for it.
+    Raises: KeyError for a reference or a secret without a value.
     """
     if isinstance(args, dict):
         found = reference_in(args)
@@ -120,9 +149,12 @@ def substitute(args: Any, values: dict[str, Any]) -> Any:
             return values[str(found)]
         if set(args) == {"literal"}:
             return args["literal"]
-        return {key: substitute(item, values) for key, item in args.items()}
+        name = secret_in(args) if "secret" in args else None
+        if name is not None:
+            return name if secrets is None else secrets[name]
+        return {key: substitute(item, values, secrets) for key, item in args.items()}
     if isinstance(args, list):
-        return [substitute(item, values) for item in args]
+        return [substitute(item, values, secrets) for item in args]
     return args
 
 

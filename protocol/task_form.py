@@ -16,7 +16,7 @@ from .document import Problems, canonical, kind_of, nearest
 from .field import FAR, FieldReader, Path, short
 from .ids import TASK_ID
 from .resource import Resources
-from .task import INPUT, Condition, FirstOf, MapSpec, Ref, Retry, TaskSpec, parse_reference, reference_in
+from .task import INPUT, Condition, FirstOf, MapSpec, Ref, Retry, TaskSpec, parse_reference, reference_in, secret_in
 
 SKILL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:/-]{0,127}")
 _PLAIN: Final = re.compile(r"([a-z][a-z0-9_-]{0,63})(?:/[^\[\]]*)?(?:\[\](?:/[^\[\]]*)?)?")
@@ -104,6 +104,8 @@ class TaskReader(FieldReader):
                     self._reference(node, path)
                 elif len(node) == 1 and "literal" in node:
                     self._literal(node["literal"], path)
+                elif len(node) == 1 and "secret" in node:
+                    self._secret(node, path)
                 else:
                     for key, item in node.items():
                         if isinstance(item, dict | list):
@@ -135,6 +137,12 @@ class TaskReader(FieldReader):
         for ref in found.refs if isinstance(found, FirstOf) else (found,):
             if ref is not None:
                 self.use(ref, path, "ref")
+
+    def _secret(self, node: dict[str, Any], path: Path) -> None:
+        try:
+            secret_in(node)
+        except ValueError as error:
+            self.add("BadSecret", path, str(error), '{"literal": {"secret": ...}} if it is just an object')
 
     def _literal(self, root: object, path: Path) -> None:
         stack = [root]

@@ -36,20 +36,24 @@ def digests(assign: Assign) -> list[str]:
     return list(found)
 
 
-def calls(assign: Assign, work: WorkSpec, skill: SkillSpec, locate: Locate) -> list[dict[str, Any]]:
+def calls(
+    assign: Assign, work: WorkSpec, skill: SkillSpec, locate: Locate, secrets: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """The arguments of each call: one, or one per item. All are checked before any is returned.
+
+    Without `secrets` the name of each stands for it: for those who only look at the rest.
 
     Raises: SchemaMismatch with every problem; NotFound for a pointer that leads nowhere.
     """
     if not assign.inputs and not assign.items:
-        written = [substitute(_JSON.decode(work.args), {})]
+        written = [substitute(_JSON.decode(work.args), {}, secrets)]
     else:
         template = _JSON.decode(work.args)
         shared = values(assign.inputs, locate)
         written = (
-            [substitute(template, shared | values(item, locate)) for item in assign.items]
+            [substitute(template, shared | values(item, locate), secrets) for item in assign.items]
             if assign.items
-            else [substitute(template, shared)]
+            else [substitute(template, shared, secrets)]
         )
     for number, args in enumerate(written):
         where = f"items/{number}" if assign.items else ""

@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from .address import VARIABLE as ALLOWED
+
 PIPE: Final = 3
 """The descriptor under which a host inside finds its pipe."""
 NOBODY: Final = "65534"
@@ -29,7 +31,7 @@ _NETWORK: Final = (
     "/etc/ca-certificates", "/etc/host.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/pki", "/etc/resolv.conf",
     "/etc/services", "/etc/ssl",
 )  # fmt: skip
-_KEPT: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH")
+_KEPT: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", ALLOWED)
 _CARDS: Final = ("/dev/nvidia*", "/dev/dri", "/dev/kfd")
 
 

@@ -14,11 +14,13 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from protocol.errors import NotFound
+from protocol.artifact import ArtifactRef, digest_of
+from protocol.errors import NotAllowed, NotFound
 from protocol.skill import SkillSpec
 
 from .bubblewrap import PIPE, Bind, wrapped
-from .root import Root
+from .redaction import Redactor
+from .root import Root, open_plain
 
 
 class Cell:
@@ -66,6 +68,26 @@ class Cell:
 
     def close(self) -> None:
         shutil.rmtree(self._inputs, ignore_errors=True)
+
+
+def taken(spill: str, folder: Path, target: Path, redactor: Redactor) -> ArtifactRef:
+    """Move the file of a large value from an attempt's folder to `target`, redacted; the artifact that it now is.
+
+    Raises: NotAllowed when it is not a file of that folder, OSError.
+    """
+    place, name = os.path.split(spill)
+    place = os.path.realpath(place)
+    if not name or place != os.path.realpath(folder):
+        raise NotAllowed("the value does not lie in the attempt's folder")
+    with open_plain(os.path.join(place, name)) as file:
+        data = file.read()
+    clean = redactor.clean(data)
+    if clean is data:
+        os.replace(os.path.join(place, name), target)
+    else:
+        target.write_bytes(clean)
+        os.unlink(os.path.join(place, name))
+    return ArtifactRef(digest_of(clean), "application/json", len(clean))
 
 
 def _home_of(source: str) -> list[str]:

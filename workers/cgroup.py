@@ -84,14 +84,13 @@ class Groups:
 def find_groups(tag: str) -> Groups | None:
     """Make a place for groups under the name `tag` in each hierarchy that lets us; None where none does.
 
-    What an earlier process of the same tag left behind there is killed first.
+    What an earlier process of the same tag left behind there is killed first; what others left empty is swept.
     """
     made = []
     for base, is_v2 in _own_groups():
-        folder = f"{base}/asterism-{tag}"
+        folder = f"{base}/asterism-{tag}-{os.getpid()}"
         with contextlib.suppress(OSError):
-            if os.path.isdir(folder):
-                Groups((folder,)).remove()
+            _sweep(base, tag)
             if is_v2:
                 _delegate(base, tag)
             os.makedirs(folder, exist_ok=True)
@@ -99,6 +98,17 @@ def find_groups(tag: str) -> Groups | None:
                 _try(f"{folder}/cgroup.subtree_control", "+memory +pids")
             made.append(folder)
     return Groups(tuple(made)) if made else None
+
+
+def _sweep(base: str, tag: str) -> None:
+    with os.scandir(base) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith("asterism-")]
+    for path in left:
+        theirs, _, pid = os.path.basename(path).removeprefix("asterism-").rpartition("-")
+        if theirs == tag:
+            Groups((path,)).remove()
+        elif pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            Group((path,)).remove()
 
 
 def _own_groups() -> Iterator[tuple[str, bool]]:

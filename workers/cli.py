@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from .identity import Credential
     from .profile import Declared
-    from .rule import SandboxRules
     from .worker import Worker, WorkerSettings
 
 ALONE_S: Final = 300.0
@@ -71,8 +70,10 @@ def start(
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if join not in ("", "-"):
         raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
+    from protocol.config import load
     from protocol.security import Identity, Join, claim, home
 
+    from .address import VARIABLE
     from .identity import check_name, default_name, parse_join_line
     from .profile import Declared
     from .root import parse_root
@@ -96,6 +97,7 @@ def start(
         )
         sources = tuple(str(Path(one).resolve()) if Path(one).is_file() else one for one in skills)
         with claim(folder / "lock"):
+            os.environ[VARIABLE] = msgspec.json.encode(load().settings.http.allow).decode()
             spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
             anyio.run(serve, called, folder, declared, sources, known, spawned)
     except AsterismError as error:
@@ -110,8 +112,10 @@ async def serve(
 ) -> None:
     """Everything after the launcher is there. Raises: the refusal that ended the daemon."""
     from devices.inventory import discover
+    from protocol.config import load
     from protocol.security import home
 
+    from .custody import custody_of
     from .folder import clear
     from .identity import obtain
     from .profile import profile_of, slots_of
@@ -121,9 +125,14 @@ async def serve(
     inventory = discover(folder=folder)
     try:
         credential = await obtain(home(), name, known, declared.serves)
+        custody = custody_of(load().settings, home())
     except BaseException:
         spawned.close()
         raise
+    custody.redactor.add("credential", credential.identity.secret)
+    custody.redactor.add("token", getattr(known, "token", ""))
+    if credential.identity.tls is not None:
+        custody.redactor.add("key", credential.identity.tls.key)
     settings = WorkerSettings(
         name=credential.identity.name,
         folder=folder,
@@ -133,7 +142,7 @@ async def serve(
         serves=declared.serves,
         shape=declared.shape,
         memory_bytes=int(inventory.capacity().memory),
-        sandbox=sandbox_rules(),
+        custody=custody,
     )
     daemon = Worker(
         settings,
@@ -159,16 +168,6 @@ async def serve(
             clear(folder)
     if failed is not None:
         raise failed
-
-
-def sandbox_rules() -> SandboxRules:
-    """The settings of this machine. Raises: ConfigInvalid."""
-    from protocol.config import load
-
-    from .rule import SandboxRules
-
-    said = load().settings.sandbox
-    return SandboxRules(said.minimum, said.maximum, tuple(said.skills.items()))
 
 
 async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
@@ -256,8 +255,11 @@ def saved_labels(folder: Path) -> dict[str, str]:
 def probe(output: str) -> None:
     """Show what this machine would offer as a worker."""
     from devices.inventory import discover
+    from protocol.config import load
+    from protocol.security import home
 
     from . import sandbox
+    from .custody import custody_of
     from .profile import Declared, profile_of
     from .registry import Registry
 
@@ -265,7 +267,7 @@ def probe(output: str) -> None:
     if groups is not None:
         groups.remove()
     profile = profile_of(Declared(), discover(), Registry().specs())
-    profile = msgspec.structs.replace(profile, sandbox=sandbox_rules().reach(found.held))
+    profile = msgspec.structs.replace(profile, sandbox=custody_of(load().settings, home()).rules.reach(found.held))
     if output == "json":
         body = {"schema": "asterism/v1", **msgspec.to_builtins(profile), "levels": msgspec.to_builtins(found.trials)}
         click.echo(msgspec.json.encode(body).decode())

@@ -55,6 +55,7 @@ class Situation(msgspec.Struct, frozen=True):
     stops_at: float
     uri: Callable[[str], str]
     cancelled: Callable[[], bool] = lambda: False
+    secrets: tuple[str, ...] = ()
 
 
 class SkillContext:
@@ -90,6 +91,10 @@ class SkillContext:
     def deadline_s(self) -> float:
         """Seconds left until the attempt is stopped for taking too long."""
         return max(0.0, self._situation.stops_at - time.monotonic())
+
+    def holds_secret(self, text: str) -> bool:
+        """Whether a secret that this attempt was handed stands in the text: then it must not be shown to others."""
+        return any(secret in text for secret in self._situation.secrets)
 
     def file(self, name: str) -> File:
         """A new file in the attempt's folder, to be written by the skill and returned."""

@@ -17,26 +17,38 @@ from typing import Any, Final, Protocol
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import msgspec
 
 from devices.device import Device, Reservation
-from protocol.artifact import INLINE_LIMIT
-from protocol.errors import AsterismError, NotAllowed, NotFound, ServerUnreachable, TryAgain, Unavailable, UsageError
+from protocol.artifact import INLINE_LIMIT, ArtifactRef
+from protocol.errors import (
+    AsterismError,
+    NotFound,
+    SecretDenied,
+    ServerUnreachable,
+    SkillFailed,
+    TryAgain,
+    Unavailable,
+    UsageError,
+)  # fmt: skip
 from protocol.frame import Progress, StagedFile
 from protocol.ids import AttemptId
 from protocol.link import redial_s
 from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
 from protocol.resource import Resources
+from protocol.task import secrets_in
 
 from .argument import digests
 from .cache import Cache
-from .cell import Cell
+from .cell import Cell, taken
+from .custody import Custody
 from .folder import Folders
 from .instruction import Kill, Start
 from .pipe import Begin
 from .pool import Pool
-from .root import Issued, Roots, open_plain
-from .rule import SandboxRules, unheld
+from .root import Issued, Roots
+from .rule import unheld
 from .runner.failure import failure_of
 from .runner.inline import InlineRunner
 from .runner.job import outcome_of
@@ -76,7 +88,7 @@ class Errands:
         cards: Device | None,
         shape: Shape,
         roots: Roots,
-        rules: SandboxRules,
+        custody: Custody,
     ) -> None:
         self._owner = owner
         self._folders = folders
@@ -87,7 +99,7 @@ class Errands:
         self._cards = cards
         self._shape = shape
         self._roots = roots
-        self._rules = rules
+        self._custody = custody
         self.async_skills: frozenset[str] = frozenset()
         self.sources: dict[str, str] = {}
         """Where each skill was loaded from, of those that are not built in."""
@@ -200,18 +212,27 @@ class Errands:
         wanted = digests(assign)
         self._cache.hold(wanted)
         self._holding[assign.attempt] = wanted
-        level = self._rules.level(instruction.skill, self._pool.held)
+        level = self._custody.rules.level(instruction.skill, self._pool.held)
         if level is None:
             self._finish(assign.attempt, unheld(instruction.skill))
             return
         try:
             paths = {digest: self._located(digest) for digest in wanted}
             folder = self._made[assign.attempt] = self._folders.attempt(assign)
-            begin = Begin(assign, paths, str(folder), str(folder.parent), self._environment(instruction))
+            begin = Begin(
+                assign,
+                paths,
+                str(folder),
+                str(folder.parent),
+                self._environment(instruction),
+                self._custody.secrets.of(_secret_names(instruction), instruction.skill.name),
+            )
             if level == "bubblewrap":
                 self._run_in_cell(instruction, begin)
             else:
                 self._pool.begin(begin, is_async=instruction.work.skill in self.async_skills)
+        except SkillFailed as error:
+            self._finish(assign.attempt, failure_of(error))
         except (AsterismError, OSError) as error:
             self._finish(assign.attempt, Failure("HostFailed", str(error), "infra"))
 
@@ -242,6 +263,8 @@ class Errands:
         assign, work = instruction.assign, instruction.work
         began = time.perf_counter()
         try:
+            if _secret_names(instruction):
+                raise SecretDenied(f"{work.skill} is handed no secrets")
             value = self._inline.start(assign, work, self._located)
         except Exception as error:  # noqa: BLE001 - what a skill raises ends its attempt, never the daemon
             self._owner.results.append(Result(assign.attempt, failure_of(error)))
@@ -308,28 +331,29 @@ class Errands:
             issued = cell.own(issued)
         if issued:
             self._issued.note(self._folders.run(attempt.run), issued)
-        if spill:
-            outcome = self._spilled(attempt, spill, outcome)
+        if isinstance(outcome, Success) and isinstance(outcome.value, ArtifactRef):
+            self._group.start_soon(self._take_spill, attempt, usage, spill)
+        else:
+            self._conclude(attempt, outcome, usage)
+
+    async def _take_spill(self, attempt: AttemptId, usage: Usage, spill: str) -> None:
+        """Take a large value into our own keeping. Of the host's word about it only the folder's own file counts."""
+        made, target = self._made[attempt], self._folders.spill(attempt)
+        outcome: Outcome
+        try:
+            ref = await anyio.to_thread.run_sync(taken, spill, made, target, self._custody.redactor)
+            outcome = Success(ref)
+        except (AsterismError, OSError) as error:
+            outcome = Failure("HostFailed", str(error), "permanent")
+        self._conclude(attempt, outcome, usage)
+
+    def _conclude(self, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         extra_s = self._shape.extra_s(usage.run_s)
         if extra_s > 0:
             slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
             self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)
         else:
             self._finish(attempt, outcome, usage)
-
-    def _spilled(self, attempt: AttemptId, spill: str, outcome: Outcome) -> Outcome:
-        """Take the file of a large value into our own keeping: only one that the attempt itself has written."""
-        made = self._made.get(attempt)
-        try:
-            folder, name = os.path.split(spill)
-            folder = os.path.realpath(folder)
-            if made is None or folder != os.path.realpath(made):
-                raise NotAllowed("the value does not lie in the attempt's folder")
-            open_plain(os.path.join(folder, name)).close()
-            os.replace(os.path.join(folder, name), self._folders.spill(attempt))
-        except (AsterismError, OSError) as error:
-            return Failure("HostFailed", str(error), "permanent")
-        return outcome
 
     async def _finish_later(self, extra_s: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         with anyio.CancelScope() as scope:
@@ -362,3 +386,10 @@ class Errands:
         self._holding.setdefault(attempt, []).append(digest)
         cell = self._cells.get(attempt)
         return str(path) if cell is None else cell.admit(str(path))
+
+
+def _secret_names(instruction: Start) -> tuple[str, ...]:
+    args = instruction.work.args
+    if b'"secret"' not in bytes(args):
+        return ()
+    return tuple(dict.fromkeys(secrets_in(msgspec.json.decode(args))))

@@ -198,11 +198,19 @@ class SlotHost(_Host):
             def locate(digest: str) -> str:
                 return begin.paths.get(digest) or self._fetch(assign.attempt, digest)
 
-            job = prepare(entry, assign, work, locate)
+            job = prepare(entry, assign, work, locate, begin.secrets)
             desk = Desk(assign, self._roots, begin.folder, locate)
             until = time.monotonic() + work.timeout_s
             situation = Situation(
-                assign, work.device, begin.folder, begin.run_folder, self._roots, until, desk.uri, self._is_cancelled
+                assign,
+                work.device,
+                begin.folder,
+                begin.run_folder,
+                self._roots,
+                until,
+                desk.uri,
+                self._is_cancelled,
+                tuple(begin.secrets.values()),
             )
             if entry.is_async:
                 value = anyio.run(self._async_runner.run, job, AsyncSkillContext(self, situation), desk)
@@ -292,7 +300,8 @@ class SharedHost(_Host):
                 for digest in _digests_in(assign.spec):
                     if digest not in paths:
                         paths[digest] = await self._fetch(attempt, digest)
-                job = prepare(self._entry(work.skill), assign, work, lambda digest: _held(paths, digest))
+                entry = self._entry(work.skill)
+                job = prepare(entry, assign, work, lambda digest: _held(paths, digest), begin.secrets)
                 desk = Desk(assign, self._roots, begin.folder, lambda digest: _held(paths, digest))
                 until = time.monotonic() + work.timeout_s
                 situation = Situation(
@@ -304,6 +313,7 @@ class SharedHost(_Host):
                     until,
                     desk.uri,
                     lambda: scope.cancel_called,
+                    tuple(begin.secrets.values()),
                 )
                 value = await self._runner.run(job, AsyncSkillContext(self, situation), desk)
                 outcome, spill = outcome_of(value, begin.folder)

@@ -80,13 +80,14 @@ class Setup(_Message, frozen=True):
 
 
 class Begin(_Message, frozen=True):
-    """Run the attempt. `paths`: where each artifact that it names lies on this machine."""
+    """Run the attempt. `paths`: where each artifact that it names lies on this machine. `secrets`: by name."""
 
     assign: Assign
     paths: dict[str, str]
     folder: str
     run_folder: str
     environment: dict[str, str] = {}
+    secrets: dict[str, str] = {}
 
 
 class Stop(_Message, frozen=True):

@@ -21,6 +21,7 @@ from protocol.json_bytes import read_json
 from protocol.outcome import Failure, Outcome, Usage
 from protocol.skill import Level
 
+from .custody import Custody
 from .host_end import HostEnd
 from .pipe import (
     FROM_LAUNCHER,
@@ -45,7 +46,6 @@ from .pipe import (
     Unpacker,
     pack,
 )
-from .rule import SandboxRules
 from .spawned import Spawned
 from .statement import examine
 
@@ -69,13 +69,14 @@ class Pool:
     """All hosts of one daemon. `run` is its one owner; the other methods only queue what it does."""
 
     def __init__(
-        self, spawned: Spawned, setup: Setup, sink: Sink, slots: int, rules: SandboxRules, memory_bytes: int = 0
+        self, spawned: Spawned, setup: Setup, sink: Sink, slots: int, custody: Custody, memory_bytes: int = 0
     ) -> None:
         self._spawned = spawned
         self._setup = setup
         self._sink = sink
         self._slots = slots
-        self._rules = rules
+        self._rules = custody.rules
+        self._redactor = custody.redactor
         self._memory = memory_bytes
         self.held: frozenset[Level] = frozenset()
         """The sandbox levels that hold here, known once `describe` has returned."""
@@ -355,17 +356,17 @@ class Pool:
                 else:
                     self._end(host, message)
             case Line(attempt, stream, text):
-                self._sink.logged(attempt, stream, text[:LINE_BYTES])
+                self._sink.logged(attempt, stream, self._redactor.text(text)[:LINE_BYTES])
             case Noted(attempt, body):
-                self._sink.noted(attempt, body)
+                self._sink.noted(attempt, self._redactor.clean(body))
             case Asking(attempt, k, what, body):
-                self._sink.asked(attempt, k, what, body)
+                self._sink.asked(attempt, k, what, self._redactor.clean(body))
             case Fetch(attempt, digest):
                 assert self._group is not None
                 self._group.start_soon(self._locate, host, attempt, digest)
             case Loaded(skills, error):
                 host.skills = skills
-                host.error = from_wire(read_json(error)) if error else None
+                host.error = from_wire(read_json(self._redactor.clean(error))) if error else None
                 host.loaded.set()
 
     async def _locate(self, host: HostEnd, attempt: AttemptId, digest: str) -> None:
@@ -385,7 +386,8 @@ class Pool:
         host.tail.clear()
         if (waiter := host.ended.pop(finished.attempt, None)) is not None:
             waiter.set()
-        self._sink.ended(finished.attempt, finished.outcome, finished.usage, finished.spill, finished.issued)
+        outcome = self._redactor.outcome(finished.outcome)
+        self._sink.ended(finished.attempt, outcome, finished.usage, finished.spill, finished.issued)
 
     def _drain(self, host: HostEnd, stream: str) -> bool:
         """Read one of the host's outputs as far as it is. False when it has ended."""
@@ -404,7 +406,7 @@ class Pool:
     def _line(self, host: HostEnd, attempt: AttemptId | None, stream: str, line: bytes) -> None:
         if not line:
             return
-        text = line[:LINE_BYTES].decode("utf-8", "replace")
+        text = self._redactor.text(line.decode("utf-8", "replace"))[:LINE_BYTES]
         if stream == "stderr":
             host.tail.append(text)
         if attempt is not None:

@@ -10,9 +10,8 @@ import secrets
 import socket
 import subprocess
 import sys
-from typing import Final
 
-_SECRETS: Final = ("ASTERISM_JOIN", "ASTERISM_TOKEN")
+from .secret import without_secrets
 
 
 class Spawned:
@@ -22,7 +21,7 @@ class Spawned:
         """`tag` names this worker's control groups: what an earlier launcher of the same tag left is killed."""
         self.tag = tag or secrets.token_hex(4)
         self.control, theirs = socket.socketpair()
-        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment = without_secrets(os.environ)
         environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         with theirs:
             self.process = subprocess.Popen(

@@ -35,7 +35,7 @@ from .skill import DEVICES, resources
 _SLOT: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _TYPES: Final = ("string", "integer", "number", "boolean", "file")
-_RUN: Final = ("argv", "args", "defaults", "collect", "ok", "stdin", "cwd")
+_RUN: Final = ("argv", "args", "defaults", "collect", "ok", "stdin", "cwd", "env")
 _SPEC: Final = ("doc", "effect", "needs", "device", "timeout", "retry", "local", "asks", "examples", "tags",
                 "sandbox", "network")  # fmt: skip
 _KEYS: Final = frozenset((*_RUN, *_SPEC))
@@ -60,6 +60,7 @@ class Tool(msgspec.Struct, frozen=True):
     ok: tuple[int, ...] = (0,)
     stdin: str = ""
     cwd: str = ""
+    env: dict[str, str] = {}
 
     def command(self, args: dict[str, Any]) -> list[str]:
         """The argument list for these values. A list fills its slot with as many arguments; None drops it.
@@ -74,14 +75,25 @@ class Tool(msgspec.Struct, frozen=True):
                 guarded = guarded and word != "--"
                 words.append(word)
                 continue
-            value = args.get(slot[1], self.spec.params["properties"][slot[1]].get("default"))
+            value = self._value(args, slot[1])
             for one in value if isinstance(value, list) else () if value is None else (value,):
                 words.append(_word(slot[1], one, guarded))
         return words
 
     def run(self, ctx: Any, **args: Any) -> Ran:
         stdin = str(args.get(self.stdin, "")) if self.stdin else ""
-        return run_process(ctx, self.command(args), stdin=stdin, cwd=self.cwd, ok=self.ok, collect=self.collect)
+        env = {}
+        for name, text in self.env.items():
+            slot = _SLOT.fullmatch(text)
+            value = self._value(args, slot[1]) if slot is not None else text
+            if value is not None:
+                env[name] = str(value)
+        return run_process(
+            ctx, self.command(args), stdin=stdin, cwd=self.cwd, ok=self.ok, collect=self.collect, env=env
+        )
+
+    def _value(self, args: Mapping[str, Any], name: str) -> Any:
+        return args.get(name, self.spec.params["properties"][name].get("default"))
 
 
 class ToolSignature:
@@ -158,7 +170,11 @@ def _read(where: str, name: str, table: Any) -> Tool:
     params = _params(where, table)
     properties = params["properties"]
     stdin = table.get("stdin", "")
-    used = {slot[1] for word in argv if (slot := _SLOT.fullmatch(word))} | ({stdin} if stdin else set())
+    env = table.get("env", {})
+    if not isinstance(env, dict) or not all(isinstance(text, str) for text in env.values()):
+        raise UsageError(f"{where}: env is a table of texts", hint='env = {API_TOKEN = "{token}"}')
+    words = (*argv, *env.values())
+    used = {slot[1] for word in words if (slot := _SLOT.fullmatch(word))} | ({stdin} if stdin else set())
     for word in argv:
         if _SLOT.fullmatch(word) is None and _SLOT.search(word):
             raise UsageError(f"{where}: {word!r} has a slot inside an argument", hint="a slot is a whole argument")
@@ -195,7 +211,7 @@ def _read(where: str, name: str, table: Any) -> Tool:
     ok = table.get("ok", [0])
     if not isinstance(ok, list) or not all(type(status) is int for status in ok):
         raise UsageError(f"{where}: ok is a list of exit statuses", hint="ok = [0, 1]")
-    return Tool(spec, argv, _texts(where, table, "collect"), tuple(ok), stdin, str(table.get("cwd", "")))
+    return Tool(spec, argv, _texts(where, table, "collect"), tuple(ok), stdin, str(table.get("cwd", "")), env)
 
 
 def _texts(where: str, table: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 Small files travel in bundles, larger ones each on its own, resumed where the last try broke off. Invariant: what was
 confirmed to somebody has been confirmed by the far side under its digest. It knows no machine and decides no
-permission but one: a file leaves only from below a root, and only if it was issued or named.
+permission but one: a file leaves only from below a root, if it was issued or named, and if it holds no secret.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import mimetypes
 import os
 from collections import deque
@@ -26,6 +27,7 @@ from protocol.errors import AsterismError, NotAllowed, Unavailable
 from protocol.frame import Stage, Staged, StagedFile
 from protocol.port import Channel
 
+from .redaction import Redactor
 from .root import Issued, Roots
 from .shaping import Shape, slowed
 
@@ -51,11 +53,12 @@ class _Batch(msgspec.Struct):
 class Transfer:
     """All transfers of one worker; each waits for a connection and goes on where the last one broke off."""
 
-    def __init__(self, online: Online, roots: Roots, issued: Issued, shape: Shape) -> None:
+    def __init__(self, online: Online, roots: Roots, issued: Issued, shape: Shape, redactor: Redactor) -> None:
         self._online = online
         self._roots = roots
         self._issued = issued
         self._shape = shape
+        self._redactor = redactor
         self._digests: dict[tuple[str, int, int, int], str] = {}
         self._lanes = anyio.Semaphore(_LANES)
 
@@ -137,6 +140,8 @@ class Transfer:
             else:
                 if data is None or len(data) > SMALL_BYTES:
                     batch.large.append(stage)
+                elif held := self._redactor.found_in(io.BytesIO(data)):
+                    batch.refused.append(_refusal(stage, _holds(stage, held)))
                 else:
                     batch.small.append((stage, Content(digest_of(data), _media(real), data)))
                     size += len(data)
@@ -148,6 +153,9 @@ class Transfer:
             try:
                 real, file = self._open(stage, folder)
                 with file:
+                    if held := await anyio.to_thread.run_sync(self._redactor.found_in, file):
+                        raise _holds(stage, held)
+                    file.seek(0)
                     ref = await self._describe(real, file)
                     await self.store(ref, file)
                 return Staged(stage.run, stage.uri, ref)
@@ -178,6 +186,10 @@ class Transfer:
                 del self._digests[next(iter(self._digests))]
             self._digests[key] = digest
         return ArtifactRef(digest, _media(path), stat.st_size)
+
+
+def _holds(stage: Stage, held: str) -> NotAllowed:
+    return NotAllowed(f"{stage.uri} holds the {held.strip('[]')}: it does not leave this machine")
 
 
 def _refusal(stage: Stage, error: AsterismError) -> Staged:

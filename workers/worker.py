@@ -31,6 +31,7 @@ from protocol.profile import WorkerProfile
 from protocol.skill import SkillSpec
 
 from .cache import Cache
+from .custody import Custody
 from .errand import Errands
 from .folder import Folders
 from .instruction import (
@@ -54,7 +55,6 @@ from .pipe import Setup
 from .pool import Pool
 from .report_desk import ReportDesk
 from .root import Issued, Root, Roots
-from .rule import SandboxRules
 from .runner.inline import Find, InlineRunner
 from .session import Session
 from .setting import MachineSettings
@@ -87,13 +87,13 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     name: str
     folder: Path
+    custody: Custody
     skills: tuple[str, ...] = ()
     roots: tuple[Root, ...] = ()
     slots: int = 1
     serves: str = ""
     shape: Shape = Shape()
     memory_bytes: int = 0
-    sandbox: SandboxRules = SandboxRules()
     drain_s: float = 30.0
 
 
@@ -131,7 +131,7 @@ class Worker:
         issued = Issued()
         self._outbox = Outbox(folder / "outbox")
         self._cache = Cache(folder / "cache")
-        self._transfer = Transfer(self._online, roots, issued, settings.shape)
+        self._transfer = Transfer(self._online, roots, issued, settings.shape, settings.custody.redactor)
         self._reports = ReportDesk(self._outbox, self._folders, self._transfer, self.step, self._put)
         setup = Setup(settings.name, settings.skills, settings.roots, home, settings.serves)
         self._errands = Errands(
@@ -144,9 +144,9 @@ class Worker:
             cards,
             settings.shape,
             roots,
-            settings.sandbox,
+            settings.custody,
         )
-        self._pool = Pool(spawned, setup, self._errands, settings.slots, settings.sandbox, settings.memory_bytes)
+        self._pool = Pool(spawned, setup, self._errands, settings.slots, settings.custody, settings.memory_bytes)
         self.alone_s = float("inf")
         """Without any server for so long it ends; for a temporary worker whose client has left it behind."""
         self.ready = anyio.Event()
@@ -198,7 +198,7 @@ class Worker:
         self._errands.async_skills = frozenset(one.spec.name for one in described if one.is_async)
         self._errands.sources = {one.spec.name: one.source for one in described if one.source}
         profile = self._describe(tuple(one.spec for one in described))
-        profile = msgspec.structs.replace(profile, sandbox=self._settings.sandbox.reach(self._pool.held))
+        profile = msgspec.structs.replace(profile, sandbox=self._settings.custody.rules.reach(self._pool.held))
         settings = MachineSettings(self._settings.name, secrets.token_hex(16), profile)
         self._machine = Machine(settings, self._outbox.spools())
         self._folders.journal = self._machine.spool.journal

@@ -13,7 +13,7 @@ from protocol.document import nearest
 from protocol.errors import Conflict, PlanRefused, Problem
 from protocol.patch import Edit, Patch
 from protocol.schema import check, files_in
-from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references
+from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references, secrets_in
 
 from . import event as e
 from .graph import Run, Task
@@ -51,6 +51,9 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
             )
             found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
         _check_alone(turn, run, spec, machines, where, found)
+        if not patch.author.startswith("person") and _names_secret(spec):
+            why = "only a person's plan may name a secret: whatever wrote this may have been talked into it"
+            found.append(Problem("SecretDenied", f"{where}/args", why, "write that task into the plan"))
         sources = _check_names(turn, run, spec, ids, where, found)
         forward = forward or not later.isdisjoint(sources)  # only then can new tasks alone close a cycle
         later.discard(spec.id)
@@ -71,6 +74,10 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     for index, edit in enumerate(patch.edits):
         _check_edit(run, edit, f"edits/{index}", found)
     return found
+
+
+def _names_secret(spec: TaskSpec) -> bool:
+    return b'"secret"' in spec.args and any(secrets_in(msgspec.json.decode(spec.args)))
 
 
 def judge(turn: Turn, run: Run, specs: tuple[TaskSpec, ...]) -> list[Problem]:

@@ -222,7 +222,7 @@ async def test_cell_shows_its_inputs_and_nothing_else_of_this_machine(
         assert isinstance(second, Success), second
         found = msgspec.json.decode(first.value)  # type: ignore[arg-type]
         known = {"HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PWD", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "TZ"}
-        assert set(found["environment"].split()) <= {*known, "PYTHONPATH"}
+        assert set(found["environment"].split()) <= {*known, "PYTHONPATH", "ASTERISM_HTTP__ALLOW"}
         assert found["file"] == "named"
         assert (found["secret"], found["beside"]) == ("FileNotFoundError", "FileNotFoundError")
         assert found["home"] == "[]"

@@ -21,6 +21,7 @@ from protocol.builtin import BY_NAME
 from protocol.errors import SkillFailed, UsageError
 from workers.context import SkillContext
 from workers.file import File
+from workers.redaction import is_secret_variable
 from workers.skill import skill
 
 from .glob import matcher
@@ -28,7 +29,7 @@ from .glob import matcher
 MAX_OUTPUT_BYTES: Final = 1024 * 1024
 MAX_COLLECTED: Final = 10_000
 _TAIL_CHARS: Final = 2000
-_SECRET: Final = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|CREDENTIALS?|PRIVATE_KEY|JOIN)$")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Ran(TypedDict):
@@ -46,9 +47,10 @@ def run(
     cwd: str = "",
     ok: Sequence[int] = (0,),
     collect: Sequence[str] = (),
+    env: dict[str, str] | None = None,
 ) -> Ran:
     """Fails if the exit status is none of `ok`, with the end of what it wrote to stderr."""
-    return run_process(ctx, [str(word) for word in argv], stdin=stdin, cwd=cwd, ok=ok, collect=collect)
+    return run_process(ctx, [str(word) for word in argv], stdin=stdin, cwd=cwd, ok=ok, collect=collect, env=env)
 
 
 def run_process(
@@ -67,6 +69,12 @@ def run_process(
     """
     if not argv or not argv[0] or any("\0" in word for word in argv):
         raise UsageError("argv is no command", hint='give the program and its arguments: ["wc", "-l", "a.txt"]')
+    if any(map(ctx.holds_secret, argv)):
+        raise UsageError(
+            "a secret would stand in the command line, where everybody can read it", hint="hand it over by env or stdin"
+        )
+    if bad := [name for name in env or () if _NAME.fullmatch(name) is None or "\0" in (env or {})[name]]:
+        raise UsageError(f"{bad[0]!r} is no variable of an environment", hint="letters, digits and _")
     folder = Path(ctx.roots.allow(cwd)) if cwd else Path(ctx.folder)
     if not cwd:
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,5 +194,5 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if not name.startswith("ASTERISM_") and not _SECRET.search(name.upper())
+        if not name.startswith("ASTERISM_") and not is_secret_variable(name)
     }

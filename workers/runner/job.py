@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -117,9 +117,11 @@ class Job:
         return msgspec.json.encode(values if self.assign.items else values[0])
 
 
-def prepare(entry: Callee, assign: Assign, work: WorkSpec, locate: Locate) -> Job:
+def prepare(
+    entry: Callee, assign: Assign, work: WorkSpec, locate: Locate, secrets: Mapping[str, str] | None = None
+) -> Job:
     """Raises: SchemaMismatch, NotFound: before any of the skill's code runs."""
-    return Job(entry, work, assign, calls(assign, work, entry.spec, locate))
+    return Job(entry, work, assign, calls(assign, work, entry.spec, locate, secrets))
 
 
 def outcome_of(value: bytes, folder: str) -> tuple[Outcome, str]:

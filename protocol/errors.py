@@ -27,6 +27,7 @@
     +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
     +-- JournalBusy               5   another server owns the journal
     +-- Unavailable               5   the far side can't do it now (disk full, draining)
+    +-- InternalError             1   a defect of ours: nothing was changed; names a reference
 
 Errors cross processes as `to_wire` / `from_wire` dictionaries; the tree and the codes are the contract.
 """
@@ -183,6 +184,10 @@ class JournalBusy(AsterismError):
 class Unavailable(AsterismError):
     code = "Unavailable"
     exit_code = 5
+
+
+class InternalError(AsterismError):
+    code = "InternalError"
 
 
 class JournalCorrupt(AsterismError):

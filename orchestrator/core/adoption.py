@@ -13,7 +13,7 @@ from protocol.frame import Held, Verdict
 from . import event as e
 from .eligibility import amounts
 from .fleet import Key, Load, Session
-from .graph import Run, Task
+from .graph import Attempt, Run, Task
 from .lease import verdict
 from .lifecycle import Waiting
 from .turn import Turn
@@ -70,13 +70,19 @@ def _keep(turn: Turn, session: Session, run: Run, task: Task, held: Held) -> Non
         turn.emit(e.AttemptRegained(run.ix, task.ix, number, bool(task.live()), turn.now))
         turn.hedges.discard((run.ix, task.ix))
         turn.count("regained")
-    key = (run.ix, task.ix, number)
-    if attempt is None or not attempt.live or key in session.loads:
-        return
-    needs = amounts(task.spec.needs, spec.variants[0]) if spec is not None else {"cpu": 1.0}
-    waits = isinstance(task.state, Waiting) and task.state.number == number and bool(needs.get("cpu"))
-    load = Load(needs, held.fence, task.skill, attempt.device, attempt.at, False, delivered=True, paused=waits)
-    session.take(key, load)
+    if attempt is not None and attempt.live and (run.ix, task.ix, number) not in session.loads:
+        book(turn, session, run, task, attempt)
+
+
+def book(turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt) -> None:
+    """A live attempt that the session's worker has, on the session's books."""
+    spec = turn.contract(task)
+    variants = {one.device: one for one in reversed(spec.variants)} if spec is not None else {}
+    variant = variants.get(attempt.device) or (spec.variants[0] if spec is not None else None)
+    needs = amounts(task.spec.needs, variant) if variant is not None else {"cpu": 1.0}
+    waits = isinstance(task.state, Waiting) and task.state.number == attempt.number and bool(needs.get("cpu"))
+    load = Load(needs, attempt.fence, task.skill, attempt.device, attempt.at, False, delivered=True, paused=waits)
+    session.take((run.ix, task.ix, attempt.number), load)
 
 
 def adopted(turn: Turn, run: Run, task: Task) -> bool:

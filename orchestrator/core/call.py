@@ -47,6 +47,10 @@ def called(turn: Turn, session: Session, call: Call) -> None:
     if not 0 < call.k < _CALLS:
         turn.inadmissible(session.name, "BadCall", f"call {call.k}", ident)
         return
+    if run.aside:
+        turn.count("run_aside")  # it is sent again, and answered when the run is taken up again
+        return
+    turn.focus = run.ix
     if attempt.fence != call.fence:
         turn.inadmissible(session.name, "StaleFence", "a call", ident)
         return

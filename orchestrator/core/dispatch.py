@@ -155,6 +155,7 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
         run = turn.state.runs.get(entry[3])
         if run is None or type(run.state) is not Open or run.cancelled:
             continue  # RunResumed brings it back
+        turn.focus = run.ix
         task = run.tasks[entry[4]]
         hedge = False
         if type(task.state) is not Ready:

@@ -14,6 +14,7 @@ from protocol.outcome import Outcome, Usage
 from protocol.patch import Patch
 from protocol.task import RunSettings
 
+from .event_fleet import DecisionFailed as DecisionFailed
 from .event_fleet import Durable
 from .event_fleet import EpochStarted as EpochStarted
 from .event_fleet import PeerRefused as PeerRefused
@@ -364,6 +365,15 @@ class RunResumed(Durable, frozen=True):
     by: str
 
 
+class RunSetAside(Durable, frozen=True):
+    """Deciding on it failed again and again: nothing more is decided for it until a person resumes or cancels it."""
+
+    run: int
+    reference: str
+    why: str = ""
+    at: float = 0.0
+
+
 class RunSettled(Durable, frozen=True):
     run: int
     state: Literal["succeeded", "failed", "cancelled"]
@@ -383,8 +393,9 @@ Event = (
     | TaskRequeued | ResultReused | TaskSettled | FailureSettled | EffectBegun | TaskUnknown | UnknownResolved
     | TaskWaited | TaskResumed | CallAnswered | Emitted | ApprovalAsked | ApprovalGiven | ApprovalRefused
     | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
-    | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSettled | RunRemoved | TokenCreated
-    | TokenUsed | TokenRevoked | PeerRefused | WorkerLost | WorkerReturned | AttemptRegained
+    | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside
+    | DecisionFailed | RunSettled | RunRemoved | TokenCreated | TokenUsed | TokenRevoked | PeerRefused
+    | WorkerLost | WorkerReturned | AttemptRegained
 )
 # fmt: on
 

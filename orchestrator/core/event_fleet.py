@@ -103,6 +103,20 @@ class PeerRefused(Durable, frozen=True):
     at: float = 0.0
 
 
+class DecisionFailed(Durable, frozen=True):
+    """The core could not decide on a `stimulus` (a defect of ours): what it had changed was taken back.
+
+    `reference` is what the offending peer was told, and stands in the server's log with the whole story. `run` 0: no
+    run is known to be at the bottom of it.
+    """
+
+    reference: str
+    stimulus: str
+    error: str
+    run: int = 0
+    at: float = 0.0
+
+
 class WorkerLost(Durable, frozen=True):
     """Its lease ran out, or it was gone when the orchestrator started; its `attempts` were given up."""
 

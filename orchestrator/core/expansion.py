@@ -32,13 +32,15 @@ def settle_due(turn: Turn) -> None:
         due, state.due = state.due, []
         for number, ix in due:
             run = state.runs.get(number)
-            if run is not None:
+            if run is not None and not run.aside:
+                turn.focus = number
                 _decide(turn, run, run.tasks[ix])
         if not state.due:
             runs, turn.dirty = turn.dirty, {}
             for number in runs:
                 run = state.runs.get(number)
-                if run is not None:
+                if run is not None and not run.aside:
+                    turn.focus = number
                     close_run(turn, run)
 
 

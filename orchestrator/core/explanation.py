@@ -8,7 +8,7 @@ from protocol.errors import NotFound
 
 from .eligibility import could_return, eligible, kind_of, matches, refusal
 from .graph import Run, Task
-from .lifecycle import AwaitingApproval, Pending, Ready, Running, Settled, Unknown, Waiting, shown
+from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .turn import Turn
 
@@ -63,6 +63,10 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
     spec, kind = turn.contract(task), _kind(turn, run, task)
     if spec is None or kind is None:
         return f"nobody offers {task.skill}"
+    if run.aside:
+        return f"{run.name} was set aside after a failure of the server ({run.aside}); asterism resume {run.name}"
+    if type(run.state) is Paused:
+        return f"{run.name} is paused; asterism resume {run.name}"
     if run.held(task.ix):
         return "held by a re-plan"
     state = task.state

@@ -65,20 +65,24 @@ class Session:
         self.phase: Literal["up", "suspect", "draining", "full"] = "up"
         self.lease_s, self.heartbeat_s, self.suspect_s = _classed(profile.edge)
         self.heard_at = now
-        self.free: dict[str, float] = profile.capacity.amounts()
-        self.slots_free = profile.slots
-        self.light = 0
-        self.loads: dict[Key, Load] = {}
-        self.queue: deque[Key] = deque()
-        self.resuming: deque[Key] = deque()
-        """Attempts whose wait is over and that need their cpu again: they go before everything queued."""
-        self.paused = 0
+        self.clear()
         self.holds: dict[Key, Held] = {}
         """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
         self.short = ""
         """Why it takes no new work although it is there (phase full)."""
         self.speed = {device.kind: device.speed for device in profile.devices} or {"cpu": 1.0}
         self.policies: tuple[tuple[str, Policy], ...] = profile.policies
+
+    def clear(self) -> None:
+        """Empty books, as if it held nothing."""
+        self.free: dict[str, float] = self.profile.capacity.amounts()
+        self.slots_free = self.profile.slots
+        self.light = 0
+        self.loads: dict[Key, Load] = {}
+        self.queue: deque[Key] = deque()
+        self.resuming: deque[Key] = deque()
+        """Attempts whose wait is over and that need their cpu again: they go before everything queued."""
+        self.paused = 0
 
     @property
     def open(self) -> bool:

@@ -239,6 +239,9 @@ class Run(msgspec.Struct, array_like=True):
     rank: list[float] = []
     unsettled: int = 0
     spawned: int = 0
+    # appended later
+    aside: str = ""
+    """Nothing is decided for it, because that failed; the reference of the failure."""
 
     @property
     def version(self) -> int:

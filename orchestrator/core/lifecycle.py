@@ -168,6 +168,8 @@ PAUSED: Final = Paused()
 RUN: Final[dict[tuple[type, type], type]] = {
     (Open, e.RunPaused): Paused,
     (Paused, e.RunResumed): Open,
+    (Open, e.RunSetAside): Paused,
+    (Paused, e.RunSetAside): Paused,
     (Open, e.RunSettled): Closed,
     (Paused, e.RunSettled): Closed,
 }

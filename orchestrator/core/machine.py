@@ -23,9 +23,10 @@ from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
 from .joining import joined
-from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
+from .lifecycle import AwaitingApproval, Closed, Settled, Waiting
 from .reconcile import drain, received
 from .replan import planner_timed_out, replan
+from .resumption import resume, resumed, taken_back
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
 from .silence import broken, expired, gone, silent
@@ -34,7 +35,6 @@ from .state import State
 from .steering import (
     answered,
     approval_decided,
-    arm,
     cancel_asked,
     cancel_run,
     forked,
@@ -84,9 +84,15 @@ class Machine:
         return self._turn.fleet
 
     def handle(self, stimulus: s.Stimulus, now: float, luck: float = 0.5) -> c.Decision:
-        """Decide. Events are applied already; the caller journals them and carries the commands out."""
+        """Decide. Events are applied already; the caller journals them and carries the commands out.
+
+        If it raises (a defect of ours), the state may have events that nobody was told of: it must be handed a
+        TakenBack before anything else.
+        """
         turn = self._turn
-        turn.now, turn.luck = max(turn.now, now), luck
+        if type(stimulus) is s.TakenBack:
+            turn = self._turn = taken_back(turn, stimulus)
+        turn.now, turn.luck, turn.focus = max(turn.now, now), luck, getattr(stimulus, "run", 0)
         self._route(turn, stimulus)
         settle_due(turn)
         if turn.replans:
@@ -96,6 +102,11 @@ class Machine:
         turn.events.clear()
         turn.commands.clear()
         return c.Decision(events, commands)
+
+    @property
+    def focus(self) -> int:
+        """The run that was decided on last: the one to blame when `handle` has raised (0: not known)."""
+        return self._turn.focus
 
     def next_wake(self) -> float | None:
         """Run time of the next Tick it wants; None for none."""
@@ -138,6 +149,8 @@ class Machine:
             known = item.run in turn.state.runs
             run, task = (item.run, item.task) if known else (0, -1)
             turn.emit(e.PeerRefused(item.source, item.code, item.message, item.count, run, task, turn.now))
+        elif isinstance(item, s.TakenBack):
+            resumed(turn, item)
         elif isinstance(item, s.DiskState):
             turn.disk_full = item.full
         elif isinstance(item, s.Started):
@@ -157,9 +170,9 @@ class Machine:
                 turn.fleet.away[worker] = turn.now + lease_s * turn.settings.lease_factor
                 turn.wake(turn.fleet.away[worker], "lease", worker)
         for run in list(state.runs.values()):
-            if type(run.state) is Closed:
+            if type(run.state) is Closed or run.aside:
                 continue
-            turn.dirty[run.ix] = None
+            turn.focus = run.ix
             for call in list(run.calls.values()):
                 turn.emit(e.PlannerCallLost(run.ix, call.call))
                 if call.claim in run.claims:
@@ -168,17 +181,7 @@ class Machine:
                     turn.emit(
                         e.PlanClosed(run.ix, "PlannerLost", "the orchestrator stopped while the plan was written")
                     )
-            arm(turn, run)
-            for task in run.tasks:
-                kind = type(task.state)
-                if kind is Ready:
-                    enqueue(turn, run, task)
-                elif (kind is Pending and not task.waits) or kind is Expanded:
-                    state.due.append((run.ix, task.ix))
-                elif isinstance(task.state, AwaitingApproval | Waiting) and task.state.deadline:
-                    turn.wake(task.state.deadline, "approval", run.ix, task.ix)
-                elif isinstance(task.state, Settled) and task.state.open:
-                    turn.replans.append((run.ix, task.ix))
+            resume(turn, run)
 
     def _dismiss(self, turn: Turn, worker: int) -> None:
         record = turn.state.workers.get(worker)
@@ -217,8 +220,9 @@ class Machine:
     @staticmethod
     def _run_timer(turn: Turn, kind: str, key: tuple[int, ...]) -> None:
         run = turn.state.runs.get(key[0])
-        if run is None:
+        if run is None or run.aside:
             return
+        turn.focus = run.ix
         if kind == "run_deadline":
             cancel_run(turn, run, "deadline", f"over its deadline of {run.settings.deadline_s:g} s", "TimedOut")
             return

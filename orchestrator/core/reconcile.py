@@ -103,6 +103,9 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
             return
     assert run is not None
     assert task is not None
+    if run.aside:
+        turn.count("run_aside")  # its worker keeps the report, and offers it again
+        return
     why = admissible(session.worker, task, attempt, report, turn.effect(task))
     if attempt is None or (why and not (attempt.live and why == "already_settled")):
         if why in FORGED:

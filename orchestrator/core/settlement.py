@@ -25,7 +25,11 @@ _CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
 def end_attempt(
     turn: Turn, run: Run, task: Task, attempt: Attempt, outcome: Outcome, usage: Usage, *, lost: bool = False
 ) -> None:
-    """The attempt is over; decide what becomes of its task."""
+    """The attempt is over; decide what becomes of its task. Of a run that was set aside nothing is decided."""
+    if run.aside:
+        turn.count("run_aside")
+        return
+    turn.focus = run.ix
     session = turn.fleet.sessions.get(attempt.worker)
     if session is not None:
         session.drop((run.ix, task.ix, attempt.number))

@@ -216,7 +216,7 @@ class State(Progress):
     def _cancel_asked(self, event: e.CancelAsked) -> None:
         run = self.runs[event.run]
         if event.task < 0:
-            run.cancelled, run.stop_code = True, event.code
+            run.cancelled, run.stop_code, run.aside = True, event.code, ""
         else:
             task = run.tasks[event.task]
             task.cancelling, task.stop_code = True, event.code
@@ -265,8 +265,16 @@ class State(Progress):
     def _run_resumed(self, event: e.RunResumed) -> None:
         run = self.runs[event.run]
         next_state(RUN, run.state, event, run.name)
-        run.state = OPEN
+        run.state, run.aside = OPEN, ""
         self.fresh.extend((run.ix, task.ix) for task in run.tasks if type(task.state) is Ready)
+
+    def _run_set_aside(self, event: e.RunSetAside) -> None:
+        run = self.runs[event.run]
+        next_state(RUN, run.state, event, run.name)
+        run.state, run.aside = PAUSED, event.reference
+
+    def _decision_failed(self, event: e.DecisionFailed) -> None:
+        pass
 
     def _run_settled(self, event: e.RunSettled) -> None:
         run = self.runs[event.run]
@@ -285,6 +293,12 @@ class State(Progress):
         """The invariants of graph.md that one instant shows. Raises: AssertionError with the story."""
         for run in self.runs.values():
             check_run(run)
+
+    def become(self, other: State) -> None:
+        """Take over what `other` knows, and stay the object that everybody refers to; `other` is used up."""
+        for name, value in vars(other).items():
+            if name != "_appliers":
+                setattr(self, name, value)
 
     def snapshot(self) -> dict[int, bytes]:
         """Every part: 0 is all but the runs, N is run N. Equal states give equal bytes."""

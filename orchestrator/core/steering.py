@@ -17,10 +17,11 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .call import answer
-from .edit import accept, deadline_of, judge, problems_of, propose
+from .edit import accept, judge, problems_of, propose
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
+from .resumption import arm, taken_up
 from .settlement import cancel_task, fail, settle
 from .turn import Turn
 
@@ -72,17 +73,6 @@ def judged(turn: Turn, item: s.PlanJudged) -> None:
     turn.reply(item.reply, judge(turn, draft, item.tasks))
 
 
-def arm(turn: Turn, run: Run) -> None:
-    """The timers of an open run and of its tasks: all follow from what is durable, so a restart sets them again."""
-    if run.settings.deadline_s:
-        turn.wake(run.submitted_at + run.settings.deadline_s, "run_deadline", run.ix)
-    if run.settings.budget.wall_s:
-        turn.wake(run.submitted_at + run.settings.budget.wall_s, "run_wall", run.ix)
-    for task in run.tasks:
-        if task.spec.deadline_s is not None and task.parent < 0 and not task.final:
-            turn.wake(deadline_of(run, task), "task_deadline", run.ix, task.ix)
-
-
 def patched(turn: Turn, item: s.PatchProposed) -> None:
     """A part of a first plan, a re-plan's edit, or a person's."""
     run = find_run(turn, item.run)
@@ -126,8 +116,11 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
     """Stop everything of the run; it is settled when every attempt has confirmed its exit."""
     if type(run.state) is Closed:
         return
-    if not run.cancelled:
+    if not run.cancelled or run.aside:
+        aside = run.aside
         turn.emit(e.CancelAsked(run.ix, -1, by, why, code))
+        if aside:
+            taken_up(turn, run)
     for call in list(run.calls):
         turn.command(c.StopPlanner(run.ix, call))
         close_call(turn, run, call, "failed", why)
@@ -143,7 +136,10 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
 def paused(turn: Turn, item: s.PauseRequested) -> None:
     run = find_run(turn, item.run)
     if item.resume and type(run.state) is Paused:
+        aside = run.aside
         turn.emit(e.RunResumed(run.ix, item.by))
+        if aside:
+            taken_up(turn, run)
     elif not item.resume and type(run.state) is Open:
         turn.emit(e.RunPaused(run.ix, item.by))
     elif type(run.state) is Closed:

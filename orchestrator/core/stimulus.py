@@ -15,6 +15,8 @@ from protocol.ids import AttemptId
 from protocol.patch import Patch
 from protocol.task import RunSettings, TaskSpec
 
+from .state import State
+
 
 class _Stimulus(msgspec.Struct, frozen=True, gc=False):
     pass
@@ -263,6 +265,21 @@ class DiskState(_Stimulus, frozen=True):
     full: bool
 
 
+class TakenBack(_Stimulus, frozen=True):
+    """Deciding on something failed, so that the state was read again from the journal: go on from there.
+
+    `run`: what the core was busy with (0: not known), to be set aside if `aside`. `conn`: a stream that is over.
+    """
+
+    state: State
+    reference: str
+    stimulus: str
+    error: str
+    run: int = 0
+    aside: bool = False
+    conn: int = 0
+
+
 class Tick(_Stimulus, frozen=True):
     """Time has passed; the machine had asked to be woken (`Machine.next_wake`)."""
 
@@ -298,6 +315,7 @@ Stimulus = (
     | RemoveRequested
     | Refused
     | DiskState
+    | TakenBack
     | Tick
     | Flush
 )

@@ -72,6 +72,8 @@ class Turn:
         self.counter = 0
         self.now = 0.0
         self.luck = 0.5
+        self.focus = 0
+        """The run that is being decided on: who is to blame if that fails."""
         self.events: list[Event] = []
         self.commands: list[c.Command] = []
         self._timers: list[tuple[float, int, str, tuple[int, ...]]] = []
@@ -91,6 +93,7 @@ class Turn:
         self.events.append(event)
         run = getattr(event, "run", 0)
         if run:
+            self.focus = run
             self.dirty[run] = None
 
     def command(self, command: c.Command) -> None:

@@ -5,8 +5,8 @@ events to the journal in one call, and performs the commands. Invariants: a comm
 everything a watcher sees leave only once every event decided before them is on disk; commands leave in the order they
 were decided, within each of the two classes. Nothing here decides anything about runs, and no path awaits per event.
 
-If the machine raises, events may have been applied that were never recorded: the engine ends with that error and the
-next start replays what is on disk.
+If the machine raises, events may have been applied that were never recorded. Then nothing is decided until the state
+was read again from the journal, as after a restart: who asked hears InternalError, frames count as lost on the wire.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any, Protocol
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from protocol.errors import AsterismError, Unavailable, from_wire
-from protocol.frame import Ack, Assign, ToWorker
+from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
@@ -32,8 +33,10 @@ from ..core.event_codec import encode_events
 from ..core.machine import Machine
 from ..instrument import Instrument
 from ..journal.journal import Commit, Journal, LogLine, Record
+from ..journal.recovery import recover
 from ..journal.snapshot import Snapshots
 from .artifact_desk import ArtifactDesk, heavy
+from .fault import LONGEST_PAUSE_S, Fault, Faults
 from .planner_desk import PlannerDesk
 from .refusal import Refusals
 from .watch import Seen, Watches
@@ -108,6 +111,10 @@ class Engine:
         self._asks: dict[int, _Ask] = {}
         self._replies = 0
         self._error: BaseException | None = None
+        self._faults = Faults()
+        self._fault: Fault | None = None
+        """The machine has raised: its state is not to be used before it was read again."""
+        self._sound = anyio.Event()
         self._stopping = False
         self._jobs: list[tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]] = []
         """To be started by `run`: a commit is told by a callback of the loop, where anyio has no task to start from."""
@@ -156,6 +163,8 @@ class Engine:
 
     async def on_disk(self) -> None:
         """Return once everything decided so far is on disk. Raises: Unavailable when the journal ends first."""
+        while self._fault is not None:
+            await self._sound.wait()
         if self._pending:
             await self._last.wait()
 
@@ -180,6 +189,9 @@ class Engine:
         """Start the epoch that recovery named and return when it is on disk; nothing was dispatched before."""
         self._inbox.insert(0, s.Started(epoch, self.journal.id))
         await self._turn().wait()
+        while self._fault is not None:
+            await self._take_back(self._fault)
+            await self._last.wait()
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Turn until `stop`. Raises: what ended it otherwise."""
@@ -195,7 +207,9 @@ class Engine:
                     await anyio.lowlevel.checkpoint()  # let every stream hand in what it has: placement runs once
                     if self._error is not None:
                         raise self._error
-                    if self._inbox or self._logs:
+                    if self._fault is not None:
+                        await self._take_back(self._fault)
+                    elif self._inbox or self._logs:
                         self._turn()
                     jobs, self._jobs = self._jobs, []
                     for work, args in jobs:
@@ -212,9 +226,12 @@ class Engine:
         """Handle what is in the inbox, write a snapshot, and return when all of it is on disk."""
         if self._error is not None:
             return
-        await self._turn().wait()
+        if self._fault is None:
+            await self._turn().wait()
         self._stopping = True
         self._wake.set()
+        if self._fault is not None:
+            return  # replay is right
         await self._snapshots.take(self.seq, self.clock()).wait()
 
     # a turn
@@ -232,8 +249,12 @@ class Engine:
         forget: list[int] = []
         handle, draw = self.machine.handle, self.draw
         inbox.append(s.Flush())
-        for stimulus in inbox:
-            decision = handle(stimulus, now, draw())
+        for place, stimulus in enumerate(inbox):
+            try:
+                decision = handle(stimulus, now, draw())
+            except Exception as error:  # noqa: BLE001 a defect of ours, whichever: it is told, and costs no other run
+                self._failed_on(stimulus, error, inbox[place + 1 : -1])
+                break
             if decision.events:
                 self._record(decision.events, now, records, seen, forget)
             for command in decision.commands:
@@ -241,7 +262,7 @@ class Engine:
         commit = self._append(records, seen, logs, later, forget)
         for command in at_once:
             self._perform[type(command)](command)
-        if self._snapshots.due():
+        if self._fault is None and self._snapshots.due():
             self._snapshots.take(self.seq, now)
         self._set_alarm(self.machine.next_wake())
         self._set_alarm(self.refusals.next_wake())
@@ -254,6 +275,38 @@ class Engine:
         stats.busy_s += took
         stats.slowest_s = max(stats.slowest_s, took)
         return commit
+
+    def _failed_on(self, stimulus: s.Stimulus, error: Exception, rest: list[s.Stimulus]) -> None:
+        """The machine has raised. Raises: the error, when that was on what should have mended it."""
+        fault = self._faults.note(stimulus, error, self.machine.focus)
+        if isinstance(stimulus, s.TakenBack) and not fault.run:
+            raise error
+        self._fault, self._sound = fault, anyio.Event()
+        self.instrument.count("decision_failed")
+        again = [stimulus] if isinstance(stimulus, s.Started | s.DiskState) else []
+        self._inbox[:0] = [*again, *rest]
+        self._wake.set()
+        ask = self._asks.get(getattr(stimulus, "reply", 0))
+        if ask is not None:
+            ask.error = fault.told()
+            ask.done.set()
+        if fault.conn and self._gateway is not None:
+            self._gateway.send(fault.conn, Bye(LONGEST_PAUSE_S, "the server failed to decide on this", "InternalError"))
+            self._gateway.close(fault.conn)
+
+    async def _take_back(self, fault: Fault) -> None:
+        """Read the state again: everything that was decided before is in the journal, nothing of the failure is."""
+        if self._pending:
+            await self._last.wait()
+        await anyio.sleep(fault.pause_s)
+        found = await anyio.to_thread.run_sync(recover, self.journal)
+        self._inbox.insert(
+            0,
+            s.TakenBack(found.state, fault.reference, fault.stimulus, fault.error, fault.run, fault.aside, fault.conn),
+        )
+        self._fault = None
+        self._turn()
+        self._sound.set()
 
     def _record(
         self, events: tuple[Event, ...], now: float, records: list[Record], seen: list[Seen], forget: list[int]

@@ -39,8 +39,9 @@ class Growth:
         touched = [self._place(run, spec, event.version, parent, event.key) for spec in patch.tasks]
         for up, down in patch.links:
             task = run.tasks[run.names[down]]
-            if up not in task.spec.after:
-                self._respec(run, task, msgspec.structs.replace(task.spec, after=(*task.spec.after, up)))
+            if up in task.spec.after:
+                continue  # wired already: once more would count it twice
+            self._respec(run, task, msgspec.structs.replace(task.spec, after=(*task.spec.after, up)))
             task.version = event.version
             touched.append(task)
         for up, down in patch.unlinks:

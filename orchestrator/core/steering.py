@@ -226,7 +226,8 @@ def specs_at(run: Run, version: int) -> tuple[dict[str, TaskSpec], Patch]:
                 if edit.op == "remove":
                     found.pop(edit.id, None)
             for up, down in patch.links:
-                found[down] = msgspec.structs.replace(found[down], after=(*found[down].after, up))
+                if up not in found[down].after:
+                    found[down] = msgspec.structs.replace(found[down], after=(*found[down].after, up))
             for up, down in patch.unlinks:
                 after = tuple(name for name in found[down].after if name != up)
                 found[down] = msgspec.structs.replace(found[down], after=after)

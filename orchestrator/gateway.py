@@ -8,8 +8,10 @@ order, WorkerGone once. It must not know what the items mean, nor anything of th
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import anyio
@@ -32,6 +34,9 @@ from protocol.frame import (
 from protocol.link import Fault, Link
 from protocol.port import FrameStream
 
+from .door import Door
+from .pace import Pace
+
 NEVER: Final = -1.0
 """`Bye.retry_after_s` of a worker that should not come back as it is."""
 
@@ -41,14 +46,18 @@ STOPPING: Final = Bye(retry_after_s=0.5, reason="the server stops", code="Stoppi
 
 
 class GatewaySettings(msgspec.Struct, frozen=True):
-    """Bounds of one stream. What waits beyond them belongs to a peer that doesn't read; `bye_s` is how long a stream
-    that is being ended may take to hear why."""
+    """Bounds of one stream. What waits beyond them belongs to a peer that doesn't read, or doesn't say that it has
+    (`unconfirmed` frames with work); `bye_s` is how long a stream that is being ended may take to hear why, `hello_s`
+    how long one may be open without a Hello. A worker has at most so many `streams` at a time, the newest counts."""
 
     queue_items: int = 16_384
     queue_bytes: int = 16 * 1024 * 1024
     ack_delay_s: float = 0.02
+    unconfirmed: int = 16_384
     bye_s: float = 2.0
     retry_after_s: float = 1.0
+    hello_s: float = 10.0
+    streams: int = 4
 
 
 class _Session:
@@ -64,6 +73,7 @@ class _Session:
         self.news = anyio.Event()
         self.ended = anyio.Event()
         self.scope = anyio.CancelScope()
+        self.pace = Pace(anyio.current_time())
 
 
 class Gateway:
@@ -85,11 +95,13 @@ class Gateway:
         self._on_progress = on_progress
         self._settings = settings or GatewaySettings()
         self._sessions: dict[int, _Session] = {}
+        self._streams: Counter[int] = Counter()
+        self._door = Door()
         self._conns = 0
         self._closing: Bye | None = None
         self.counts: Counter[str] = Counter()
         """frames_in, frames_out, items_in, items_out; bad_frames, out_of_place, stale, missed, overflowed, too_large,
-        unsendable."""
+        unsendable, too_fast (items over their rate, dropped), postponed (streams that were told to come again)."""
 
     def send(self, conn: int, item: ToWorker) -> None:
         """Queue an item for a stream; it leaves with whatever else is queued in this turn of the loop. Never blocks.
@@ -103,12 +115,19 @@ class Gateway:
         if fault is not None:
             self._refused(session, item, fault)
             return
-        if session.link.queued > self._settings.queue_items or session.link.queued_bytes > self._settings.queue_bytes:
-            self.counts["overflowed"] += 1
-            self._tell(f"worker:{session.name}", "Overflowed", f"{session.link.queued} items wait: it doesn't read")
-            session.scope.cancel()
+        bounds, link = self._settings, session.link
+        if link.queued > bounds.queue_items or link.queued_bytes > bounds.queue_bytes:
+            self._overflowed(session, f"{link.queued} items wait: it doesn't read")
+            return
+        if link.unconfirmed > bounds.unconfirmed:
+            self._overflowed(session, f"{link.unconfirmed} frames of work went out, and it confirms none")
             return
         session.news.set()
+
+    def _overflowed(self, session: _Session, why: str) -> None:
+        self.counts["overflowed"] += 1
+        self._tell(f"worker:{session.name}", "Overflowed", why)
+        session.scope.cancel()
 
     def close(self, conn: int, bye: Bye = CLOSED) -> None:
         """End a stream once everything sent before has left; says Bye unless that was sent already."""
@@ -132,6 +151,8 @@ class Gateway:
         self._conns += 1
         session = _Session(self._conns, int(stream.peer["worker"]), stream.peer["name"])
         self._sessions[session.conn] = session
+        self._streams[session.worker] += 1
+        session.scope.deadline = anyio.current_time() + self._settings.hello_s
         try:
             with session.scope:
                 async with anyio.create_task_group() as group:
@@ -139,11 +160,17 @@ class Gateway:
                     group.start_soon(self._grow_old, session, float(stream.peer.get("lasts_s", "inf")))
                     if self._closing is not None:
                         self._say_bye(session, self._closing)
-                    await self._read(session, stream)
+                    if await self._admit(session):
+                        await self._read(session, stream)
                     if session.clean or not session.link.left:
                         session.scope.cancel()  # else a Bye is on its way, and the writer ends when it has left
         finally:
             del self._sessions[session.conn]
+            self._streams[session.worker] -= 1
+            if not self._streams[session.worker]:
+                del self._streams[session.worker]
+            if not (session.joined or session.link.left) and anyio.current_time() >= session.scope.deadline:
+                self._tell(f"worker:{session.name}", "NoHello", "a stream without a Hello")
             session.ended.set()
             if session.joined:
                 self._post(WorkerGone(session.conn, session.worker, session.clean))
@@ -152,6 +179,22 @@ class Gateway:
         """A stream outlives its certificate: the worker opens another, and whatever was on its way is said again."""
         await anyio.sleep(lasts_s)
         self._say_bye(session, OLD)
+
+    async def _admit(self, session: _Session) -> bool:
+        """Whether its Hello is read, now that it is its turn; else it hears when to come again."""
+        now = anyio.current_time()
+        if (away_s := self._door.often(session.worker, now)) > 0:
+            self._bye_for(session, "TooManyHellos", "this worker comes again and again", away_s + random.random())
+            return False
+        if self._streams[session.worker] > self._settings.streams:
+            self._bye_for(session, "TooManyStreams", f"more than {self._settings.streams} streams of one worker")
+            return False
+        if (later_s := self._door.busy(random.random())) > 0:
+            self.counts["postponed"] += 1
+            self._say_bye(session, Bye(later_s, "many workers come at once", "Busy"))
+            return False
+        await self._door.enter()
+        return True
 
     async def _read(self, session: _Session, stream: FrameStream) -> None:
         """Until the stream ends, the worker said Goodbye, or something made no sense (then a Bye is queued)."""
@@ -175,11 +218,15 @@ class Gateway:
             if taken.stale:
                 self.counts["stale"] += 1
                 continue
+            now = anyio.current_time()
+            wait_s = session.pace.frame(now)
             self.counts["items_in"] += len(taken.items)
             self.counts["missed"] += taken.missed
             items: list[FromWorker] = []
             for item in taken.items:
-                if type(item) is Progress:
+                if not session.pace.admits(type(item), now):
+                    self.counts["too_fast"] += 1
+                elif type(item) is Progress:
                     self._on_progress(session.worker, item)
                 elif type(item) is Hello:
                     if not self._join(session, item):
@@ -191,6 +238,8 @@ class Gateway:
             if session.link.peer_left:
                 session.clean = True
                 return
+            if wait_s:
+                await anyio.sleep(wait_s)  # its sender waits with us: nothing more is read of it
 
     def _join(self, session: _Session, hello: Hello) -> bool:
         low, high = PROTOCOL_VERSIONS
@@ -204,6 +253,7 @@ class Gateway:
             self._bye_for(session, "VersionMismatch", reason, NEVER)
         elif not session.link.left:
             session.joined = True
+            session.scope.deadline = inf
             session.link.edge = hello.profile.edge
             self._post(WorkerJoined(session.conn, session.worker, hello))
             return True

@@ -224,7 +224,9 @@ class Runtime:
         )
 
 
-_DROPPED: Final = frozenset({"bad_frames", "out_of_place", "stale", "missed", "overflowed", "too_large"})
+_DROPPED: Final = frozenset(
+    {"bad_frames", "out_of_place", "stale", "missed", "overflowed", "too_large", "too_fast", "postponed"}
+)
 
 
 def choose_planner(name: str) -> Any:

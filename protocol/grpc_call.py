@@ -74,6 +74,8 @@ ADMITTED: Final = ("asterism-link", "admitted")
 ERROR_KEY: Final = "asterism-error-bin"
 _ERROR_BYTES: Final = 48 * 1024
 _READ_AHEAD: Final = 16
+_READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""What of a stream may wait here to be received, in messages and bytes, give or take one message."""
 _STATUS: Final = (
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
@@ -177,6 +179,7 @@ class CallStream:
         self.peer = peer
         self._arrived: asyncio.Queue[bytes | AsterismError | None] = asyncio.Queue()
         self._room = asyncio.Event()
+        self.held_bytes = 0
         self._over = False
         self._last: AsterismError | None = None
         self._codec = METHODS["Link"]
@@ -190,7 +193,8 @@ class CallStream:
                 if data is grpc.aio.EOF:
                     break
                 self._arrived.put_nowait(data)
-                if self._arrived.qsize() >= _READ_AHEAD:
+                self.held_bytes += len(data)
+                if self._arrived.qsize() >= _READ_AHEAD or self.held_bytes >= _READ_AHEAD_BYTES:
                     self._room.clear()
                     await self._room.wait()
         except (grpc.aio.BaseError, grpc.RpcError, asyncio.CancelledError) as error:
@@ -214,6 +218,7 @@ class CallStream:
             found = await self._arrived.get()
             self._room.set()
             if isinstance(found, bytes):
+                self.held_bytes -= len(found)
                 frame: Frame = self._codec.response.decode(found)
                 return frame
             self._over, self._last = True, found

@@ -184,6 +184,11 @@ class Link:
         theirs = Phase.SERVER_LEFT if self.end == "worker" else Phase.WORKER_LEFT
         return self.phase in (theirs, Phase.CLOSED)
 
+    @property
+    def unconfirmed(self) -> int:
+        """Frames with work that the peer has not said it has seen."""
+        return len(self._assigned)
+
     def put(self, item: Item) -> Fault | None:
         """Queue what this end has to say; a Fault (and nothing queued) where it may not be said."""
         kind = type(item)

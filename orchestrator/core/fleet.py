@@ -68,6 +68,8 @@ class Session:
         self.clear()
         self.holds: dict[Key, Held] = {}
         """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
+        self.junk = 0
+        """What it said that doesn't count."""
         self.short = ""
         """Why it takes no new work although it is there (phase full)."""
         self.speed = {device.kind: device.speed for device in profile.devices} or {"cpu": 1.0}

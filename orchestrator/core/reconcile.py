@@ -16,6 +16,7 @@ from protocol.artifact import ArtifactRef
 from protocol.errors import NotFound
 from protocol.frame import (
     Ack,
+    Bye,
     Call,
     Cancel,
     Drain,
@@ -32,6 +33,7 @@ from protocol.frame import (
 from protocol.ids import AttemptId
 from protocol.outcome import Failure, FailureClass, Success, Usage
 
+from . import command as c
 from . import event as e
 from .adoption import judged
 from .call import called
@@ -44,6 +46,9 @@ from .turn import Turn
 
 _NONE: Final = Usage()
 STRAYS_A_BEAT: Final = 64
+JUNK_MOST: Final = 1_000
+JUNK_AWAY_S: Final = 5.0
+"""Things that don't count which one stream may say; then it ends, and its worker stays away for so long."""
 HANDED_BACK: Final = frozenset({"Draining", "OutboxFull", "DiskFull", "Fenced"})
 """Codes of a Rejected that say nothing against the task: it goes elsewhere and loses nothing."""
 FORGED: Final = {"foreign_worker": "ForeignAttempt", "stale_fence": "StaleFence", "other_pin": "OtherPin"}
@@ -69,6 +74,7 @@ def received(
         if load is not None:
             load.delivered = True
     acks: list[AttemptId] = []
+    turn.junk = 0
     for item in items:
         if isinstance(item, Report):
             _reported(turn, session, item, acks)
@@ -85,6 +91,11 @@ def received(
             turn.fleet.changes += 1
     if acks:
         turn.send(session, Ack(tuple(acks)), after_commit=True)
+    before, session.junk = session.junk, session.junk + turn.junk
+    if before <= JUNK_MOST < session.junk:
+        turn.inadmissible(session.name, "Flooding", f"{session.junk} things that don't count")
+        turn.send(session, Bye(JUNK_AWAY_S, "too much of what it says doesn't count", "Flooding"))
+        turn.command(c.Close(conn))
 
 
 def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId]) -> None:

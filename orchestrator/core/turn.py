@@ -67,6 +67,8 @@ class Turn:
         """Runs that may have come to an end."""
         self.replans: list[tuple[int, int]] = []
         """Open failures for which a planner must be asked."""
+        self.junk = 0
+        """What was inadmissible in the frame that is being read."""
         self.disk_full = False
         self.started = False
         self.counter = 0
@@ -116,6 +118,7 @@ class Turn:
 
     def inadmissible(self, worker: str, code: str, what: str, of: AttemptId | None = None) -> None:
         """A worker said what it may not: it changes nothing, and people see it."""
+        self.junk += 1
         run = self.state.runs.get(of.run) if of is not None else None
         if of is None or run is None or not 0 <= of.task < len(run.tasks):
             known = 0 if run is None else run.ix

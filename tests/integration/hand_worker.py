@@ -45,11 +45,11 @@ class HandWorker:
         self.news = anyio.Event()
         self._sending = anyio.Lock()
         self._link = Link("worker")
-        self._stream: FrameStream | None = None
+        self.stream: FrameStream | None = None
 
     async def run(self, channel: Channel, journal: str = "", epoch: int = 0) -> None:
         """Until the stream ends."""
-        stream = self._stream = await channel.link()
+        stream = self.stream = await channel.link()
         self._link = Link("worker")
         profile = WorkerProfile(
             slots=self.slots,
@@ -70,19 +70,20 @@ class HandWorker:
                     self._note(item)
                     if isinstance(item, Assign):
                         group.start_soon(self._work, item)
-                    elif isinstance(item, Cancel):
+                    elif isinstance(item, Cancel) and any(one.attempt == item.attempt for one in self.assigns):
                         await self.report(item.attempt, Stopped("cancelled"))
                     elif isinstance(item, Welcome):
                         for report in list(self.spool.values()):
                             await self.say(report)
 
-    async def say(self, item: Any) -> None:
-        assert self._stream is not None
-        fault = self._link.put(item)
-        assert fault is None, fault
+    async def say(self, *items: Any) -> None:
+        assert self.stream is not None
+        for item in items:
+            fault = self._link.put(item)
+            assert fault is None, fault
         async with self._sending:
             while (frame := self._link.cut()) is not None:
-                await self._stream.send(frame)
+                await self.stream.send(frame)
 
     async def report(self, attempt: AttemptId, outcome: Outcome) -> None:
         assign = next(one for one in self.assigns if one.attempt == attempt)

@@ -9,13 +9,15 @@ import anyio
 import msgspec
 import pytest
 
-from protocol.frame import Hello, Report
+from protocol.frame import Bye, Heartbeat, Hello, Progress, Report
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Success
 from protocol.port import Channel
-from protocol.profile import WorkerProfile
+from protocol.profile import LinkProfile, WorkerProfile
+from protocol.resource import Resources
+from protocol.skill import SkillSpec
 from protocol.transport import dial
-from tests.integration.hand_worker import client, events, submit
+from tests.integration.hand_worker import HandWorker, ask, client, events, submit
 from tests.integration.test_server import chain, server, worker
 
 
@@ -58,10 +60,66 @@ async def test_a_session_under_a_wrong_name_ends_and_is_told(tmp_path: Path) -> 
         async with dial(file.address, pi.identity["secret"]) as line:
             stream = await line.link()
             other = type(pi)(pi.identity | {"name": "somebody"})
-            other._stream = stream
+            other.stream = stream
             await other.say(Hello("somebody", "boot", WorkerProfile()))
             assert await stream.receive() is not None
             await stream.aclose()
         row = await fleet_event(channel, "peer_refused", code="NotAllowed")
         assert row["source"] == "worker:pi-1"
         assert (await fleet_event(channel, "epoch_started"))["seq"] == 1
+
+
+@pytest.mark.anyio
+async def test_a_flooding_worker_loses_its_stream_and_nobody_else_anything(tmp_path: Path) -> None:
+    async def flood(pest: HandWorker) -> None:
+        while not pest.byes:
+            strays = [Report(AttemptId(77, k, 1), Fence(1, k), b"x" * 32, Success(b"1")) for k in range(60)]
+            beat = Heartbeat(1.0, tuple(AttemptId(78, k, 1) for k in range(2000)), free=1e300, load=-1e300)
+            await pest.say(beat, *strays, Progress(AttemptId(77, 1, 1), 1, "log", b"x" * 60_000))
+
+    async with server(tmp_path) as (runtime, file), worker(file), client(file) as channel:
+        async with worker(file, "pest") as pest, anyio.create_task_group() as group:
+            with anyio.fail_after(20):
+                group.start_soon(flood, pest)
+                run = await submit(channel, chain(1, 2, 3), key="k")
+                await pest.until(lambda: bool(pest.byes))
+        assert pest.byes[0].code == "Flooding"
+        assert pest.byes[0].retry_after_s > 1
+        await events(channel, run)
+        assert (await ask(channel, "status", run=run))["state"] == "succeeded"
+        row = await fleet_event(channel, "peer_refused", code="Flooding")
+        assert row["source"] == "worker:pest"
+        assert len(await rows_of(channel, "peer_refused")) < 10
+        assert runtime._engine is not None
+        assert len(runtime._engine.machine._turn.refused) < 5000
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_lies_about_itself_is_sent_away_and_believed_nothing(tmp_path: Path) -> None:
+    lies: list[dict[str, Any]] = [
+        {"slots": 0}, {"slots": 10**9}, {"capacity": Resources(cpu=-1.0)}, {"capacity": Resources(cpu=1e300)},
+        {"link": LinkProfile(bandwidth=0.0)}, {"skills": (SkillSpec("a.b", "", {"properties": 5}),)},
+    ]  # fmt: skip
+    async with server(tmp_path) as (runtime, file), client(file) as channel:
+        identity = await ask(channel, "enroll", name="liar")
+        for lie in lies:
+            async with dial(file.address, identity["secret"]) as line:
+                made = HandWorker(identity)
+                made.stream = await line.link()
+                await made.say(Hello("liar", "boot", WorkerProfile(**lie)))
+                frame = await made.stream.receive()
+                assert frame is not None
+                (bye,) = frame.items
+                assert isinstance(bye, Bye)
+                assert (bye.code, bye.retry_after_s < 0) == ("BadProfile", True)
+        assert runtime._engine is not None
+        assert not runtime._engine.machine.fleet.sessions
+        await fleet_event(channel, "peer_refused", code="BadProfile")
+        assert not await rows_of(channel, "skills_announced")
+
+
+async def rows_of(channel: Channel, kind: str) -> list[dict[str, Any]]:
+    asked = msgspec.json.encode({"fleet": True, "kinds": [kind]})
+    return [
+        msgspec.json.decode(line) async for message in channel.watch("events", asked) for line in message.splitlines()
+    ]

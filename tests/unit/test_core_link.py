@@ -15,7 +15,7 @@ from orchestrator.core.event_codec import decode_events, encode_events
 from orchestrator.core.joining import EPOCHS_AHEAD, HELD_MOST
 from orchestrator.core.lifecycle import Ready, Running, Settled, Unknown
 from orchestrator.core.machine import Machine
-from orchestrator.core.reconcile import STRAYS_A_BEAT
+from orchestrator.core.reconcile import JUNK_MOST, STRAYS_A_BEAT
 from orchestrator.core.state import State
 from protocol.document import canonical
 from protocol.frame import (
@@ -486,3 +486,14 @@ def test_a_rejection_says_no_more_than_a_line() -> None:
     floor.says(Rejected(assign.attempt, "X" * 10_000, "y" * 1_000_000))
     (ended,) = floor.of(e.AttemptEnded)
     assert (len(ended.outcome.code), len(ended.outcome.message)) == (40, 1000)
+
+
+def test_a_stream_that_says_too_much_that_does_not_count_ends_once() -> None:
+    floor, (assign,) = working("sim.work", workers=2)
+    thief = 3 - floor.task().attempts[0].worker
+    for _ in range(JUNK_MOST // 100 + 5):
+        floor.says(*[report(assign)] * 100, worker=thief)
+    assert floor.refused().count("Flooding") == 1
+    assert floor.sent(Bye)[-1].code == "Flooding"
+    assert floor.commands.count(c.Close(floor.conn[thief])) == 1
+    assert type(floor.task().state) is Running

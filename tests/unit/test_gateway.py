@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.core.stimulus import Stimulus, WorkerGone, WorkerJoined, WorkerSent
 from orchestrator.gateway import Gateway, GatewaySettings
+from orchestrator.pace import HELLOS, RATES
 from protocol import loopback
 from protocol.errors import WireError
 from protocol.frame import (
@@ -96,7 +97,10 @@ class Peer:
 
 
 class Scene:
-    def __init__(self, core: Core, gateway: Gateway, server: loopback.LoopbackServer) -> None:
+    def __init__(
+        self, core: Core, gateway: Gateway, server: loopback.LoopbackServer, refused: list[tuple[str, str, str]]
+    ) -> None:
+        self.refused = refused
         self.core = core
         self.gateway = gateway
         self._server = server
@@ -129,11 +133,12 @@ def play(body: Callable[[Scene], Awaitable[None]], settings: GatewaySettings | N
 
     async def main() -> None:
         core = Core()
-        gateway = Gateway(core.post, core.on_progress, settings)
+        refused: list[tuple[str, str, str]] = []
+        gateway = Gateway(core.post, core.on_progress, settings, lambda *told: refused.append(told))
         services: Any = _Only(gateway.link)
         with anyio.fail_after(30):
             async with loopback.serve(services, RING.authenticate) as server:
-                scenes.append(Scene(core, gateway, server))
+                scenes.append(Scene(core, gateway, server, refused))
                 await body(scenes[0])
 
     anyio.run(main)
@@ -390,3 +395,87 @@ def test_no_secret_reaches_the_gateway() -> None:
             pass
 
     assert bearer("secret-1") not in repr(play(body).core.heard)
+
+
+# peers that say too much, or nothing
+
+
+def refusing(
+    body: Callable[[Scene], Awaitable[None]], settings: GatewaySettings | None = None
+) -> list[tuple[str, str]]:
+    """What the refusal desk hears of such a scene: (source, code)."""
+    return [(source, code) for source, code, _ in play(body, settings).refused]
+
+
+def test_a_stream_without_a_hello_ends_and_is_told() -> None:
+    async def body(scene: Scene) -> None:
+        async with scene.worker() as peer:
+            assert await peer.hear() == []
+
+    assert refusing(body, GatewaySettings(hello_s=0.05)) == [("worker:w1", "NoHello")]
+
+
+def test_a_stream_that_breaks_before_its_hello_is_nobodys_fault() -> None:
+    async def body(scene: Scene) -> None:
+        async with scene.worker():
+            pass
+        async with scene.joined():
+            pass
+
+    assert refusing(body) == []
+
+
+def test_a_worker_has_a_few_streams_at_a_time() -> None:
+    async def body(scene: Scene) -> None:
+        async with scene.worker(), scene.worker():
+            await anyio.wait_all_tasks_blocked()
+            async with scene.worker() as third:
+                assert [type(item) for item in await third.hear()] == [Bye]
+            async with scene.joined(2):
+                pass
+
+    assert refusing(body, GatewaySettings(streams=2)) == [("worker:w1", "TooManyStreams")]
+
+
+def test_a_worker_that_connects_again_and_again_is_told_how_long_to_stay_away() -> None:
+    async def body(scene: Scene) -> None:
+        for _ in range(int(HELLOS[1])):
+            async with scene.joined():
+                pass
+        async with scene.worker() as peer:
+            (bye,) = await peer.hear()
+            assert (bye.code, bye.retry_after_s > 0) == ("TooManyHellos", True)
+        async with scene.joined(2):
+            pass
+
+    assert refusing(body) == [("worker:w1", "TooManyHellos")]
+
+
+def test_what_a_stream_says_over_its_rate_is_dropped_and_its_reports_are_not() -> None:
+    async def body(scene: Scene) -> None:
+        async with scene.joined() as (peer, _):
+            for k in range(2000):
+                await peer.say(Heartbeat(float(k)))
+            await peer.say(*[Progress(AttemptId(1, 1, 1), k, "log", b"x") for k in range(200)])
+            await peer.say(report(1))
+            await peer.say(Goodbye())
+            await scene.core.until(WorkerGone)
+
+    scene = play(body)
+    items = [item for one in scene.core.heard if isinstance(one, WorkerSent) for item in one.items]
+    beats = sum(isinstance(item, Heartbeat) for item in items)
+    assert RATES[Heartbeat][1] <= beats < 100
+    assert scene.gateway.counts["too_fast"] >= 1900
+    assert [item for item in items if isinstance(item, Report)] == [report(1)]
+
+
+def test_a_peer_that_takes_work_and_never_says_that_it_has_seen_it_is_not_kept() -> None:
+    async def body(scene: Scene) -> None:
+        async with scene.joined() as (peer, conn):
+            for k in range(100):
+                scene.gateway.send(conn, assign(k))
+                if await peer.hear() == []:
+                    break
+            await scene.core.until(WorkerGone)
+
+    assert refusing(body, GatewaySettings(unconfirmed=50)) == [("worker:w1", "Overflowed")]

@@ -99,6 +99,8 @@ class Runtime:
 
     async def _serve(self, directory: Path, journal: SqliteJournal, ready: Callable[[ServerFile], None]) -> None:
         recovered = await anyio.to_thread.run_sync(recover, journal)
+        if recovered.note:
+            sys.stderr.write(f"asterism server: {recovered.note}\n")
         state, clock = recovered.state, RunClock(recovered.at)
         machine = Machine(state, self._settings.core)
         instrument = Instrument()
@@ -191,7 +193,7 @@ class Runtime:
             workers=len(machine.fleet.sessions),
             runs=query.count_runs(machine.state),
             dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
-            warnings=query.warnings(str(directory), machine.state),
+            warnings=(*self._engine.pressure.warnings(), *query.warnings(str(directory), machine.state)),
             tls=self._entrance.info(),
         ).to_dict()
 

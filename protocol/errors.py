@@ -27,6 +27,7 @@
     +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
     +-- JournalBusy               5   another server owns the journal
     +-- Unavailable               5   the far side can't do it now (disk full, draining)
+    |   +-- Overloaded            5   it could in a moment: its disk is behind
     +-- InternalError             1   a defect of ours: nothing was changed; names a reference
 
 Errors cross processes as `to_wire` / `from_wire` dictionaries; the tree and the codes are the contract.
@@ -188,6 +189,10 @@ class Unavailable(AsterismError):
 
 class InternalError(AsterismError):
     code = "InternalError"
+
+
+class Overloaded(Unavailable):
+    code = "Overloaded"
 
 
 class JournalCorrupt(AsterismError):

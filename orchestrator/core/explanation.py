@@ -60,6 +60,8 @@ def _kind(turn: Turn, run: Run, task: Task) -> Kind | None:
 
 def waiting_for(turn: Turn, run: Run, task: Task) -> str:
     """One line on a ready task: the worker or the resource it waits for."""
+    if turn.disk_full:
+        return "the disk of the server is full or far behind: nothing is started"
     spec, kind = turn.contract(task), _kind(turn, run, task)
     if spec is None or kind is None:
         return f"nobody offers {task.skill}"

@@ -38,6 +38,7 @@ from ..journal.snapshot import Snapshots
 from .artifact_desk import ArtifactDesk, heavy
 from .fault import LONGEST_PAUSE_S, Fault, Faults
 from .planner_desk import PlannerDesk
+from .pressure import Pressure
 from .refusal import Refusals
 from .watch import Seen, Watches
 
@@ -59,13 +60,15 @@ class _Pending(msgspec.Struct, gc=False):
     seen: list[Seen]
     later: list[c.Command]
     logged: list[int]
+    records: int
 
 
 class _Ask:
-    __slots__ = ("done", "error", "value")
+    __slots__ = ("done", "error", "patient", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool) -> None:
         self.done = anyio.Event()
+        self.patient = patient
         self.value: Any = None
         self.error: AsterismError | None = None
 
@@ -96,6 +99,7 @@ class Engine:
         self.watches = Watches(journal, seq)
         self.refusals = Refusals(self.post, clock, self.instrument)
         """Where everything that refuses a peer says so."""
+        self.pressure = Pressure(self.post, self.instrument)
         self.draw = draw
         self.seq = seq
         """The last event applied; those up to `watches.committed` are on disk."""
@@ -142,15 +146,18 @@ class Engine:
         self._inbox.append(stimulus)
         self._wake.set()
 
-    async def ask(self, make: Callable[[int], s.Stimulus]) -> Any:
+    async def ask(self, make: Callable[[int], s.Stimulus], *, patient: bool = False) -> Any:
         """Post the stimulus that `make(reply)` builds and wait for its answer, which comes after the commit.
 
-        Raises: the error it was refused with; Unavailable when the engine ends first.
+        Raises: the error it was refused with; Unavailable when the engine ends first, and at once while the disk is
+        full (Overloaded while it is behind), unless the caller is `patient`.
         """
         if self._stopping or self._error is not None:
             raise _stopped()
+        if not patient:
+            self.pressure.admit()
         self._replies += 1
-        reply, ask = self._replies, _Ask()
+        reply, ask = self._replies, _Ask(patient)
         self._asks[reply] = ask
         try:
             self.post(make(reply))
@@ -170,13 +177,17 @@ class Engine:
 
     def log(self, line: LogLine) -> None:
         """Keep a line of an attempt; written with the next group, never waited for."""
-        self._logs.append(line)
-        self._wake.set()
+        if self.pressure.takes_line(len(self._logs)):
+            self._logs.append(line)
+            self._wake.set()
 
     def disk_full(self, full: bool) -> None:
         """For the journal (journal.Health)."""
-        self.instrument.count("disk_full" if full else "disk_has_room")
-        self.post(s.DiskState(full))
+        self.pressure.disk_full(full)
+        for ask in self._asks.values() if full else ():
+            if not ask.patient:  # what it asked for may have been decided: it is written down once there is room
+                ask.error = ask.error or _unsaid()
+                ask.done.set()
 
     def failed(self, error: AsterismError) -> None:
         """For the journal (journal.Health): nothing more can be promised."""
@@ -343,7 +354,8 @@ class Engine:
     ) -> Commit:
         if records or logs:
             logged = list({line.run for line in logs})
-            self._pending.append(_Pending(self.seq, seen, later, logged))
+            self._pending.append(_Pending(self.seq, seen, later, logged, len(records)))
+            self.pressure.appended(len(records))
             pressing = not records or any(
                 type(command) is not c.Send or type(command.item) is not Ack for command in later
             )
@@ -361,6 +373,7 @@ class Engine:
     def _committed(self) -> None:
         """The oldest pending turn is on disk."""
         turn = self._pending.popleft()
+        self.pressure.committed(turn.records)
         self.watches.committed_to(turn.last, turn.seen, turn.logged)
         for command in turn.later:
             self._perform[type(command)](command)
@@ -437,6 +450,13 @@ class Engine:
                 continue
             self._alarm = None
             self.post(s.Tick())
+
+
+def _unsaid() -> Unavailable:
+    return Unavailable(
+        "the disk of the server became full before this was written down: it counts once there is room",
+        hint="make room there (asterism gc), then look whether it did (asterism ps), or ask again under the same --id",
+    )
 
 
 def _stopped() -> Unavailable:

@@ -140,7 +140,8 @@ class Journal(Protocol):
         """Commit what is queued, then release the files and the lock."""
 
     def open_epoch(self, epoch: int) -> None:
-        """Make `epoch` durable before returning. Blocks; before `start` only. Raises: ValueError if not greater."""
+        """Make `epoch` durable before returning. Blocks; before `start` only. Raises: ValueError if not greater;
+        Unavailable for a full disk."""
 
     def append(
         self,

@@ -20,6 +20,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -41,6 +42,7 @@ from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, corrupt, part_
 
 GROUP_RECORDS: Final = 4096
 FULL_RETRY_S: Final = 0.25
+CLEAR_UP_S: Final = 0.5
 PACE_S: Final = 0.004
 """Between two commits that nobody waits for."""
 
@@ -135,7 +137,10 @@ class SqliteJournal:
     def open_epoch(self, epoch: int) -> None:
         if epoch <= self.epoch:
             raise ValueError(f"epoch {epoch} is not above {self.epoch}")
-        self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
+        try:
+            self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
+        except sqlite3.Error as error:
+            raise unusable(self.path, error) from error
         self.epoch = epoch
 
     def resize(self, limit_bytes: int) -> None:
@@ -216,6 +221,7 @@ class SqliteJournal:
                     self._commit(group)
                     self._call(self._settle, group, None)
                 if last:
+                    self._clear_up()
                     return
         except _Abandoned:
             self._call(self._fail, group, Unavailable("the journal was closed while the disk was full"), False)
@@ -260,6 +266,13 @@ class SqliteJournal:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode not in DISK_FULL:
                     raise
+
+    def _clear_up(self) -> None:
+        """Before the end, take out what little is left of removed runs; what takes longer goes with the next start."""
+        end = time.perf_counter() + CLEAR_UP_S
+        with suppress(sqlite3.OperationalError):
+            while self._removals.left and time.perf_counter() < end:
+                self._removals.work()
 
     def _commit(self, group: list[_Entry]) -> None:
         full = False

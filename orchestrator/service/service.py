@@ -326,11 +326,12 @@ class Service:
         """For a worker: {uri: [digest, media, size]} of files of other machines; for a client: one file's digest."""
         run = self._find(body.run)
         uris = tuple(body.uris) or (body.uri,)
-        found = await self._engine.ask(lambda reply: s.StageAsked(reply, who.worker_id, run.ix, uris))
+        found = await self._engine.ask(lambda reply: s.StageAsked(reply, who.worker_id, run.ix, uris), patient=True)
         return found if body.uris else {"digest": found[body.uri][0]}
 
     async def _gc(self, _: Principal, body: ask.Collect) -> Any:
-        await self._on_disk()
+        if not self._engine.pressure.full:  # then this is what makes room; nothing can have been removed since
+            await self._on_disk()
         return await self._garbage.collect(self._engine.clock(), body.grace_s, body.dry)
 
     async def _shutdown(self, _: Principal, __: ask.Nothing) -> Any:
@@ -361,9 +362,10 @@ class Service:
         with anyio.move_on_after(LOOK_PATIENCE_S):
             await self._engine.on_disk()
             return
+        why = "the disk of the server is full" if self._engine.pressure.full else "the disk of the server is behind"
         raise Unavailable(
-            "what is going on can't be written to the journal, so it can't be shown yet",
-            hint="make room on the disk of ASTERISM_HOME",
+            f"{why}: what is going on can't be written down, so it can't be shown yet",
+            hint="make room on the disk of ASTERISM_HOME (asterism gc), or wait; nothing that was accepted is lost",
         )
 
 

@@ -506,7 +506,10 @@ def test_gc_frees_what_no_run_names_and_rm_takes_the_events(own: Shell) -> None:
     assert freed["artifact_bytes"] > len(text)
     own.run("server", "stop")
     with contextlib.closing(sqlite3.connect(own.home / "server" / "journal.db")) as journal:
-        assert journal.execute("SELECT COUNT(*) FROM event WHERE run > 0").fetchone() == (0,)
+        assert journal.execute("SELECT run, kind FROM event WHERE run > 0").fetchall() == [
+            (1, "RunRemoved"),
+            (2, "RunRemoved"),
+        ]
         assert journal.execute("SELECT COUNT(*) FROM snapshot WHERE part > 0").fetchone() == (0,)
 
 

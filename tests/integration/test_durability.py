@@ -45,11 +45,15 @@ class Fleet:
 
     def start(self, name: str, *words: str) -> None:
         log = (self.folder / f"{name}.log").open("ab")
-        command = [sys.executable, "-m", "asterism", *words]
+        command = [*self.command(), *words]
         self.running[name] = subprocess.Popen(command, env=self.env, cwd=self.folder, stdout=log, stderr=log)
 
-    def server(self) -> None:
-        self.start("server", "server", "start", "--listen", self.address())
+    @staticmethod
+    def command() -> list[str]:
+        return [sys.executable, "-m", "asterism"]
+
+    def server(self, address: str = "") -> None:
+        self.start("server", "server", "start", "--listen", address or self.address())
         pid = self.running["server"].pid
         self.until(lambda: self.found().get("pid") == pid)
 
@@ -69,7 +73,7 @@ class Fleet:
 
     def json(self, *words: str) -> Any:
         done = subprocess.run(
-            [sys.executable, "-m", "asterism", *words, "-o", "json"],
+            [*self.command(), *words, "-o", "json"],
             env=self.env, cwd=self.folder, capture_output=True, timeout=60,
         )  # fmt: skip
         return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None

@@ -23,7 +23,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from protocol.errors import AsterismError, Unavailable, from_wire
+from protocol.errors import AsterismError, from_wire
 from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
@@ -39,6 +39,7 @@ from .artifact_desk import ArtifactDesk, heavy
 from .fault import LONGEST_PAUSE_S, Fault, Faults
 from .planner_desk import PlannerDesk
 from .pressure import Pressure
+from .question import Questions, stopped
 from .refusal import Refusals
 from .watch import Seen, Watches
 
@@ -61,16 +62,6 @@ class _Pending(msgspec.Struct, gc=False):
     later: list[c.Command]
     logged: list[int]
     records: int
-
-
-class _Ask:
-    __slots__ = ("done", "error", "patient", "value")
-
-    def __init__(self, patient: bool) -> None:
-        self.done = anyio.Event()
-        self.patient = patient
-        self.value: Any = None
-        self.error: AsterismError | None = None
 
 
 class Engine:
@@ -112,8 +103,7 @@ class Engine:
         self._wake = anyio.Event()
         self._pending: deque[_Pending] = deque()
         self._last = Commit()
-        self._asks: dict[int, _Ask] = {}
-        self._replies = 0
+        self._questions = Questions()
         self._error: BaseException | None = None
         self._faults = Faults()
         self._fault: Fault | None = None
@@ -153,20 +143,10 @@ class Engine:
         full (Overloaded while it is behind), unless the caller is `patient`.
         """
         if self._stopping or self._error is not None:
-            raise _stopped()
+            raise stopped()
         if not patient:
             self.pressure.admit()
-        self._replies += 1
-        reply, ask = self._replies, _Ask(patient)
-        self._asks[reply] = ask
-        try:
-            self.post(make(reply))
-            await ask.done.wait()
-        finally:
-            del self._asks[reply]
-        if ask.error is not None:
-            raise ask.error
-        return ask.value
+        return await self._questions.ask(lambda reply: self.post(make(reply)), patient)
 
     async def on_disk(self) -> None:
         """Return once everything decided so far is on disk. Raises: Unavailable when the journal ends first."""
@@ -184,10 +164,8 @@ class Engine:
     def disk_full(self, full: bool) -> None:
         """For the journal (journal.Health)."""
         self.pressure.disk_full(full)
-        for ask in self._asks.values() if full else ():
-            if not ask.patient:  # what it asked for may have been decided: it is written down once there is room
-                ask.error = ask.error or _unsaid()
-                ask.done.set()
+        if full:
+            self._questions.disk_full()
 
     def failed(self, error: AsterismError) -> None:
         """For the journal (journal.Health): nothing more can be promised."""
@@ -228,9 +206,7 @@ class Engine:
                 group.cancel_scope.cancel()
         finally:
             self._stopping = True
-            for ask in self._asks.values():
-                ask.error = ask.error or _stopped()
-                ask.done.set()
+            self._questions.close()
             self.watches.close()
 
     async def stop(self) -> None:
@@ -297,10 +273,7 @@ class Engine:
         again = [stimulus] if isinstance(stimulus, s.Started | s.DiskState) else []
         self._inbox[:0] = [*again, *rest]
         self._wake.set()
-        ask = self._asks.get(getattr(stimulus, "reply", 0))
-        if ask is not None:
-            ask.error = fault.told()
-            ask.done.set()
+        self._questions.answer(getattr(stimulus, "reply", 0), error=fault.told())
         if fault.conn and self._gateway is not None:
             self._gateway.send(fault.conn, Bye(LONGEST_PAUSE_S, "the server failed to decide on this", "InternalError"))
             self._gateway.close(fault.conn)
@@ -396,11 +369,8 @@ class Engine:
             self._gateway.close(command.conn)
 
     def _reply(self, command: c.Reply) -> None:
-        ask = self._asks.get(command.reply)
-        if ask is not None:
-            ask.value = command.value
-            ask.error = from_wire(command.error) if command.error is not None else None
-            ask.done.set()
+        error = from_wire(command.error) if command.error is not None else None
+        self._questions.answer(command.reply, command.value, error)
 
     def _resolve(self, command: c.Resolve) -> None:
         if self._artifacts is None:
@@ -450,14 +420,3 @@ class Engine:
                 continue
             self._alarm = None
             self.post(s.Tick())
-
-
-def _unsaid() -> Unavailable:
-    return Unavailable(
-        "the disk of the server became full before this was written down: it counts once there is room",
-        hint="make room there (asterism gc), then look whether it did (asterism ps), or ask again under the same --id",
-    )
-
-
-def _stopped() -> Unavailable:
-    return Unavailable("the server is stopping", hint="start it again, or wait for it: nothing on disk is lost")

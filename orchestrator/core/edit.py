@@ -308,7 +308,12 @@ def _carry_out(turn: Turn, run: Run, edit: Edit, author: str) -> None:
     elif edit.op == "cancel":
         cancel_task(turn, run, task, why, author)
     else:
-        settle(turn, run, task, "cancelled", code="Removed", message=why)
+        if type(task.state) is Settled:  # an open failure is taken back before it can end in another way
+            turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, task.skill, -1, turn.now))
+        if task.spread is not None:
+            cancel_task(turn, run, task, why, author)
+        else:
+            settle(turn, run, task, "cancelled", code="Removed", message=why)
 
 
 def _needed(run: Run) -> set[int]:

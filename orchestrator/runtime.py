@@ -47,6 +47,7 @@ from .service.enrolment import Enrolment
 from .service.entrance import Entrance, EntranceSettings
 from .service.garbage import Garbage
 from .service.lookup import is_open
+from .service.reading import Reading
 from .service.service import Service
 from .service.submission import Submissions
 from .service.value import Values
@@ -133,6 +134,7 @@ class Runtime:
             attachments,
             enrolment,
             Garbage(store, state, directory / "workers"),
+            Reading(lambda: engine.machine.state, store),
             self,
         )
         _tune_collector()

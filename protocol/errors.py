@@ -9,6 +9,7 @@
     |   +-- CalledWhileLoading    2   run() at import time of a skill module
     +-- NotFound                  3
     +-- NotAllowed                4   no credential, wrong role, refused by policy
+    |   +-- NotYours              4   a worker reads what no attempt at it needs
     +-- ServerUnreachable         5
     +-- VersionMismatch           9
     +-- Conflict                  2   an optimistic edit lost the race
@@ -140,6 +141,10 @@ class NotFound(AsterismError):
 class NotAllowed(AsterismError):
     code = "NotAllowed"
     exit_code = 4
+
+
+class NotYours(NotAllowed):
+    code = "NotYours"
 
 
 class ServerUnreachable(AsterismError):

@@ -25,6 +25,7 @@ from protocol.artifact import INLINE_LIMIT, ArtifactRef
 from protocol.errors import (
     AsterismError,
     NotFound,
+    NotYours,
     SecretDenied,
     ServerUnreachable,
     SkillFailed,
@@ -173,14 +174,18 @@ class Errands:
         return [digest for digest in dict.fromkeys(wanted) if self._cache.path(digest) is None]
 
     async def _patiently(self, fetch: Callable[[], Awaitable[object]]) -> None:
-        failures = 0
+        failures, deadline = 0, anyio.current_time() + AWAY_S
         while True:
             try:
                 await fetch()
                 return
             except (ServerUnreachable, Unavailable):
                 failures += 1
-                await anyio.sleep(redial_s(failures, random.random()))
+            except NotYours:  # an attempt that the server doesn't know for ours, after a restart, soon is or is killed
+                if anyio.current_time() >= deadline:
+                    raise
+                failures += 1
+            await anyio.sleep(redial_s(failures, random.random()))
 
     async def _bring_files(self, instruction: Start) -> list[StagedFile]:
         """Have the other machines' files moved, and fetch them. Raises: TryAgain while one is away."""
@@ -198,7 +203,7 @@ class Errands:
         while True:
             try:
                 return await self._transfer.staged(run, uris)
-            except (ServerUnreachable, Unavailable) as error:
+            except (ServerUnreachable, Unavailable, NotYours) as error:
                 if anyio.current_time() >= deadline:
                     raise TryAgain(error.message, hint=error.hint) from error
             failures += 1

@@ -8,6 +8,7 @@ could take back. Bodies are read strictly, an unknown key is refused.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -32,6 +33,7 @@ from .enrolment import Enrolment
 from .explaining import explanation
 from .garbage import Garbage
 from .lookup import find_run, find_task, find_worker, is_open, run_state
+from .reading import Reading
 from .submission import Submissions
 from .value import Values
 from .watching import Wanted, Watching
@@ -73,6 +75,7 @@ class Service:
         attachments: Attachments,
         enrolment: Enrolment,
         garbage: Garbage,
+        reading: Reading,
         place: Place,
     ) -> None:
         self._engine = engine
@@ -84,6 +87,7 @@ class Service:
         self._attachments = attachments
         self._enrolment = enrolment
         self._garbage = garbage
+        self._reading = reading
         self._place = place
 
     # protocol.port.Services
@@ -133,8 +137,12 @@ class Service:
     async def has(self, who: Principal, digest: str) -> int:
         return await self._artifacts.has(who, digest)
 
-    def get(self, who: Principal, digest: str, offset: int) -> AsyncIterator[bytes]:
-        return self._artifacts.get(who, digest, offset)
+    async def get(self, who: Principal, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Raises: NotYours for a worker that has no attempt with this input; NotFound."""
+        await self._reading.digests(who, (digest,))
+        async with aclosing(self._artifacts.get(who, digest, offset)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                yield chunk
 
     async def put_many(
         self, who: Principal, bundles: AsyncIterator[tuple[Content, ...]]
@@ -144,8 +152,12 @@ class Service:
     async def has_many(self, who: Principal, digests: Sequence[str]) -> Sequence[int]:
         return await self._artifacts.has_many(who, digests)
 
-    def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
-        return self._artifacts.get_many(who, digests)
+    async def get_many(self, who: Principal, digests: Sequence[str]) -> AsyncIterator[tuple[Content, ...]]:
+        """Raises: as get."""
+        await self._reading.digests(who, digests)
+        async with aclosing(self._artifacts.get_many(who, digests)) as groups:  # type: ignore[type-var]
+            async for group in groups:
+                yield group
 
     # looking
 
@@ -326,6 +338,7 @@ class Service:
         """For a worker: {uri: [digest, media, size]} of files of other machines; for a client: one file's digest."""
         run = self._find(body.run)
         uris = tuple(body.uris) or (body.uri,)
+        await self._reading.files(who, run.ix, uris)
         found = await self._engine.ask(lambda reply: s.StageAsked(reply, who.worker_id, run.ix, uris), patient=True)
         return found if body.uris else {"digest": found[body.uri][0]}
 

@@ -6,7 +6,7 @@ The worker runs `flow.*` itself and keeps its reports until they are acknowledge
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ from protocol.builtin import BUILTINS
 from protocol.frame import Ack, Assign, Bye, Cancel, Held, Hello, Report, Welcome
 from protocol.ids import AttemptId
 from protocol.link import Fault, Link
+from protocol.membership import buy
 from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
 from protocol.port import Channel, FrameStream
 from protocol.profile import DeviceProfile, WorkerProfile
@@ -140,8 +141,20 @@ async def fail(args: Any, _: HandWorker, __: Assign) -> Outcome:
 
 @asynccontextmanager
 async def client(file: ServerFile) -> AsyncIterator[Channel]:
-    async with dial(file.address, file.token) as channel:
+    async with dial(file.address, file.token, tls=file.tls) as channel:
         yield channel
+
+
+async def enrolled(file: ServerFile, name: str, serves: str = "") -> dict[str, Any]:
+    """An identity, bought by the owner: `{worker, name, secret}`, and `tls` on a server with TLS."""
+    async with client(file) as channel:
+        answer, tls = await buy(channel, "enroll", file.tls, name=name, serves=serves)
+    return {"secret": "", **answer, "tls": tls}
+
+
+def line(file: ServerFile, identity: dict[str, Any]) -> AbstractAsyncContextManager[Channel]:
+    """A channel of this worker's."""
+    return dial(file.address, identity["secret"], tls=identity["tls"])
 
 
 async def ask(channel: Channel, method: str, **body: Any) -> Any:

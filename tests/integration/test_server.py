@@ -29,7 +29,7 @@ from protocol.ids import AttemptId
 from protocol.outcome import Outcome, Success
 from protocol.security import ROLES, ServerFile, load_server
 from protocol.transport import dial
-from tests.integration.hand_worker import HandWorker, ask, client, events, submit
+from tests.integration.hand_worker import HandWorker, ask, client, enrolled, events, line, submit
 
 
 @pytest.fixture
@@ -60,10 +60,9 @@ async def server(directory: Path, **options: Any) -> AsyncIterator[tuple[Runtime
 @asynccontextmanager
 async def worker(file: ServerFile, name: str = "pi-1", **options: Any) -> AsyncIterator[HandWorker]:
     """Enrolled, connected and welcomed."""
-    async with client(file) as channel:
-        identity = await ask(channel, "enroll", name=name, serves=options.get("serves", ""))
+    identity = await enrolled(file, name, options.get("serves", ""))
     made = HandWorker(identity, **options)
-    async with dial(file.address, identity["secret"]) as channel, anyio.create_task_group() as group:
+    async with line(file, identity) as channel, anyio.create_task_group() as group:
         group.start_soon(made.run, channel)
         await made.until(lambda: bool(made.welcomes))
         try:

@@ -143,6 +143,20 @@ def test_why_a_certificate_is_refused_is_said(shell: Shell, tmp_path: Path) -> N
         fresh.run("server", "stop")
 
 
+def test_files_that_stand_in_a_large_value_of_another_machine_are_read(shell: Shell) -> None:
+    """The list is an artifact by then: only what stands in it may be asked for, whatever its name looks like."""
+    folder = shell.home.parent / "w1"
+    for number in range(160):
+        (folder / f'{number} "quoted" \N{SNOWMAN} {"x" * 200}.txt').write_text(f"{number}\n")
+    found = {"id": "find", "skill": "fs.find", "args": {"path": str(folder), "glob": "*.txt"}, "on": ["w1"]}
+    count = {"skill": "text.count", "args": {"file": {"ref": "find/files[]/file"}}, "on": ["here"]}
+    total = {"id": "all", "skill": "flow.list", "args": {"items": {"ref": "count"}}, "on": ["w1"]}
+    name = shell.write("plan.json", {"tasks": [found, {"id": "count", **count}, total]})
+    report = shell.json("run", "-f", name)
+    assert report["state"] == "succeeded", report
+    assert report["tasks"]["count"]["children"] == {"succeeded": 160}
+
+
 def test_doctor_says_how_old_the_certificates_are(shell: Shell, tmp_path: Path) -> None:
     join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
     shell.json("connect", server, stdin=join + "\n", home=away)

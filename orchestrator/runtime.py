@@ -39,6 +39,7 @@ from .engine.progress_desk import ProgressDesk
 from .gateway import Gateway
 from .instrument import Instrument
 from .journal.recovery import recover
+from .journal.scribe import Scribe
 from .journal.snapshot import Snapshots
 from .journal.sqlite import SqliteJournal
 from .service import query
@@ -112,7 +113,7 @@ class Runtime:
             journal,
             clock.now,
             seq=recovered.seq,
-            snapshots=Snapshots(journal, state, recovered.behind, recovered.tail),
+            snapshots=Snapshots(journal, state, recovered.behind, recovered.tail, Scribe(journal.path)),
             instrument=instrument,
             artifacts=ArtifactDesk(store),
             planners=planners,

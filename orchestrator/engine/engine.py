@@ -250,7 +250,7 @@ class Engine:
         for command in at_once:
             self._perform[type(command)](command)
         if self._fault is None and self._snapshots.due():
-            self._snapshots.take(self.seq, now)
+            self._snapshot(now)
         self._set_alarm(self.machine.next_wake())
         self._set_alarm(self.refusals.next_wake())
         took = time.perf_counter() - began
@@ -262,6 +262,13 @@ class Engine:
         stats.busy_s += took
         stats.slowest_s = max(stats.slowest_s, took)
         return commit
+
+    def _snapshot(self, now: float) -> None:
+        if self._snapshots.apart:
+            self._snapshots.begin()
+            self._start(self._snapshots.write, self.seq, self.on_disk)
+        else:
+            self._snapshots.take(self.seq, now)
 
     def _failed_on(self, stimulus: s.Stimulus, error: Exception, rest: list[s.Stimulus]) -> None:
         """The machine has raised. Raises: the error, when that was on what should have mended it."""

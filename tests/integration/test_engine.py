@@ -23,9 +23,12 @@ from orchestrator.engine.artifact_desk import ArtifactDesk, heavy
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.planner_desk import PlannerDesk
 from orchestrator.engine.watch import QUEUE_EVENTS
+from orchestrator.journal import snapshot
 from orchestrator.journal.journal import Journal
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.recovery import recover
+from orchestrator.journal.scribe import Scribe
+from orchestrator.journal.snapshot import Snapshots
 from orchestrator.journal.sqlite import SqliteJournal
 from planner.planner import PlanOutcome
 from protocol.artifact import ArtifactRef
@@ -97,7 +100,10 @@ class Rig:
     def __init__(self, journal: Journal, **parts: Any) -> None:
         self.clock = Clock()
         self.streams = Streams()
-        self.engine = Engine(Machine(State(journal=journal.id)), journal, self.clock, **parts)
+        state = State(journal=journal.id)
+        if "draft" in parts:
+            parts["snapshots"] = Snapshots(journal, state, {}, {}, parts.pop("draft"))
+        self.engine = Engine(Machine(state), journal, self.clock, **parts)
         self.engine.connect(self.streams)
         self.ears = Ears(self.engine)
         self.worker = 0
@@ -290,6 +296,28 @@ async def test_a_failed_write_ends_the_engine_and_every_question(tmp_path: Path)
     assert caught.group_contains(Unavailable, match="the disk said no", depth=None)
     with pytest.raises(Unavailable, match="stopping"):
         await rig.engine.ask(lambda reply: s.PauseRequested(reply, 1, "me"))
+
+
+@pytest.mark.anyio
+async def test_a_running_engine_has_its_snapshots_made_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "TAIL_RECORDS", 12)
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    async with running(journal, draft=Scribe(path)) as rig:
+        await rig.join()
+        await rig.submit(*(echo(f"t{n}") for n in range(8)))
+        while journal.load_snapshot() is None:
+            for assign in rig.streams.of(Assign):
+                rig.report(assign)
+            await rig.engine.on_disk()
+            await turns()
+        held, found = journal.load_snapshot(), recover(journal)
+        assert held is not None
+        assert 0 < held.seq <= rig.engine.seq
+        assert not found.note
+        assert found.state.snapshot() == recover(journal, snapshot=False).state.snapshot()
 
 
 @pytest.mark.anyio

@@ -1,0 +1,106 @@
+"""The process that writes a snapshot: it reads the journal as a recovery would, and hands the parts that changed back.
+
+So the server's loop spends nothing on it and the snapshot can't be torn: it is what replay gives as of one event, by
+definition. Whatever happens to this process costs a snapshot and nothing else. Invariant: it only reads the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from protocol.errors import AsterismError, Unavailable
+
+from .archive import Archive
+from .journal import Snapshot
+from .recovery import recover
+
+NICENESS: Final = 10
+_PATIENCE_S: Final = 600.0
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """What comes first; then `sizes` bytes of each part, in order."""
+
+    seq: int
+    at: float
+    layout: str
+    records: dict[int, int]
+    sizes: dict[int, int]
+
+
+def draft(path: Path, until: int) -> Snapshot:
+    """The snapshot as of event `until`: parts that changed since the last one. Raises: JournalCorrupt."""
+    with Archive(path) as archive:
+        found = recover(archive, until)
+    state = found.state
+    changed = sorted({0, *state.changed} & {0, *state.runs})
+    counts = {part: found.behind.get(part, 0) + found.tail.get(part, 0) for part in changed}
+    return Snapshot(found.seq, found.at, {part: state.part(part) for part in changed}, counts, state.layout())
+
+
+class Scribe:
+    """`draft` in a process of its own, one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, until: int) -> Snapshot:
+        """Blocks. Raises: Unavailable with what that process said."""
+        argv = [sys.executable, "-P", "-m", __name__, str(self._path), str(until)]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            self._child = child
+            try:
+                out, err = child.communicate(timeout=_PATIENCE_S)
+                if child.returncode:
+                    said = err.decode("utf-8", "replace").strip().rpartition("\n")[2]
+                    raise Unavailable(f"no snapshot was written: {said or f'its process ended: {child.returncode}'}")
+                return _read(out)
+            except (msgspec.DecodeError, subprocess.TimeoutExpired) as error:
+                raise Unavailable(f"no snapshot was written: {error}") from error
+            finally:
+                child.kill()
+
+    def end(self) -> None:
+        """Give up the one under way, if any: its caller hears so."""
+        if self._child is not None:
+            self._child.kill()
+
+
+def _write(snapshot: Snapshot, file: BinaryIO) -> None:
+    sizes = {part: len(body) for part, body in snapshot.parts.items()}
+    head = msgspec.msgpack.encode(_Head(snapshot.seq, snapshot.at, snapshot.layout, dict(snapshot.records), sizes))
+    file.write(len(head).to_bytes(4, "big") + head)
+    for body in snapshot.parts.values():
+        file.write(body)
+    file.flush()
+
+
+def _read(data: bytes) -> Snapshot:
+    """Raises: msgspec.DecodeError for anything `_write` did not finish."""
+    end = 4 + int.from_bytes(data[:4], "big")
+    head = msgspec.msgpack.decode(data[4:end], type=_Head)
+    if end + sum(head.sizes.values()) != len(data):
+        raise msgspec.DecodeError("it broke off")
+    parts: dict[int, bytes] = {}
+    view = memoryview(data)
+    for part, size in head.sizes.items():
+        parts[part] = bytes(view[end : end + size])
+        end += size
+    return Snapshot(head.seq, head.at, parts, head.records, head.layout)
+
+
+if __name__ == "__main__":
+    with suppress(OSError):
+        os.nice(NICENESS)
+    try:
+        _write(draft(Path(sys.argv[1]), int(sys.argv[2])), sys.stdout.buffer)
+    except AsterismError as error:
+        sys.exit(error.message)

@@ -72,6 +72,7 @@ def start(
         raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
     from protocol.config import load
     from protocol.security import Identity, Join, claim, home
+    from protocol.unpickling import refuse_unpickling
 
     from .address import VARIABLE
     from .identity import check_name, default_name, parse_join_line
@@ -98,6 +99,7 @@ def start(
         sources = tuple(str(Path(one).resolve()) if Path(one).is_file() else one for one in skills)
         with claim(folder / "lock"):
             os.environ[VARIABLE] = msgspec.json.encode(load().settings.http.allow).decode()
+            refuse_unpickling()
             spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
             anyio.run(serve, called, folder, declared, sources, known, spawned)
     except AsterismError as error:

@@ -349,7 +349,7 @@ class Errands:
             ref = await anyio.to_thread.run_sync(taken, spill, made, target, self._custody.redactor)
             outcome = Success(ref)
         except (AsterismError, OSError) as error:
-            outcome = Failure("HostFailed", str(error), "permanent")
+            outcome = Failure("HostFailed", str(error), "infra" if isinstance(error, OSError) else "permanent")
         self._conclude(attempt, outcome, usage)
 
     def _conclude(self, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:

@@ -16,6 +16,7 @@ from protocol.config import ServerDefaults, load
 from protocol.errors import JournalBusy, ServerUnreachable, UsageError
 from protocol.report import SCHEMA
 from protocol.security import ServerFile, is_loopback
+from protocol.unpickling import refuse_unpickling
 
 from .. import local
 from ..client.client import AsyncClient
@@ -49,6 +50,7 @@ def start(listen: str | None, names: tuple[str, ...], tls: bool, detach: bool, p
         return
     from ..runtime import serve
 
+    refuse_unpickling()
     serve(private=private, flags=flags)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from protocol.errors import AsterismError, SchemaMismatch, ServerUnreachable, Unavailable
 from protocol.outcome import Failure, FailureClass
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DETAIL: Final = 8 * 1024
 _HERE: Final = str(Path(__file__).parent)
 
@@ -16,8 +18,8 @@ _HERE: Final = str(Path(__file__).parent)
 def failure_of(error: BaseException) -> Failure:
     """Exceptions are permanent, unless they say `transient = True` or are a timeout or a connection that failed.
 
-    An exception may also carry `klass` (infra, transient, permanent, policy). The traceback goes into `detail`,
-    without the frames of the runner itself.
+    A full disk is this machine's, not the skill's: infra. An exception may also carry `klass` (infra, transient,
+    permanent, policy). The traceback goes into `detail`, without the frames of the runner itself.
     """
     klass: FailureClass = "permanent"
     said = getattr(error, "klass", None)
@@ -25,6 +27,8 @@ def failure_of(error: BaseException) -> Failure:
         klass = said
     elif isinstance(error, ServerUnreachable | Unavailable):
         klass = "infra"  # this worker's link or lease, not the skill: another worker may do it
+    elif isinstance(error, OSError) and error.errno in _FULL:
+        klass = "infra"  # this machine's disk, not the skill
     elif getattr(error, "transient", False) is True or isinstance(error, TimeoutError | ConnectionError):
         klass = "transient"
     code = error.code if isinstance(error, AsterismError) else type(error).__name__

@@ -29,6 +29,7 @@
     +-- JournalBusy               5   another server owns the journal
     +-- Unavailable               5   the far side can't do it now (disk full, draining)
     |   +-- Overloaded            5   it could in a moment: its disk is behind
+    |   +-- DiskFull              5   a disk of this machine takes no more
     +-- InternalError             1   a defect of ours: nothing was changed; names a reference
 
 Errors cross processes as `to_wire` / `from_wire` dictionaries; the tree and the codes are the contract.
@@ -190,6 +191,10 @@ class JournalBusy(AsterismError):
 class Unavailable(AsterismError):
     code = "Unavailable"
     exit_code = 5
+
+
+class DiskFull(Unavailable):
+    code = "DiskFull"
 
 
 class InternalError(AsterismError):

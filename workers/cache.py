@@ -7,6 +7,7 @@ that the next one resumes. What an attempt is reading (`hold`) is never evicted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -20,7 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from protocol.artifact import Content, digest_of, is_digest
-from protocol.errors import Unavailable, UsageError
+from protocol.errors import DiskFull, Unavailable, UsageError
 
 T = TypeVar("T")
 Fetch = Callable[[str, int], AsyncIterator[bytes]]
@@ -72,8 +73,8 @@ class Cache:
     async def get(self, digest: str, fetch: Fetch) -> Path:
         """The local file of `digest`, downloaded (or the download resumed) if it is not here.
 
-        Raises: UsageError for a malformed digest; Unavailable when the content does not match it; whatever `fetch`
-        raises, after which what has arrived is kept for the next attempt.
+        Raises: UsageError for a malformed digest; Unavailable when the content does not match it; DiskFull; whatever
+        `fetch` raises, after which what has arrived is kept for the next attempt.
         """
         if not is_digest(digest):
             raise UsageError(f"{digest!r} is not a digest", hint="sha256: and 64 hex digits")
@@ -84,7 +85,15 @@ class Cache:
         async with lock:
             found = self.path(digest)
             if found is None:
-                found = await self._download(digest, fetch)
+                try:
+                    found = await self._download(digest, fetch)
+                except OSError as error:
+                    if not self._make_room(error):
+                        raise self._unwritable(error) from None
+                    try:
+                        found = await self._download(digest, fetch)  # what has arrived is not fetched again
+                    except OSError as again:
+                        raise self._unwritable(again) from None
         self._forget_lock(digest, lock)
         return found
 
@@ -126,8 +135,12 @@ class Cache:
                     os.fchmod(file.fileno(), 0o444)
                 os.replace(f"{final}.part", final)
         except OSError as error:
-            raise Unavailable(f"the cache can't be written: {error.strerror}", hint="make room for it") from None
+            raise self._unwritable(error) from None
         return true
+
+    def _unwritable(self, error: OSError) -> Unavailable:
+        hint = f"make room in {self._folder}"
+        return DiskFull(f"the cache can't be written: {error.strerror}", hint=hint)
 
     def _received(self, group: Sequence[Content], keep: Container[str]) -> None:
         for one in group:
@@ -183,6 +196,18 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / digest[7:]).unlink()
             self._tell(digest, here=False)
+
+    def _make_room(self, error: OSError) -> bool:
+        """On a full disk, give up everything that nobody reads now. Whether that was anything."""
+        before, cap = self._total, self._cap
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return False
+        self._cap = 0
+        try:
+            self._evict(keep=())
+        finally:
+            self._cap = cap
+        return self._total < before
 
     def _tell(self, digest: str, *, here: bool) -> None:
         self._changed.pop(digest, None)  # the latest change is told last

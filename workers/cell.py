@@ -85,8 +85,13 @@ def taken(spill: str, folder: Path, target: Path, redactor: Redactor) -> Artifac
     if clean is data:
         os.replace(os.path.join(place, name), target)
     else:
-        target.write_bytes(clean)
-        os.unlink(os.path.join(place, name))
+        try:
+            target.write_bytes(clean)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            os.unlink(os.path.join(place, name))
     return ArtifactRef(digest_of(clean), "application/json", len(clean))
 
 

@@ -24,6 +24,7 @@ from devices.device import Device, Reservation
 from protocol.artifact import INLINE_LIMIT, ArtifactRef
 from protocol.errors import (
     AsterismError,
+    DiskFull,
     NotFound,
     NotYours,
     SecretDenied,
@@ -179,6 +180,8 @@ class Errands:
             try:
                 await fetch()
                 return
+            except DiskFull:
+                raise  # another worker may have room
             except (ServerUnreachable, Unavailable):
                 failures += 1
             except NotYours:  # an attempt that the server doesn't know for ours, after a restart, soon is or is killed
@@ -271,11 +274,12 @@ class Errands:
             if _secret_names(instruction):
                 raise SecretDenied(f"{work.skill} is handed no secrets")
             value = self._inline.start(assign, work, self._located)
+            outcome = self._kept(assign.attempt, value) if isinstance(value, bytes) else None
         except Exception as error:  # noqa: BLE001 - what a skill raises ends its attempt, never the daemon
             self._owner.results.append(Result(assign.attempt, failure_of(error)))
             return
         if isinstance(value, bytes):
-            outcome = self._kept(assign.attempt, value)
+            assert outcome is not None
             self._owner.results.append(Result(assign.attempt, outcome, Usage(time.perf_counter() - began, work.device)))
             return
         self._preparing[assign.attempt] = anyio.CancelScope()
@@ -292,7 +296,7 @@ class Errands:
         self._preparing.pop(attempt, None)
         self._finish(attempt, outcome, Usage(time.perf_counter() - began))
 
-    def _kept(self, attempt: AttemptId, value: bytes) -> Outcome:
+    def _kept(self, attempt: AttemptId, value: bytes) -> Success:
         if len(value) <= INLINE_LIMIT:
             return Success(value)
         outcome, spill = outcome_of(value, str(self._folders.spill(attempt).parent))
@@ -334,8 +338,10 @@ class Errands:
         cell = self._cells.get(attempt)
         if cell is not None:
             issued = cell.own(issued)
-        if issued:
+        try:
             self._issued.note(self._folders.run(attempt.run), issued)
+        except OSError as error:
+            outcome = failure_of(error)
         if isinstance(outcome, Success) and isinstance(outcome.value, ArtifactRef):
             self._group.start_soon(self._take_spill, attempt, usage, spill)
         else:

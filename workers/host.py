@@ -188,6 +188,7 @@ class SlotHost(_Host):
         meter = _Meter("cpu")
         desk: Desk | None = None
         spill = ""
+        outcome: Outcome
         try:
             self._inside = True
             os.environ.update(begin.environment)

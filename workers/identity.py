@@ -8,6 +8,7 @@ to start first. It knows no machine and no skill.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
@@ -86,7 +87,8 @@ class Credential:
             except (AsterismError, OSError):
                 continue
             if self._kept:
-                save_identity(self._folder, self.identity)
+                with contextlib.suppress(OSError):  # the old one is kept as long as the disk is full
+                    save_identity(self._folder, self.identity)
 
 
 async def obtain(home: Path, name: str, join: Join | Identity | None, serves: str = "") -> Credential:

@@ -24,6 +24,10 @@ class Lease:
         self._next_beat = 0.0
         self._until = float("-inf")
 
+    def hasten(self, now: float) -> None:
+        """Something that the orchestrator should know soon: the next beat is due."""
+        self._next_beat = now
+
     @property
     def next_beat(self) -> float:
         return self._next_beat

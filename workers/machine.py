@@ -103,6 +103,9 @@ class Machine:
                 self._drain(now + deadline_s, out)
             case on.Slept(seconds):
                 self._agenda.shift(seconds)
+            case on.DiskFilled(full):
+                self.spool.disk_full = full
+                self._lease.hasten(now)
             case on.Tick():
                 self._tick(now, out)
         if not self._agenda.is_empty:

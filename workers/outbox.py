@@ -120,9 +120,14 @@ class _File:
         with contextlib.suppress(FileNotFoundError):
             fresh.unlink()
         new = _File(fresh)
-        new.write([_Epoch(self.epoch), *map(_Kept, kept)])
-        os.fsync(new.fd)
-        os.replace(fresh, self.path)
+        try:
+            new.write([_Epoch(self.epoch), *map(_Kept, kept)])
+            os.fsync(new.fd)
+            os.replace(fresh, self.path)
+        except OSError:
+            os.close(new.fd)
+            fresh.unlink(missing_ok=True)
+            raise
         os.close(self.fd)
         self.fd, self.at, self.size, self.live, self.synced = new.fd, new.at, new.size, new.live, new.size
         new.fd = -1
@@ -138,7 +143,7 @@ class Outbox:
     """All of this worker's files. Not thread-safe, but `sync`'s fsync may run in a thread beside appends."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._files = {path.stem: _File(path) for path in sorted(folder.glob("*.log"))}
         self.journal = ""
@@ -162,9 +167,9 @@ class Outbox:
             raise ValueError("a journal id is letters and digits")
         if journal != self.journal:
             self.journal = journal
-            fresh = self._folder / "journal.new"
+            fresh = self.folder / "journal.new"
             fresh.write_text(journal)
-            os.replace(fresh, self._folder / "journal")
+            os.replace(fresh, self.folder / "journal")
         file = self._current()
         if epoch > file.epoch:
             file.write([_Epoch(epoch)])
@@ -200,6 +205,15 @@ class Outbox:
                 if file.synced < upto <= file.size:
                     file.synced = upto
 
+    def renew(self) -> None:
+        """After a failed `sync`: what a disk once refused it may forget, so all that is owed is written anew.
+
+        Raises: OSError, nothing having changed for the file that failed.
+        """
+        for file in list(self._files.values()):
+            if file.synced < file.size:
+                file.compact()
+
     def close(self) -> None:
         for file in self._files.values():
             if file.fd >= 0:
@@ -210,5 +224,5 @@ class Outbox:
         name = self.journal or "none"
         file = self._files.get(name)
         if file is None:
-            file = self._files[name] = _File(self._folder / f"{name}.log")
+            file = self._files[name] = _File(self.folder / f"{name}.log")
         return file

@@ -1,14 +1,18 @@
 """The reports of this worker on their way: into the outbox, onto the disk, into the artifact store, onto the stream.
 
 Invariant: a report is in the outbox before it is on the stream, and one that must be durable is fsynced before `saved`
-is told; what a full disk does not take stays here and is offered from here. It decides nothing: the machine says when.
+is told; what a full disk does not take stays here and is offered from here, and the machine hears that it is full, so
+that no more comes. It decides nothing: the machine says when.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -23,12 +27,16 @@ from protocol.link import redial_s
 from .folder import Folders
 from .instruction import Append, Forget, Offer, Store
 from .outbox import Outbox
-from .stimulus import Saved, Stimulus, Stored
+from .stimulus import DiskFilled, Saved, Stimulus, Stored
 from .transfer import Transfer
 
 SYNC_S: Final = 0.03
 """Reports are fsynced in groups this often, well within the promised 50 ms."""
-FULL_DISK_S: Final = 1.0
+LOOK_S: Final = 1.0
+"""How often the disk is looked at."""
+RESERVE_BYTES: Final = 32 * 1024 * 1024
+RESERVE_SHARE: Final = 0.02
+"""With less than the smaller of both free the disk counts as full: what runs already needs the rest."""
 
 
 class ReportDesk:
@@ -52,16 +60,27 @@ class ReportDesk:
         self._fresh: dict[AttemptId, Report] = {}
         """The reports appended last: most are offered at once, and need not be read from the file again."""
         self._unwritten: dict[AttemptId, Report] = {}
+        self._adopting: tuple[str, int] | None = None
+        """A journal whose epoch is not written down yet."""
+        self._full = False
         self._urgent = anyio.Event()
         self._dirty = anyio.Event()
 
     def open(self, group: anyio.abc.TaskGroup) -> None:
         self._group = group
         group.start_soon(self._sync)
+        group.start_soon(self._watch)
 
     def adopt(self, journal: str, epoch: int) -> None:
         self._fresh = {}  # of another journal, perhaps, where the same attempt ids mean other work
-        self._outbox.adopt(journal, epoch)
+        self._adopting = (journal, epoch)
+        try:
+            self._outbox.adopt(journal, epoch)
+        except OSError:
+            self._filled(True)
+            self._dirty.set()
+        else:
+            self._adopting = None
 
     def append(self, instruction: Append) -> None:
         try:
@@ -69,6 +88,7 @@ class ReportDesk:
         except OSError:
             # The disk is full: they stay here and are offered from here until there is room again.
             self._unwritten.update((report.attempt, report) for report in instruction.reports)
+            self._filled(True)
         self._fresh = {report.attempt: report for report in instruction.reports}
         if instruction.durable:
             self._unsaved += [report.attempt for report in instruction.reports]
@@ -98,16 +118,54 @@ class ReportDesk:
             with anyio.move_on_after(SYNC_S):
                 await self._urgent.wait()
             self._dirty, self._urgent = anyio.Event(), anyio.Event()
-            while self._unwritten:
-                with contextlib.suppress(OSError):
-                    self._outbox.append(self._unwritten.values())
-                    self._unwritten.clear()
-                    break
-                await anyio.sleep(FULL_DISK_S)
+            while not self._write_again():  # noqa: ASYNC110 - a disk tells nobody that it has room
+                await anyio.sleep(LOOK_S)
             saved, self._unsaved = tuple(self._unsaved), []
-            await anyio.to_thread.run_sync(self._outbox.sync)
+            try:
+                await anyio.to_thread.run_sync(self._outbox.sync)
+            except OSError:
+                await self._renew()
             if saved:
                 self._step(Saved(saved))
+
+    def _write_again(self) -> bool:
+        """Whether everything that a full disk did not take is in the outbox by now."""
+        try:
+            if self._adopting is not None:
+                self._outbox.adopt(*self._adopting)
+                self._adopting = None
+            if self._unwritten:
+                self._outbox.append(self._unwritten.values())
+                self._unwritten.clear()
+        except OSError:
+            return False
+        return True
+
+    async def _renew(self) -> None:
+        while True:
+            self._filled(True)
+            try:
+                self._outbox.renew()
+                return
+            except OSError:
+                await anyio.sleep(LOOK_S)
+
+    async def _watch(self) -> None:
+        """Announce a full disk before it costs a result, and room once everything that waited for it is written."""
+        while True:
+            room = await anyio.to_thread.run_sync(has_room, self._outbox.folder)
+            if not room:
+                self._filled(True)
+            elif self._full and not self._unwritten and self._adopting is None:
+                self._filled(False)
+            await anyio.sleep(LOOK_S)
+
+    def _filled(self, full: bool) -> None:
+        if full != self._full:
+            self._full = full
+            self._step(DiskFilled(full))
+            said = "is full: no new work until there is room" if full else "has room again"
+            sys.stderr.write(f"the disk of {self._outbox.folder} {said}\n")
 
     async def _store_until_confirmed(self, instruction: Store) -> None:
         path = self._folders.spill(instruction.attempt)
@@ -121,3 +179,13 @@ class ReportDesk:
             except (AsterismError, OSError):
                 failures += 1
                 await anyio.sleep(redial_s(failures, random.random()))
+
+
+def has_room(folder: Path) -> bool:
+    """Whether the disk below the folder has more free than the reserve. One that can't be asked is taken to have."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return True
+    reserve = min(RESERVE_BYTES, RESERVE_SHARE * found.f_blocks * found.f_frsize)
+    return found.f_bavail * found.f_frsize >= reserve

@@ -60,6 +60,7 @@ class Spool:
         self._spools = spools
         self._most_reports = most_reports
         self._most_bytes = most_bytes
+        self.disk_full = False
         self._load(spools.journal)
 
     def enter(self, journal: str) -> None:
@@ -81,6 +82,8 @@ class Spool:
     @property
     def short(self) -> str:
         """Why no new work may come: what it would report could not be kept. "" while it may."""
+        if self.disk_full:
+            return "DiskFull"
         full = len(self.entries) >= self._most_reports or self._bytes >= self._most_bytes
         return "OutboxFull" if full else ""
 

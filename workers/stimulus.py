@@ -84,8 +84,27 @@ class Slept(_Stimulus, frozen=True):
     seconds: float
 
 
+class DiskFilled(_Stimulus, frozen=True):
+    """The disk of this worker takes no more, or (`full` False) takes more again."""
+
+    full: bool
+
+
 class Tick(_Stimulus, frozen=True):
     """Time has passed (`Machine.next_wake`)."""
 
 
-Stimulus = Connected | Received | Broken | Ended | Saved | Stored | Asked | FileStaged | DrainRequested | Slept | Tick
+Stimulus = (
+    Connected
+    | Received
+    | Broken
+    | Ended
+    | Saved
+    | Stored
+    | Asked
+    | FileStaged
+    | DrainRequested
+    | Slept
+    | DiskFilled
+    | Tick
+)

@@ -141,3 +141,19 @@ def test_any_history_then_any_cut_leaves_a_prefix_of_it(
     data = path.read_bytes()
     path.write_bytes(data[: max(0, len(data) - cut)])
     assert owed(reopened(folder)) in states
+
+
+def test_renewed_files_hold_what_is_owed_and_are_on_disk(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.adopt("j1", 3)
+    outbox.append([report(1), report(2)])
+    outbox.forget((report(1).attempt,))
+    assert outbox.dirty
+    outbox.renew()
+    assert not outbox.dirty
+    outbox.append([report(3)])
+    outbox.close()
+    again = Outbox(tmp_path)
+    assert set(again.spools().owed["j1"]) == {report(2).attempt, report(3).attempt}
+    assert again.spools().epochs["j1"] == 3
+    again.close()

@@ -451,3 +451,15 @@ def test_an_acknowledgement_of_a_heartbeat_that_was_never_sent_extends_no_lease(
 def test_bye_that_says_never_ends_the_daemon_and_another_is_dialled_again() -> None:
     assert give(joined(), Bye(0.5)) == [do.HangUp(0.5)]
     assert give(joined(), Bye(-1.0, "superseded", "Superseded")) == [do.Leave("Superseded", "superseded")]
+
+
+def test_full_disk_accepts_nothing_until_there_is_room_and_says_so_at_once() -> None:
+    made = joined()
+    give(made, assign(1))
+    filled = made.handle(on.DiskFilled(True), 0.5) + made.handle(on.Tick(), 0.5)
+    assert (sent(filled, Heartbeat)[0].free, sent(filled, Heartbeat)[0].short) == (0.0, "DiskFull")
+    assert sent(give(made, assign(2)), Rejected)[0].code == "DiskFull"
+    assert sent(end(made, 1), Report), "what runs is reported all the same"
+    well = made.handle(on.DiskFilled(False), 0.6) + made.handle(on.Tick(), 0.6)
+    assert sent(well, Heartbeat)[0].short == ""
+    assert not sent(give(made, assign(3)), Rejected)

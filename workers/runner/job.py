@@ -17,7 +17,7 @@ import msgspec
 from protocol.artifact import INLINE_LIMIT, ArtifactRef
 from protocol.errors import NotFound, SchemaMismatch
 from protocol.frame import Assign, WorkSpec
-from protocol.outcome import Outcome, Success
+from protocol.outcome import Success
 from protocol.schema import check
 from protocol.skill import SkillSpec
 from workers.argument import Locate, calls, staged_files
@@ -124,11 +124,15 @@ def prepare(
     return Job(entry, work, assign, calls(assign, work, entry.spec, locate, secrets))
 
 
-def outcome_of(value: bytes, folder: str) -> tuple[Outcome, str]:
+def outcome_of(value: bytes, folder: str) -> tuple[Success, str]:
     """Success with the value inline, or with an ArtifactRef whose content lies in the second item, a file."""
     if len(value) <= INLINE_LIMIT:
         return Success(value), ""
     spill = Path(folder) / ".value.json"
-    spill.write_bytes(value)
+    try:
+        spill.write_bytes(value)
+    except OSError:
+        spill.unlink(missing_ok=True)
+        raise
     digest = "sha256:" + hashlib.sha256(value).hexdigest()
     return Success(ArtifactRef(digest, "application/json", len(value))), str(spill)

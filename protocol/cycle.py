@@ -34,7 +34,7 @@ def find_cycle(upstream: Mapping[str, Iterable[str]]) -> list[str]:
     name, trail = stuck[0], dict[str, None]()
     while name not in trail:
         trail[name] = None
-        name = next(source for source in upstream[name] if waits.get(source))
+        name = next(source for source in sorted(upstream[name]) if waits.get(source))  # the same one for the same patch
     steps = list(trail)
     loop = set(steps[steps.index(name) :])
     first = next(node for node in stuck if node in loop)

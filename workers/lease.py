@@ -21,6 +21,8 @@ class Lease:
     def __init__(self) -> None:
         self._times = NORMAL
         self._hello_at = self._heard_at = 0.0
+        self.greeting = False
+        """Hello is said and no Welcome has come."""
         self._next_beat = 0.0
         self._until = float("-inf")
 
@@ -37,12 +39,18 @@ class Lease:
 
     def greeted(self, now: float) -> None:
         """Hello is said now."""
+        self.greeting = True
         self._hello_at = self._heard_at = now
+
+    def ended(self) -> None:
+        """The stream is over."""
+        self.greeting = False
 
     def heard(self, now: float) -> None:
         self._heard_at = now
 
     def welcomed(self, item: Welcome, now: float) -> None:
+        self.greeting = False
         self._times = Timing(heartbeat_s=item.heartbeat_s, lease_s=item.lease_s)
         self._until = worker_fence(self._hello_at, self._times)
         self._next_beat = now + item.heartbeat_s
@@ -52,8 +60,13 @@ class Lease:
         if at <= now:
             self._until = max(self._until, worker_fence(at, self._times))
 
+    @property
+    def silent_at(self) -> float:
+        """When the stream is given up unless something is heard."""
+        return self._heard_at + SILENCE_LEASES * self._times.lease_s
+
     def silent(self, now: float) -> bool:
-        return now - self._heard_at > SILENCE_LEASES * self._times.lease_s
+        return now >= self.silent_at
 
     def beats(self, now: float) -> bool:
         """Whether a heartbeat is due; the next is a period from now."""

@@ -94,7 +94,7 @@ class Machine:
             case on.Connected():
                 self._connected(now, out)
             case on.Broken():
-                self._delivery.end()
+                self._hung_up()
             case on.FileStaged(staged):
                 if self.online:
                     out.append(do.Send(staged))
@@ -117,6 +117,8 @@ class Machine:
     def next_wake(self) -> float | None:
         """When it wants a Tick at the latest."""
         found = [limit] if (limit := self._agenda.next_limit) is not None else []
+        if self._lease.greeting:
+            found.append(self._lease.silent_at)
         if self.online:
             found.append(self._lease.next_beat)
             if (again := self._delivery.next_at) is not None:
@@ -181,24 +183,35 @@ class Machine:
 
     def _heartbeat_ack(self, item: HeartbeatAck, now: float, out: list[do.Instruction]) -> None:
         self._lease.acknowledged(item.at, now)
-        self._judge(item.verdicts, now, out)
+        told = {one.attempt for one in item.verdicts}
+        # A hold is said again with every answer: what is not held any more may go on, though the verdict got lost.
+        held = [key for key, live in self.attempts.items() if live.on_hold]
+        held += [key for key, spooled in self.spool.entries.items() if spooled.on_hold]
+        over = tuple([HeldVerdict(key, "keep") for key in held if key not in told])
+        self._judge(item.verdicts + over, now, out)
 
     def _judge(self, verdicts: tuple[HeldVerdict, ...], now: float, out: list[do.Instruction]) -> None:
         for one in verdicts:
             attempt, verdict = one.attempt, one.verdict
             live, spooled = self.attempts.get(attempt), self.spool.entries.get(attempt)
             if live is not None:
-                live.on_hold = verdict == "hold"
+                held, live.on_hold = live.on_hold, verdict == "hold"
                 if verdict in ("kill", "drop"):
                     self._stop(attempt, live, KILL_GRACE_S, Stopped("no longer wanted"), now, out)
+                for call in live.calls.values() if held and verdict == "keep" else ():
+                    self._delivery.call(call, now, out)  # what it asked meanwhile
             elif spooled is not None:
                 self._delivery.settle(
                     attempt, spooled, wanted=verdict not in ("drop", "kill"), on_hold=verdict == "hold", now=now,
                     out=out,
                 )  # fmt: skip
 
-    def _bye(self, item: Bye, now: float, out: list[do.Instruction]) -> None:
+    def _hung_up(self) -> None:
         self._delivery.end()
+        self._lease.ended()
+
+    def _bye(self, item: Bye, now: float, out: list[do.Instruction]) -> None:
+        self._hung_up()
         if item.retry_after_s < 0:
             self._left = True
             out.append(do.Leave(item.code or "Refused", item.reason))
@@ -345,11 +358,11 @@ class Machine:
             work = live.work.spec
             late = Failure("Timeout", f"{work.skill} was stopped after {work.timeout_s:g} s", "transient")
             self._stop(attempt, live, KILL_GRACE_S, late, now, out)
+        if (self.online or self._lease.greeting) and self._lease.silent(now):
+            self._hung_up()
+            out.append(do.HangUp(0.0))
+            return
         if self.online:
-            if self._lease.silent(now):
-                self._delivery.end()
-                out.append(do.HangUp(0.0))
-                return
             self._delivery.again(now, out)
             if self._lease.beats(now):
                 held = tuple(key for key, one in self.attempts.items() if not one.orphan) + tuple(self.spool.entries)

@@ -138,8 +138,16 @@ class Binder:
         raise RefMissing(f"{key}: {run.name_of(task)} has no result")
 
     def parts(self, run: Run, task: Task) -> tuple[Value, ...]:
-        """A map's result as its manifest: one value a child, in order."""
-        return tuple(self._value(run, run.tasks[ix], task.spec.id) for ix in run.children(task))
+        """A map's result as its manifest: one value a child, in order; of a chunk that is the list of its elements."""
+        return tuple(self._part(run, task, run.tasks[ix]) for ix in run.children(task))
+
+    def _part(self, run: Run, task: Task, child: Task) -> Value:
+        value, spread = self._value(run, child, task.spec.id), task.spread
+        if spread is None or spread.chunk == 1 or child.succeeded:
+            return value
+        assert isinstance(value, bytes)  # what stands for a failure stands for each of the chunk's elements
+        elements = min(spread.chunk, spread.items - child.k * spread.chunk)
+        return b"[" + b",".join([value] * elements) + b"]"
 
     def _point(self, value: Value, path: tuple[str, ...], key: str) -> Input:
         if type(value) is ArtifactRef:

@@ -109,6 +109,14 @@ def _sources(spec: TaskSpec) -> set[str]:
     return up - {INPUT}
 
 
+def dangling(patch: Patch) -> list[str]:
+    """Tasks that a patch which is a whole graph refers to and does not have."""
+    named = {name for spec in patch.tasks for name in _sources(spec)}
+    for output in patch.outputs or ():
+        named |= {one.source for one in (output.ref.refs if isinstance(output.ref, FirstOf) else (output.ref,))}
+    return sorted(named - {spec.id for spec in patch.tasks} - {INPUT})
+
+
 def editable(task: Task) -> bool:
     """Not dispatched, not settled; or failed and still open."""
     if type(task.state) is Settled:
@@ -299,21 +307,23 @@ def _carry_out(turn: Turn, run: Run, edit: Edit, author: str) -> None:
         for other in run.tasks:
             if other.parent < 0 and other.ix not in needed:
                 cancel_task(turn, run, other, why, author)
-    elif task is None:
-        return
-    elif edit.op == "retry":
-        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, edit.alt or task.skill, -1, turn.now))
-    elif edit.op == "give_up":
-        turn.emit(e.FailureSettled(run.ix, task.ix, "given_up", turn.now))
+    elif task is None or task.final:
+        return  # an edit before it in the same patch has settled it
     elif edit.op == "cancel":
         cancel_task(turn, run, task, why, author)
-    else:
+    elif edit.op == "remove":
         if type(task.state) is Settled:  # an open failure is taken back before it can end in another way
             turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, task.skill, -1, turn.now))
         if task.spread is not None:
             cancel_task(turn, run, task, why, author)
         else:
             settle(turn, run, task, "cancelled", code="Removed", message=why)
+    elif type(task.state) is not Settled:
+        return  # it is an open failure no more
+    elif edit.op == "retry":
+        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, edit.alt or task.skill, -1, turn.now))
+    else:
+        turn.emit(e.FailureSettled(run.ix, task.ix, "given_up", turn.now))
 
 
 def _needed(run: Run) -> set[int]:

@@ -12,7 +12,7 @@ from protocol.outcome import Failure, Stopped, Success
 from . import event as e
 from .graph import Attempt, Run, Spawned, Task
 from .growth import Growth
-from .lifecycle import EXPANDED, RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
+from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
 
 
 class Progress(Growth):
@@ -90,6 +90,7 @@ class Progress(Growth):
         run = self.runs[event.run]
         task = run.tasks[event.task]
         self._enter(run, task, event)
+        unborn = type(task.state) is Settled and not task.attempts
         if type(task.state) is Settled:
             task.cancelling, task.stop_code = False, ""
             if task.spread is not None:
@@ -102,6 +103,11 @@ class Progress(Growth):
             task.tries += 1
         elif event.lost:
             task.losses += 1
+        if unborn:  # it failed before it could run: its upstreams are not final yet, or not judged
+            task.state = PENDING
+            if not task.waits:
+                self._arrive(run, task, event.at)
+            return
         task.state = Ready(event.until, event.avoid, False, event.why)
         task.ready_at = event.at
         self.fresh.append((run.ix, task.ix))
@@ -115,7 +121,7 @@ class Progress(Growth):
                 task.spread.left += 1
                 run.unsettled += 1
                 child.alt = child.tries = 0
-                child.cancelling, child.stop_code = False, ""
+                child.cancelling, child.stop_code, child.state = False, "", PENDING
                 self._arrive(run, child, at)
         if task.spread is not None and not task.spread.left:
             self.due.append((run.ix, task.ix))

@@ -123,8 +123,13 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
             turn.inadmissible(session.name, FORGED[why], "a report", ident)
         else:
             turn.count(f"report_{why}")
-        if attempt is None or attempt.worker == session.worker:
-            acks.append(ident)
+        live = attempt is not None and attempt.live and attempt.worker == session.worker
+        if attempt is not None and live and not (task.cancelling or run.cancelled):
+            # An Ack names no fence and would drop the live attempt's own report, too: say again what is wanted.
+            if report.fence < attempt.fence and not attempt.began:
+                _assign_again(turn, session, (ident.run, ident.task, ident.number))
+            return
+        acks.append(ident)  # it will never be wanted: not acknowledged, its worker would offer it for ever
         return
     acks.append(ident)
     outcome = report.outcome
@@ -198,13 +203,11 @@ def _room(turn: Turn, session: Session, beat: Heartbeat) -> None:
 
 
 def _judged_again(turn: Turn, session: Session, held: Container[Key]) -> Iterator[HeldVerdict]:
-    """What was on hold and can be judged now."""
+    """What was on hold, judged again. A hold that goes on is said again: unsaid, it is over for the worker."""
     for key, one in list(session.holds.items()):
         del session.holds[key]
         if key in held:
-            found = judged(turn, session, one)
-            if found != "hold":
-                yield HeldVerdict(one.attempt, found)
+            yield HeldVerdict(one.attempt, judged(turn, session, one))
 
 
 def _rejected(turn: Turn, session: Session, item: Rejected) -> None:

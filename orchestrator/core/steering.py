@@ -17,7 +17,7 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .call import answer
-from .edit import accept, judge, problems_of, propose
+from .edit import accept, dangling, judge, problems_of, propose
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
@@ -245,6 +245,11 @@ def forked(turn: Turn, item: s.ForkRequested) -> None:
     if not 1 <= at <= run.version:
         raise NotFound(f"{run.name} has versions 1 to {run.version}, not {at}")
     _, patch = specs_at(run, at)
+    if gone := dangling(patch):
+        raise Conflict(
+            f"{run.name} at version {at} needs {', '.join(gone)}, which was removed",
+            hint="fork an earlier version, or edit what needs it",
+        )
     patch = msgspec.structs.replace(patch, author=f"person:{item.by}", why=f"fork of {run.name} at version {at}")
     number = turn.state.runs_made + 1
     turn.emit(

@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
 SECONDS ?= 60
-.PHONY: install dev demo test check fuzz format docs lock proto clean
+N ?= 10000
+.PHONY: install dev demo test check simulate mutants fuzz format docs lock proto clean
 
 install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
 
@@ -33,6 +34,12 @@ check: dev                            ## format, lint, types, import contracts, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+simulate: dev                         ## N=10000 drawn schedules of faults on a virtual clock, all cores
+	@$(BIN)/asterism bench simulate $(N)
+
+mutants: dev                          ## the simulation notices every rule that is taken out
+	@$(BIN)/asterism bench mutants
 
 fuzz: dev                             ## every decoder, damaged input, SECONDS=60; what breaks one stays in its corpus
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s) --keep

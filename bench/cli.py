@@ -67,3 +67,54 @@ def faults(quick: bool, repeat: int | None, cases: tuple[str, ...], output: str)
     else:
         click.echo(table(found))
     sys.exit(0 if found.sound else 1)
+
+
+@bench.command()
+@click.argument("count", type=click.IntRange(1), default=1000)
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
+@click.option("--processes", type=click.IntRange(0), default=0, help="How many; 0 is one a core.")
+@click.option("--seed", type=click.IntRange(0), default=None, help="Only this schedule, with its story if it fails.")
+@click.option("--steps", type=click.IntRange(1), default=None, help="With --seed: heal after so many decisions.")
+@click.option("--without", default="", metavar="PARTS", help="With --seed: leave these parts of the schedule out.")
+def simulate(count: int, first: int, processes: int, seed: int | None, steps: int | None, without: str) -> None:
+    """Play COUNT drawn schedules of faults against the real core, worker and link on a virtual clock.
+
+    Ends with exit code 1 and the story of the smallest failure, made smaller, if anything was lost, done twice or
+    stuck. Nothing outside this process is touched.
+    """
+    from .farm import reap
+    from .schedule import draw
+    from .shrink import narrow, shrink
+    from .simulation import simulate
+
+    if seed is not None:
+        outcome = simulate(narrow(draw(seed), frozenset(filter(None, without.split(","))), steps))
+        click.echo(
+            f"{outcome.error}\n\n{outcome.story}" if outcome.error else f"sound; its history is {outcome.digest}"
+        )
+        sys.exit(bool(outcome.error))
+    found = reap(range(first, first + count), processes, lambda text: click.echo(text, err=True))
+    click.echo(found.table())
+    if found.failures:
+        click.echo(f"\nfailed: {', '.join(str(one.seed) for one in found.failures)}; the smallest, made smaller:\n")
+        shrunk = shrink(draw(found.failures[0].seed), found.failures[0])
+        click.echo(f"{shrunk.outcome.error}\n\n{shrunk.outcome.story}\nsee it again: {shrunk.command}")
+    sys.exit(bool(found.failures))
+
+
+@bench.command()
+@click.option("--seeds", type=click.IntRange(1), default=200, show_default=True, help="Within so many each must fall.")
+def mutants(seeds: int) -> None:
+    """Take one rule at a time out of the real code and see that the simulation notices.
+
+    Ends with exit code 1 if one survives.
+    """
+    from .mutant import MUTANTS, killed
+
+    survived = 0
+    for mutant in MUTANTS:
+        outcome = killed(mutant, range(seeds))
+        survived += outcome is None
+        seed = "-" if outcome is None else str(outcome.seed)
+        click.echo(f"{mutant.title:40} {seed:>5}  {'SURVIVES' if outcome is None else outcome.error[:110]}")
+    sys.exit(bool(survived))

@@ -32,6 +32,7 @@ class TaskRecord(msgspec.Struct):
     winner: int = 0
     value: Any = None
     attempted: bool = False
+    cancelled: bool = False
     unknown: bool = False
     began: int = 0
     """Effects that may have happened."""
@@ -40,6 +41,7 @@ class TaskRecord(msgspec.Struct):
     first: int = -1
     count: int = 0
     chunk: int = 1
+    items: int = 0
     skill: str = ""
 
 
@@ -60,7 +62,6 @@ class RunRecord(msgspec.Struct):
     names: dict[str, int] = {}
     inputs: dict[str, bytes] = {}
     outputs: tuple[Output, ...] = ()
-    cancelled: bool = False
     settled: str = ""
 
 
@@ -98,23 +99,32 @@ class Ledger:
                 )
         if patch.outputs is not None:
             run.outputs = patch.outputs
+        touched = {spec.id for spec in patch.tasks if not patch.parent} | {
+            down for _, down in (*patch.links, *patch.unlinks)
+        }
+        for name in sorted(touched & run.names.keys()):
+            self._editable(run.tasks[run.names[name]], patch)
         for spec in patch.tasks:
             if not patch.parent and spec.id in run.names:
                 task = run.tasks[run.names[spec.id]]
-                self._editable(task, patch)
                 task.spec, task.skill, task.version = spec, spec.skill, event.version
-                task.settled, task.open_ = "", False
+                _again(task)
                 continue
             name = spec.id if not patch.parent else f"{patch.parent}.{event.key}"
             run.names[name] = len(run.tasks)
             parent = run.names[patch.parent] if patch.parent else -1
             run.tasks.append(TaskRecord(name, spec, event.version, parent, skill=spec.skill))
-        for up, down in (*patch.links, *patch.unlinks):
+        for up, down in patch.links:
             task = run.tasks[run.names[down]]
-            self._editable(task, patch)
-            after = tuple(name for name in task.spec.after if name != up)
-            task.spec = msgspec.structs.replace(task.spec, after=(*after, up) if (up, down) in patch.links else after)
+            if up not in task.spec.after:
+                task.spec = msgspec.structs.replace(task.spec, after=(*task.spec.after, up))
+                _again(task)
             task.version = event.version
+        for up, down in patch.unlinks:
+            task = run.tasks[run.names[down]]
+            task.spec = msgspec.structs.replace(task.spec, after=tuple(one for one in task.spec.after if one != up))
+            task.version = event.version
+            _again(task)
 
     @staticmethod
     def _editable(task: TaskRecord, patch: Patch) -> None:
@@ -126,7 +136,7 @@ class Ledger:
         run = self.runs[event.run]
         task = run.tasks[event.task]
         task.count = len(event.workers) if event.workers else -(-event.items // event.chunk)
-        task.first, task.chunk = len(run.tasks), event.chunk
+        task.first, task.chunk, task.items = len(run.tasks), event.chunk, event.items
         for k in range(task.count):
             child = TaskRecord(f"{task.name}.{k}", task.spec, task.version, event.task, skill=task.spec.skill)
             run.names[child.name] = len(run.tasks)
@@ -148,13 +158,15 @@ class Ledger:
     def _requeued(self, event: e.TaskRequeued) -> None:
         task = self.task(event)
         assert not task.settled or task.open_, f"{task.name} runs again though it is {task.settled}"
-        if task.unknown or task.open_:
-            task.allowed = task.began + 1
-        task.unknown, task.settled, task.open_ = False, "", False
         if task.count:
             for child in self.runs[event.run].tasks[task.first : task.first + task.count]:
                 if child.settled != "succeeded":
-                    child.settled, child.allowed = "", child.began + 1
+                    _again(child)
+        _again(task)
+
+    def _approved(self, event: e.ApprovalGiven) -> None:
+        task = self.task(event)
+        task.allowed = task.began + 1
 
     def _settled(self, event: e.TaskSettled) -> None:
         task = self.task(event)
@@ -171,13 +183,21 @@ class Ledger:
         self.task(event).unknown = True
 
     def _cancelled(self, event: e.CancelAsked) -> None:
-        if event.task < 0:
-            self.runs[event.run].cancelled = True
+        run = self.runs[event.run]
+        for task in run.tasks if event.task < 0 else [run.tasks[event.task]]:
+            task.cancelled = True
 
     def _run_settled(self, event: e.RunSettled) -> None:
         run = self.runs[event.run]
         assert not run.settled, f"r{event.run} was settled twice"
         run.settled = event.state
+
+
+def _again(task: TaskRecord) -> None:
+    """It may run again: a failure or an effect of unknown outcome, because somebody says so."""
+    if task.unknown or task.settled:
+        task.allowed = task.began + 1
+    task.unknown, task.settled, task.open_ = False, "", False
 
 
 def _named(patch: Patch) -> Iterable[str]:
@@ -202,6 +222,7 @@ _NOTE: dict[type, Any] = {
     e.AttemptDispatched: Ledger._dispatched,
     e.AttemptEnded: Ledger._ended,
     e.TaskRequeued: Ledger._requeued,
+    e.ApprovalGiven: Ledger._approved,
     e.TaskSettled: Ledger._settled,
     e.FailureSettled: Ledger._dealt_with,
     e.EffectBegun: Ledger._effect,

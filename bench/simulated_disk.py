@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from orchestrator.core.event import AttemptDispatched
 from orchestrator.core.event_codec import decode_events, encode_events
 from orchestrator.core.state import State
 
@@ -43,6 +44,15 @@ class SimulatedDisk:
     def unwritten(self) -> Iterator[Append]:
         """Appends whose events are not on disk."""
         return (one for one in self.waiting if one.events)
+
+    def holds(self, run: int, task: int, number: int) -> bool:
+        """Whether the dispatch of this attempt still waits."""
+        key = (run, task, number)
+        return any(
+            isinstance(event, AttemptDispatched) and (event.run, event.task, event.number) == key
+            for one in self.waiting
+            for event in one.events
+        )
 
     def begin(self) -> bool:
         """Start to write what waits; False when there is nothing, no room, or a write on its way."""

@@ -18,6 +18,7 @@ from protocol.link import Fault
 from .simulated_network import SimulatedNetwork, SimulatedStream
 
 _SETTINGS: Final = GatewaySettings()
+LINGER_S: Final = _SETTINGS.bye_s
 
 
 class _Session:
@@ -34,7 +35,8 @@ class _Session:
 
 
 class SimulatedGateway:
-    """`handle` takes stimuli; `at` does something later in this life only."""
+    """`handle` takes stimuli; `at` does something later in this life only; `linger`: how long a
+    stream that is being ended stays."""
 
     def __init__(
         self,
@@ -42,11 +44,13 @@ class SimulatedGateway:
         handle: Callable[[Stimulus], None],
         at: Callable[[float, Callable[[], None]], None],
         now: Callable[[], float],
+        linger: Callable[[], float],
     ) -> None:
         self._network = network
         self._handle = handle
         self._at = at
         self._now = now
+        self._linger = linger
         self._sessions: dict[int, _Session] = {}
 
     def accept(self, stream: SimulatedStream, worker: int, name: str) -> None:
@@ -128,8 +132,8 @@ class SimulatedGateway:
         session.writing = session.patient = False
         while (frame := link.cut()) is not None:
             self._network.transmit(session.stream, False, frame)
-        if link.left:
-            self._over(session)
+        if link.left:  # a peer that does not read keeps its stream, and what it says, for a while
+            self._at(self._now() + self._linger(), lambda: self._over(session))
 
     def _over(self, session: _Session) -> None:
         if self._sessions.pop(session.stream.conn, None) is None:

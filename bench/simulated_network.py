@@ -20,6 +20,8 @@ END_S: Final = 0.003
 """How soon an end hears that the other was closed."""
 PING_S: Final = (1.0, 3.0)
 """How soon it notices by itself that nobody answers."""
+LATE_S: Final = (0.1, 3.0)
+"""By how much at most a frame may be late that others overtake."""
 
 
 class Wire(Protocol):
@@ -77,9 +79,12 @@ class SimulatedNetwork:
     def reachable(self, line: int) -> bool:
         return not self._cut.get((line, True)) and not self._cut.get((line, False))
 
-    def transmit(self, stream: SimulatedStream, up: bool, frame: Frame) -> None:
-        """Put a frame on its way, if luck has it so."""
+    def transmit(self, stream: SimulatedStream, up: bool, frame: Frame, *, late: bool = False) -> None:
+        """Put a frame on its way, if luck has it so. `late`: it takes long, whatever comes after it."""
         world = self._world
+        if late:
+            world.at(world.now + world.luck.uniform(0.0, LATE_S[-1]), lambda: self._arrive(stream, up, frame))
+            return
         if self._cut.get((stream.line, up)):
             world.hit("frame cut off")
             return
@@ -95,7 +100,7 @@ class SimulatedNetwork:
                 world.at(at + luck.uniform(low, high), lambda: self._arrive(stream, up, frame))
             if luck.random() < faults.reorder:
                 world.hit("frame delayed")
-                world.at(at + luck.uniform(0.0, 50 * high), lambda: self._arrive(stream, up, frame))
+                world.at(at + luck.uniform(0.0, luck.choice(LATE_S)), lambda: self._arrive(stream, up, frame))
                 return
         stream.last[up] = at = max(at, stream.last[up])
         world.at(at, lambda: self._arrive(stream, up, frame))
@@ -148,6 +153,10 @@ class SimulatedNetwork:
 
         def over() -> None:
             for up in ways:
-                self._cut[line, up] -= 1
+                self._cut[line, up] = max(0, self._cut.get((line, up), 0) - 1)
 
         world.at(world.now + length_s, over)
+
+    def heal(self) -> None:
+        """Every line is whole."""
+        self._cut.clear()

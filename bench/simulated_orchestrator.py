@@ -21,7 +21,7 @@ from orchestrator.core.state import State
 
 from .fault import Faults
 from .simulated_disk import Append, SimulatedDisk
-from .simulated_gateway import SimulatedGateway
+from .simulated_gateway import LINGER_S, SimulatedGateway
 from .simulated_network import SimulatedNetwork
 from .simulated_time import SimulatedTime
 from .witness import Witness
@@ -48,7 +48,7 @@ class SimulatedOrchestrator(SimulatedTime):
         self.counts: dict[str, int] = {}
         self.hits: dict[str, int] = {}
         """What of the faults has met something."""
-        self.decisions = self.performed = self.restarts = 0
+        self.decisions = self.performed = self.restarts = self.aheads = 0
         self.started_at = float("inf")
         self.up = True
         self.written = SimulatedDisk()
@@ -105,7 +105,7 @@ class SimulatedOrchestrator(SimulatedTime):
         self.up = True
         self._life += 1
         self._flushing, self._tick_at = False, float("inf")
-        self.gateway = SimulatedGateway(self.network, self.handle, self._at_here, lambda: self.now)
+        self.gateway = SimulatedGateway(self.network, self.handle, self._at_here, lambda: self.now, self._linger)
         decision = machine.handle(s.Started(state.epoch + 1, JOURNAL), self.now, self.luck.random())
         disk.waiting.append(Append(decision.events, ()))  # an epoch is durable before any dispatch
         disk.begin()
@@ -128,6 +128,9 @@ class SimulatedOrchestrator(SimulatedTime):
         self.gateway.die()
         self.witness.crashed()
         self.at(self.now + (self.faults.away_s if away_s is None else away_s), self._boot)
+
+    def _linger(self) -> float:
+        return self.luck.uniform(0.0, LINGER_S) if self.chaos and self.luck.random() < 0.5 else 0.0
 
     def _owned(self, act: Callable[[], None]) -> Callable[[], None]:
         """An action of this life of the orchestrator: it dies with it."""
@@ -244,13 +247,16 @@ class SimulatedOrchestrator(SimulatedTime):
         self.written.full = True
         self.handle(s.DiskState(True))
 
-        def room() -> None:
-            self.written.full = False
-            if self.up:
-                self.handle(s.DiskState(False))
-                self._write()
+        self.at(self.now + length_s, self.disk_room)
 
-        self.at(self.now + length_s, room)
+    def disk_room(self) -> None:
+        """The disk is well again."""
+        self.written.stalled_until = 0.0
+        if self.written.full:
+            self.written.full = False
+            self.handle(s.DiskState(False))
+            if self.up:
+                self._write()
 
     # Effects
 

@@ -53,6 +53,7 @@ class World(Protocol):
     def at(self, when: float, act: Callable[[], Any]) -> None: ...
     def dial(self, worker: SimulatedWorker) -> SimulatedStream | None: ...
     def is_element(self, attempt: AttemptId) -> bool: ...
+    def assigned(self, assign: Assign) -> None: ...
     def began_effect(self, worker: SimulatedWorker, assign: Assign) -> None: ...
     def reported(self, worker: SimulatedWorker, report: Report) -> None: ...
     def forgot(self, worker: SimulatedWorker, attempt: AttemptId) -> None: ...
@@ -128,6 +129,18 @@ class SimulatedWorker:
         settings = MachineSettings(self.name, f"{self.name}.{self.boot}", self.profile)
         self.machine = Machine(settings, self.outbox.spools())
         self._dial()
+
+    def lose_line(self) -> None:
+        """Its end of the stream breaks and it dials again; the orchestrator learns of it only by pings, and what was
+        said last may arrive after what is said on the next stream."""
+        stream = self.stream
+        if stream is not None:
+            held = (*self.live, *self.machine.spool.entries)
+            if self.welcomed and stream.client.put(Heartbeat(self.clock(), held)) is None:
+                while (frame := stream.client.cut()) is not None:
+                    self.world.network.transmit(stream, True, frame, late=True)
+            self._hang_up(silently=True)
+            self._dial_again()
 
     def kill(self, away_s: float, boot: bool = True, *, power: bool = False) -> None:
         """Its daemon dies and is back after `away_s` with another boot id; or only its stream breaks.
@@ -208,6 +221,9 @@ class SimulatedWorker:
         items = tuple(item for item in taken.items if self.hears(item))
         if items:
             self.step(on.Received(items))  # type: ignore[arg-type]
+            for item in items:
+                if isinstance(item, Assign):
+                    self.world.assigned(item)
 
     def _put(self, item: FromWorker) -> None:
         stream = self.stream
@@ -234,6 +250,11 @@ class SimulatedWorker:
             self.world.network.close(stream, False, silently=silently)
             if self.up:
                 self.step(on.Broken())
+
+    def say(self, item: FromWorker) -> None:
+        """Say something that the machine has not decided: a worker that is not what it should be."""
+        if self.welcomed:
+            self._put(item)
 
     # The machine's loop
 

@@ -63,7 +63,8 @@ class Simulator(SimulatedOrchestrator):
         self.run_until(self.now + 5.0, lambda: all(one.welcomed for one in self.machine.fleet.sessions.values()))
         self.advance(0.05)
         self.log.clear()
-        self.decisions, self.performed, self.happenings, self.started_at = 0, 0, 0, self.now
+        self.decisions = self.performed = self.happenings = self.aheads = 0
+        self.started_at = self.now
         self._plan_faults()
 
     @property
@@ -80,19 +81,23 @@ class Simulator(SimulatedOrchestrator):
 
     def _plan_faults(self) -> None:
         faults, start = self.faults, self.now
+        later = self._while_chaos
         for at, index, away, how in faults.kills:
-            self.at(start + at, lambda i=index, a=away, h=how: self._kill(i, a, h))  # type: ignore[misc]
+            self.at(start + at, later(lambda i=index, a=away, h=how: self._kill(i, a, h)))  # type: ignore[misc]
         for at, index, length in faults.cuts:
-            self.at(start + at, lambda i=index, t=length: self.network.cut(self.worker(i).line, t))  # type: ignore[misc]
+            self.at(start + at, later(lambda i=index, t=length: self.network.cut(self.worker(i).line, t)))  # type: ignore[misc]
         for at, index, length, way in faults.one_way:
             self.at(
                 start + at,
-                lambda i=index, t=length, w=way: self.network.cut(self.worker(i).line, t, (w == "up",)),  # type: ignore[misc]
+                later(lambda i=index, t=length, w=way: self.network.cut(self.worker(i).line, t, (w == "up",))),  # type: ignore[misc]
             )
         for at, index, length in faults.freezes:
-            self.at(start + at, lambda i=index, t=length: self._freeze(self.worker(i), t))  # type: ignore[misc]
+            self.at(start + at, later(lambda i=index, t=length: self._freeze(self.worker(i), t)))  # type: ignore[misc]
         for at, length, what in faults.disks:
-            self.at(start + at, lambda t=length, w=what: self.disk_trouble(t, w))  # type: ignore[misc]
+            self.at(start + at, later(lambda t=length, w=what: self.disk_trouble(t, w)))  # type: ignore[misc]
+
+    def _while_chaos(self, act: Callable[[], None]) -> Callable[[], None]:
+        return lambda: act() if self.chaos else None
 
     def worker(self, index: int) -> SimulatedWorker:
         """The worker at this place, counted round."""
@@ -102,7 +107,10 @@ class Simulator(SimulatedOrchestrator):
         worker = self.worker(index)
         if worker.up:
             self.hit(f"kill: {how}")
-            worker.kill(away_s, how != "stream", power=how == "power")
+            if how == "half":
+                worker.lose_line()
+            else:
+                worker.kill(away_s, how != "stream", power=how == "power")
 
     def _freeze(self, worker: SimulatedWorker, length_s: float) -> None:
         if worker.mute or not worker.up:
@@ -136,6 +144,15 @@ class Simulator(SimulatedOrchestrator):
         tasks = self.state.runs[attempt.run].tasks if attempt.run in self.state.runs else []
         parent = tasks[attempt.task].parent if attempt.task < len(tasks) else -1
         return parent >= 0 and tasks[parent].spread is not None
+
+    def assigned(self, assign: Assign) -> None:
+        """An Assign has arrived: if its dispatch is not on disk yet, the orchestrator may die of it."""
+        ident = assign.attempt
+        if self.chaos and self.written.holds(ident.run, ident.task, ident.number):
+            self.aheads += 1
+            if self.aheads in self.faults.aheads:
+                self.hit("crash behind a dispatch")
+                self.crash()
 
     def began_effect(self, worker: SimulatedWorker, assign: Assign) -> None:
         self.witness.began_effect(assign)

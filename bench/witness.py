@@ -172,7 +172,9 @@ class Witness:
         if record is None or record.fence != fence or record.worker != worker or record.ended:
             return
         task = self.ledger.runs[attempt.run].tasks[attempt.task]
-        assert task.settled, f"worker {worker} forgot the report of {task.name}#{attempt.number}, which nobody else has"
+        assert task.settled or task.cancelled, (
+            f"worker {worker} forgot the report of {task.name}#{attempt.number}, which nobody else has"
+        )
 
     def began_effect(self, assign: Assign) -> None:
         """The attempt acts: its effect is in the world."""

@@ -118,8 +118,8 @@ class Ledger:
             task = run.tasks[run.names[down]]
             if up not in task.spec.after:
                 task.spec = msgspec.structs.replace(task.spec, after=(*task.spec.after, up))
+                task.version = event.version
                 _again(task)
-            task.version = event.version
         for up, down in patch.unlinks:
             task = run.tasks[run.names[down]]
             task.spec = msgspec.structs.replace(task.spec, after=tuple(one for one in task.spec.after if one != up))

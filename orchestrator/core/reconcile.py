@@ -127,7 +127,7 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
         if attempt is not None and live and not (task.cancelling or run.cancelled):
             # An Ack names no fence and would drop the live attempt's own report, too: say again what is wanted.
             if report.fence < attempt.fence and not attempt.began:
-                _assign_again(turn, session, (ident.run, ident.task, ident.number))
+                assign_again(turn, session, (ident.run, ident.task, ident.number))
             return
         acks.append(ident)  # it will never be wanted: not acknowledged, its worker would offer it for ever
         return

@@ -107,7 +107,9 @@ class Session:
     def take(self, key: Key, load: Load) -> None:
         """The attempt is on its way to the worker, or there already (`paused`: in a wait)."""
         self.loads[key] = load
-        self.holds.pop(key, None)  # an older one of this number: a verdict on it would be taken for one on this
+        held = self.holds.get(key)
+        if held is not None and held.fence != load.fence:
+            del self.holds[key]  # an older one of this number: a verdict on it would be taken for one on this
         if not load.needs.get("cpu"):
             self.light += 1
             self._reserve(load)

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.simulated_worker import profile_of
-from bench.simulator import Refused, Simulator
+from bench.simulator import JOURNAL, Refused, Simulator
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
 from orchestrator.core.fleet import Load, Session
@@ -152,7 +152,7 @@ def test_a_hold_is_said_with_every_answer_until_it_is_over():
     sim = Simulator(workers=1)
     sim.submit({"tasks": [work("a", run_s=5.0), work("b", after=["a"])]})
     held = AttemptId(1, 1, 1)
-    hello = Hello("w1", "w1.1", profile_of(), running=(Held(held, Fence(0, 9), b"pin"),))
+    hello = Hello("w1", "w1.1", profile_of(), JOURNAL, 1, running=(Held(held, Fence(0, 9), b"pin"),))
     sim.handle(s.WorkerJoined(500, 1, hello))
     for _ in range(2):
         sim.handle(s.WorkerSent(500, 1, (Heartbeat(1.0, (held,)),)))
@@ -169,9 +169,6 @@ def test_no_verdict_speaks_of_an_older_attempt_once_its_number_is_given_anew():
 
 
 # The worker
-
-
-JOURNAL = "5eed" * 8
 
 
 def welcomed(verdicts=()):

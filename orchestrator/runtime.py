@@ -256,7 +256,8 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         number = version("asterism")
     except PackageNotFoundError:
         number = ""
-    daemon = load(flags).settings.daemon
+    given = load(flags).settings
+    daemon, policy = given.daemon, given.policy
     entrance = EntranceSettings(
         listen=daemon.listen,
         names=daemon.name,
@@ -269,7 +270,9 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         entrance=entrance,
         private=private,
         idle_s=daemon.idle,
-        core=CoreSettings(dispatch_ahead=daemon.dispatch == "ahead"),
+        core=CoreSettings(
+            dispatch_ahead=daemon.dispatch == "ahead", policies=policy.rules(), self_approval=policy.self_approval
+        ),
     )
     try:
         anyio.run(Runtime(settings, number).run, _say_ready)

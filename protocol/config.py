@@ -20,13 +20,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import ConfigInvalid, UsageError
+from .profile import Policies, Policy, strict
 from .resource import span_s
 from .skill import Level
 from .toml_text import read_toml
 
 PREFIX: Final = "ASTERISM_"
 DEFAULT: Final = "default"
-PERSONAL: Final = ("secrets.", "http.")
+PERSONAL: Final = ("secrets.", "http.", "policy.")
 """What a project's own file may not set: it may come from anybody, and these open doors of its user."""
 
 Count = Annotated[int, Field(ge=0)]
@@ -92,6 +93,21 @@ class ServerDefaults(_Section):
         return _seconds(value)
 
 
+class PolicyDefaults(_Section):
+    """What skills may do, for the server and for every worker of this machine. `skills`: patterns of names and a word
+    each; of several that fit the most restrictive counts. `self_approval`: who submitted a run may approve its tasks.
+    """
+
+    default: Policy = "allow"
+    skills: dict[str, Policy] = {}
+    self_approval: bool = True
+
+    def rules(self, allow: tuple[str, ...] = ()) -> Policies:
+        """In the order in which they count; `allow` are patterns that were allowed beside."""
+        rest: tuple[tuple[str, Policy], ...] = (("*", self.default),) if self.default != "allow" else ()
+        return (*strict([*self.skills.items(), *((pattern, "allow") for pattern in allow)]), *rest)
+
+
 class SandboxDefaults(_Section):
     """How workers of this machine hold skills. `skills`: patterns of names and the lowest level each gets."""
 
@@ -121,6 +137,7 @@ class Settings(_Section):
     run: RunDefaults = RunDefaults()
     here: HereDefaults = HereDefaults()
     daemon: ServerDefaults = ServerDefaults()
+    policy: PolicyDefaults = PolicyDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()
@@ -188,8 +205,12 @@ def _of_project(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
 def _from_file(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:  # what it forbids can't be known: nothing goes on without it
+        raise ConfigInvalid(
+            f"{path} can't be read: {error.strerror}", hint="let this user read it, or move it away", where=str(path)
+        ) from None
     except UnicodeDecodeError:
         raise ConfigInvalid(f"{path} is not UTF-8 text", hint="save it as UTF-8", where=str(path)) from None
     try:
@@ -235,7 +256,7 @@ def _known() -> dict[str, Any]:
     return dict(_leaves(Settings().model_dump(mode="json")))
 
 
-_TABLES: Final = ("sandbox.skills", "secrets.allow")
+_TABLES: Final = ("policy.skills", "sandbox.skills", "secrets.allow")
 """Settings that are a table as a whole: its keys are a person's own."""
 
 

@@ -189,7 +189,7 @@ class Assign(msgspec.Struct, frozen=True, gc=False):
     """Run this. `name` is for people (`r7/scan#2`). `inputs` resolve the references of the spec's args.
 
     With `items`, the skill is called once per entry (each resolves the element references) and the value is the list
-    of results. `approved`: a person allowed it. `idempotency_key` is handed to the skill.
+    of results. `approval`: the pin that a person approved, empty if none did. `idempotency_key` is handed to the skill.
     """
 
     attempt: AttemptId
@@ -201,8 +201,13 @@ class Assign(msgspec.Struct, frozen=True, gc=False):
     items: tuple[tuple[Input, ...], ...] = ()
     files: tuple[StagedFile, ...] = ()
     idempotency_key: str = ""
-    approved: bool = False
+    approval: bytes = b""
     deadline_s: float = 0.0
+
+    @property
+    def approved(self) -> bool:
+        """A person has approved exactly this work."""
+        return bool(self.approval) and self.approval == self.pin
 
 
 class Cancel(msgspec.Struct, frozen=True):

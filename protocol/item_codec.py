@@ -165,8 +165,8 @@ def _put_assign(message: Any, item: Assign) -> None:
         staged = message.files.add()
         staged.uri = file.uri
         _put_ref(staged, file.ref)
-    if item.approved:
-        message.approved = True
+    if item.approval:
+        message.approval, message.approved = item.approval, item.approved
     if item.deadline_s:
         message.deadline_s = item.deadline_s
 
@@ -186,7 +186,7 @@ def _assign(message: Any) -> Assign:
         tuple([_inputs(one.inputs) for one in items]) if items else (),
         tuple([StagedFile(one.uri, _ref(one)) for one in files]) if files else (),
         message.idempotency_key,
-        message.approved,
+        message.approval or (message.pin if message.approved else b""),  # the first release said only that
         deadline_s,
     )
 

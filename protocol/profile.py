@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final, Literal
 
 import msgspec
 
@@ -10,6 +12,20 @@ from .resource import Resources
 from .skill import SkillSpec
 
 Policy = Literal["allow", "ask", "deny"]
+Policies = tuple[tuple[str, Policy], ...]
+"""(pattern of skill names, word): the first that fits counts."""
+STRICTEST: Final[tuple[Policy, ...]] = ("deny", "ask", "allow")
+
+
+def strict(rules: Iterable[tuple[str, Policy]]) -> Policies:
+    """These rules so that of several that fit a skill the most restrictive counts."""
+    found = tuple(rules)
+    return tuple(rule for word in STRICTEST for rule in found if rule[1] == word)
+
+
+def ruling(policies: Policies, skill: str) -> Policy | None:
+    """The word of the first rule that fits; None where none does."""
+    return next((policy for pattern, policy in policies if fnmatchcase(skill, pattern)), None)
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,7 +60,7 @@ class WorkerProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[DeviceProfile, ...] = ()
     labels: dict[str, str] = {}
     skills: tuple[SkillSpec, ...] = ()
-    policies: tuple[tuple[str, Policy], ...] = ()
+    policies: Policies = ()
     serves: str = ""
     edge: bool = False
     roots: tuple[str, ...] = ()

@@ -91,7 +91,7 @@ def start(
             slots=slots or 0,
             labels={**saved_labels(folder), **pairs(labels, "--label")},
             resources=pairs(resources, "--resource"),
-            allow=allow,
+            policies=load().settings.policy.rules(allow),
             serves=serves,
             roots=tuple(map(parse_root, roots)),
             shape=parse_shape(simulate),

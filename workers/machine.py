@@ -249,6 +249,8 @@ class Machine:
             code, _, message = refusal.partition(": ")
             out.append(do.Send(Rejected(attempt, code, message)))
             return
+        if work.by_name:
+            item = msgspec.structs.replace(item, approval=item.pin)
         live = self.attempts[attempt] = Live(item, work)
         if work.policy == "deny" or (work.policy == "ask" and not item.approved):
             self._ended((on.Result(attempt, refused_by_policy(work)),), now, out)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from devices.inventory import Inventory
-from protocol.profile import LinkProfile, Policy, WorkerProfile
+from protocol.profile import LinkProfile, Policies, WorkerProfile
 from protocol.resource import Resources, parse_amounts
 from protocol.skill import SkillSpec
 
@@ -18,12 +18,12 @@ from .shaping import Shape
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """The flags of `worker start`. `slots` 0: as many as cores. `allow`: patterns of skills that need no approval."""
+    """What `worker start` was told. `slots` 0: as many as cores. `policies`: what it allows, asks for, denies."""
 
     slots: int = 0
     labels: dict[str, str] = {}
     resources: dict[str, str] = {}
-    allow: tuple[str, ...] = ()
+    policies: Policies = ()
     serves: str = ""
     roots: tuple[Root, ...] = ()
     shape: Shape = Shape()
@@ -60,14 +60,13 @@ def profile_of(declared: Declared, inventory: Inventory, skills: tuple[SkillSpec
     link = LinkProfile()
     if shape.bandwidth or shape.latency_s:
         link = LinkProfile(shape.bandwidth or link.bandwidth, shape.latency_s or link.latency_s)
-    policies: tuple[tuple[str, Policy], ...] = tuple((pattern, "allow") for pattern in declared.allow)
     return WorkerProfile(
         slots=slots_of(declared, inventory),
         capacity=capacity_of(declared, inventory),
         devices=devices,
         labels=dict(labels),
         skills=skills,
-        policies=policies,
+        policies=declared.policies,
         serves=declared.serves,
         edge=inventory.edge,
         roots=tuple(root.path + (":ro" if root.read_only else "") for root in declared.roots),

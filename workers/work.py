@@ -5,15 +5,14 @@ The same spec bytes serve all children of a map, so each is decoded once. Pure.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from protocol.frame import WorkSpec
 from protocol.outcome import Failure
-from protocol.profile import WorkerProfile
+from protocol.profile import Policy, WorkerProfile, ruling
 from protocol.skill import SkillSpec
 
 from .capacity import Need, need_of
@@ -28,7 +27,9 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     spec: WorkSpec
     skill: SkillSpec
     need: Need
-    policy: Literal["allow", "ask", "deny"]
+    policy: Policy
+    by_name: bool = False
+    """This worker's owner allows the skill by its name: as good as a person's approval."""
 
 
 class Works:
@@ -63,11 +64,8 @@ class Works:
         need = need_of(work)
         if not skill.inline and not self._could_ever_hold(need):
             return f"BadSpec: {work.skill!r} needs more than this worker has"
-        policy = next(
-            (policy for pattern, policy in self._policies if fnmatch.fnmatchcase(work.skill, pattern)),
-            "ask" if skill.asks else "allow",
-        )
-        return Work(work, skill, need, policy)
+        said = ruling(self._policies, work.skill)
+        return Work(work, skill, need, said or ("ask" if skill.asks else "allow"), said == "allow")
 
 
 def refused_by_policy(work: Work) -> Failure:

@@ -7,7 +7,6 @@ limit of gRPC). It must not know terminals.
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -212,7 +211,7 @@ class AsyncClient(Reader):
         self._home.keep()
 
     def _live(self, run: int) -> AsyncLive:
-        return AsyncLive(self, run, person(self._environ), self._home.keep)
+        return AsyncLive(self, run, self._home.keep)
 
     async def _first_param(self, skill: str | Callable[..., Any], args: Mapping[str, Any]) -> str:
         name = skill_name(skill)
@@ -242,11 +241,6 @@ class AsyncClient(Reader):
             except Unavailable:
                 pass  # somebody took its port: any other will do
         return await start_server(self._environ)
-
-
-def person(environ: Mapping[str, str]) -> str:
-    """The author of what this person does."""
-    return f"person:{environ.get('USER') or environ.get('LOGNAME') or getpass.getuser()}"
 
 
 def source_of(skill: SkillSource) -> str:

@@ -27,9 +27,8 @@ from .submission import plan_text
 class AsyncLive:
     """One run, while it lives and after. `run` is its number, `name` what people call it."""
 
-    def __init__(self, reader: Reader, run: int, author: str, keep: Callable[[], None]) -> None:
+    def __init__(self, reader: Reader, run: int, keep: Callable[[], None]) -> None:
         self._reader = reader
-        self._author = author
         self._keep = keep
         self.run = run
 
@@ -124,7 +123,7 @@ class AsyncLive:
             document = dict(change)
         if why and isinstance(document, dict):
             document.setdefault("why", why)
-        answer = await self._tell("patch", document=document, author=self._author)
+        answer = await self._tell("patch", document=document)
         return int(answer["version"])
 
     async def _tell(self, method: str, **body: Any) -> Any:

@@ -21,7 +21,7 @@ from protocol.schema import check
 from protocol.task import TaskSpec
 
 from . import event as e
-from .edit import propose
+from .edit import denied, propose
 from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Running, Waiting
@@ -124,6 +124,8 @@ def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str
     skill = turn.state.skill(body["skill"])
     if skill is None:
         raise NotFound(f"no worker ever announced {body['skill']}", hint="see asterism skills")
+    if why := denied(turn, run, skill.name):
+        raise NotAllowed(why, hint="spawn another skill")
     problems = check(skill.params, args, "args")
     if problems:
         raise PlanRefused(f"spawn of {skill.name} was refused", problems=problems)

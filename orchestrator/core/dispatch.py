@@ -23,7 +23,7 @@ from ..placement.policy import WAIT, Offer
 from . import event as e
 from .adoption import adopted
 from .binding import Bound, RefMissing
-from .eligibility import allowed, could_return, eligible, kind_of, policy_of
+from .eligibility import could_return, eligible, kind_of, policy_of
 from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Open, Ready, Running
@@ -61,6 +61,9 @@ def enqueue(turn: Turn, run: Run, task: Task) -> None:
     spec = turn.contract(task)
     if spec is None:
         fail(turn, run, task, "UnknownSkill", f"nobody offers {task.skill} any more")
+        return
+    if turn.ruling(task.skill) == "deny":
+        fail(turn, run, task, "PolicyDenied", f"this server's policy denies {task.skill}")
         return
     turn.queue.push(kind_of(turn.state, run, task, spec, _file_worker(turn, run, task, spec)), spec, run, task)
 
@@ -130,8 +133,8 @@ def _look(turn: Turn, bucket: Bucket) -> None:
     sessions = turn.fleet.sessions
     found = eligible(turn.state, turn.fleet, bucket.kind, spec)
     bucket.offered = tuple((sessions[worker], device, needs) for worker, device, needs in found)
-    bucket.asking = frozenset(one.worker for one, _, _ in bucket.offered if policy_of(one, spec) == "ask")
-    bucket.allowing = frozenset(one.worker for one, _, _ in bucket.offered if allowed(one, spec))
+    asks = turn.ruling(spec.name) == "ask"
+    bucket.asking = frozenset(one.worker for one, _, _ in bucket.offered if asks or policy_of(one, spec) == "ask")
     speeds = {(session.speed.get(device, 1.0), session.profile.edge) for session, device, _ in bucket.offered}
     bucket.alike = len(speeds) == 1 and not bucket.asking and not any(needs for _, _, needs in bucket.offered)
 
@@ -285,7 +288,9 @@ def _bind(turn: Turn, run: Run, task: Task) -> Bound | None:
 def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> None:
     bound = _bind(turn, run, task)
     if bound is not None:
-        why = "the plan asks for approval" if task.spec.approve else f"{spec.name} asks before it runs"
+        why = f"{spec.name} asks before it runs"
+        if task.spec.approve or turn.ruling(spec.name) == "ask":
+            why = "the plan asks for approval" if task.spec.approve else f"this server asks before {spec.name} runs"
         deadline = turn.now + turn.settings.approval_s
         turn.emit(e.ApprovalAsked(run.ix, task.ix, bound.pin, why, deadline))
         turn.wake(deadline, "approval", run.ix, task.ix)
@@ -314,7 +319,6 @@ def _send(
     if hedge:
         turn.hedges.discard((run.ix, task.ix))
     by_person = bool(task.approved) and task.approved == bound.pin
-    approved = by_person or session.worker in bucket.allowing
     turn.emit(
         e.AttemptDispatched(
             run.ix, task.ix, number, session.worker, fence, bound.pin, device, task.skill, why, hedge, True, turn.now,
@@ -327,13 +331,13 @@ def _send(
     ahead = turn.settings.dispatch_ahead and not by_person and (
         effect == "pure" or (effect == "idempotent" and not bound.inputs and not bound.items)
     )  # fmt: skip
-    item = assign(turn, run, task, spec, number, fence, bound, device, needs, approved)
+    item = assign(turn, run, task, spec, number, fence, bound, device, needs)
     turn.send(session, item, after_commit=not ahead)
 
 
 def assign(
     turn: Turn, run: Run, task: Task, spec: SkillSpec, number: int, fence: Fence, bound: Bound, device: str,
-    needs: dict[str, float], approved: bool,
+    needs: dict[str, float],
 ) -> Assign:  # fmt: skip
     """The Assign of one attempt; also what is sent once more when the first got lost."""
     timeout_s = min(spec.timeout_s, task.spec.timeout_s or spec.timeout_s)
@@ -349,7 +353,8 @@ def assign(
         key = hashlib.sha256(f"{turn.state.journal}/{run.ix}/{task.ix}/".encode() + bound.pin).hexdigest()[:32]
     ident = AttemptId(run.ix, task.ix, number)
     name = turn.name(run, task, number)
-    return Assign(ident, fence, bound.pin, work, name, bound.inputs, bound.items, (), key, approved)
+    approval = task.approved if task.approved == bound.pin else b""
+    return Assign(ident, fence, bound.pin, work, name, bound.inputs, bound.items, (), key, approval)
 
 
 _ENCODER: Final = msgspec.json.Encoder()

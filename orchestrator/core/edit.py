@@ -16,6 +16,7 @@ from protocol.schema import check, files_in
 from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references, secrets_in
 
 from . import event as e
+from .eligibility import deniers
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Pending, Ready, Settled
 from .settlement import cancel_task, settle
@@ -93,12 +94,30 @@ def _check_alone(
     turn: Turn, run: Run, spec: TaskSpec, machines: dict[str, bool], where: str, found: list[Problem]
 ) -> None:
     _check_skill(turn, spec, where, found)
+    _check_policy(turn, run, spec, where, found)
     if b"file://" in spec.args:
         _check_files(turn, run, spec, machines, where, found)
     for word in spec.on:
         if not isinstance(word, Ref) and word not in _WORDS and not _known_place(turn, word):
             message = f"no worker is called or labelled {word}"
             found.append(Problem("UnknownPlace", f"{where}/on", message, _near_worker(turn, word)))
+
+
+def _check_policy(turn: Turn, run: Run, spec: TaskSpec, where: str, found: list[Problem]) -> None:
+    """Nobody would ever be allowed to run it: said at once, with who denies it."""
+    for n, name in enumerate((spec.skill, *spec.alt)):
+        message = denied(turn, run, name)
+        if message:
+            at = f"{where}/skill" if n == 0 else f"{where}/alt/{n - 1}"
+            found.append(Problem("PolicyDenied", at, message, "use another skill, or have this one allowed"))
+
+
+def denied(turn: Turn, run: Run, skill: str) -> str:
+    """Who denies the skill, in words; "" when somebody may run it."""
+    if turn.ruling(skill) == "deny":
+        return f"this server's policy denies {skill}"
+    names = deniers(turn.state, run.home, skill)
+    return f"{' and '.join(names[:_NAMED])}, the only ones to offer {skill}, deny it" if names else ""
 
 
 def _sources(spec: TaskSpec) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
-from protocol.profile import Policy
+from protocol.profile import Policy, ruling
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant, holds
 from protocol.task import Ref
@@ -59,15 +57,17 @@ def matches(session: Session, kind: Kind, word: str) -> bool:
 
 def policy_of(session: Session, spec: SkillSpec) -> Policy:
     """allow, ask or deny: the first pattern of the worker that fits, else ask for skills that ask."""
-    for pattern, policy in session.policies:
-        if fnmatchcase(spec.name, pattern):
-            return policy
-    return "ask" if spec.asks else "allow"
+    return ruling(session.policies, spec.name) or ("ask" if spec.asks else "allow")
 
 
-def allowed(session: Session, spec: SkillSpec) -> bool:
-    """Whether the worker's owner has allowed the skill by name: as good as a person's approval there."""
-    return any(policy == "allow" and fnmatchcase(spec.name, pattern) for pattern, policy in session.policies)
+def deniers(state: State, home: str, skill: str) -> tuple[str, ...]:
+    """Who denies it, when everybody who could serve a run with this `home` and offers the skill does."""
+    offering = [
+        one for one in state.workers.values()
+        if not one.gone and one.serves in ("", home) and skill in one.skills
+    ]  # fmt: skip
+    denying = tuple(one.name for one in offering if ruling(one.policies, skill) == "deny")
+    return denying if len(denying) == len(offering) else ()
 
 
 def variants(session: Session, kind: Kind, spec: SkillSpec) -> list[tuple[str, dict[str, float]]]:
@@ -148,7 +148,7 @@ def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> lis
 
 def _could_hold(record: WorkerRecord, kind: Kind, spec: SkillSpec) -> bool:
     """Whether a worker that is away has announced enough of everything, and does not deny the skill."""
-    if next((policy for pattern, policy in record.policies if fnmatchcase(spec.name, pattern)), "allow") == "deny":
+    if ruling(record.policies, spec.name) == "deny":
         return False
     capacity = record.capacity.amounts()
     labels = kind.needs.labels if kind.needs is not None else {}

@@ -17,7 +17,7 @@ from . import event as e
 from .adoption import judged
 from .announcement import objection
 from .dispatch import assign
-from .eligibility import allowed, amounts
+from .eligibility import amounts
 from .fleet import Key, Load, Session
 from .lifecycle import Settled
 from .settlement import end_attempt, stop_attempt
@@ -138,8 +138,7 @@ def assign_again(turn: Turn, session: Session, key: Key) -> None:
         load = Load(needs, attempt.fence, task.skill, attempt.device, turn.now, False)
         session.take(key, load)
     load.resent, load.delivered = True, False
-    approved = bool(task.approved) or allowed(session, spec)
-    again = assign(turn, run, task, spec, key[2], attempt.fence, bound, load.device, load.needs, approved)
+    again = assign(turn, run, task, spec, key[2], attempt.fence, bound, load.device, load.needs)
     turn.send(session, again, after_commit=True)
 
 

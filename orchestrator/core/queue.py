@@ -48,8 +48,6 @@ class Bucket:
         """Eligible (session, device, needs), as of `seen_changes` of the fleet."""
         self.asking: frozenset[int] = frozenset()
         """Workers of these that ask before they run it."""
-        self.allowing: frozenset[int] = frozenset()
-        """Workers whose owner allows it by name."""
         self.alike = False
         """It needs nothing and all devices are alike: any will do."""
         self.turn = 0

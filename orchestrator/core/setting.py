@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.profile import Policies
+
 
 class CoreSettings(msgspec.Struct, frozen=True):
     """Seconds and counts; the defaults are those of the design pages."""
@@ -25,3 +27,7 @@ class CoreSettings(msgspec.Struct, frozen=True):
     prefetch_max: int = 64
     dispatch_ahead: bool = True
     lease_factor: float = 1.2
+    policies: Policies = ()
+    """What this server allows, asks for, denies; a worker may be stricter."""
+    self_approval: bool = True
+    """Who submitted a run, or wrote the task, may approve it."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from protocol.artifact import INLINE_LIMIT, Value
-from protocol.errors import AsterismError, Conflict, NotFound, PlanRefused, SchemaMismatch, UsageError
+from protocol.errors import AsterismError, Conflict, NotAllowed, NotFound, PlanRefused, SchemaMismatch, UsageError
 from protocol.patch import Edit, Patch
 from protocol.schema import check
 from protocol.task import TaskSpec
@@ -151,8 +151,18 @@ def approval_decided(turn: Turn, item: s.ApprovalDecided) -> None:
     run = find_run(turn, item.run)
     tasks = [find_task(run, item.task)] if item.task else list(run.tasks)
     asked = [task for task in tasks if type(task.state) is AwaitingApproval]
+    if not asked and item.task and _decided_before(tasks[0], item):
+        turn.reply(item.reply, {"run": run.ix, "tasks": [run.name_of(tasks[0])], "known": True})
+        return
     if not asked:
         raise NotFound(f"nothing of {run.name} awaits approval", hint=f"see asterism status {run.name}")
+    for task in asked if item.approved and not turn.settings.self_approval else ():
+        author = next((one.author for one in run.versions if one.number == task.version), "")
+        if item.by in (run.author, author.removeprefix("person:")):
+            raise NotAllowed(
+                f"{item.by} may not approve {turn.name(run, task)}, who asked for it",
+                hint="another person has to: policy.self_approval is off on this server",
+            )
     for task in asked:
         if not isinstance(task.state, AwaitingApproval):
             continue  # a refusal before it has stopped it
@@ -162,6 +172,14 @@ def approval_decided(turn: Turn, item: s.ApprovalDecided) -> None:
             turn.emit(e.ApprovalRefused(run.ix, task.ix, item.by, item.message))
             fail(turn, run, task, "Rejected", item.message or f"rejected by {item.by}")
     turn.reply(item.reply, {"run": run.ix, "tasks": [run.name_of(task) for task in asked]})
+
+
+def _decided_before(task: Task, item: s.ApprovalDecided) -> bool:
+    """The same person has said the same already."""
+    if task.by != item.by:
+        return False
+    rejected = isinstance(task.state, Settled) and task.state.code == "Rejected"
+    return bool(task.approved) if item.approved else rejected
 
 
 def answered(turn: Turn, item: s.AnswerGiven) -> None:

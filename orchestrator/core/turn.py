@@ -12,6 +12,8 @@ from typing import Any, Final
 from protocol.errors import AsterismError
 from protocol.frame import ToWorker
 from protocol.ids import AttemptId, Fence, task_name
+from protocol.profile import Policy as Word
+from protocol.profile import ruling
 from protocol.skill import SkillSpec
 from protocol.task import EFFECT_ORDER, Effect
 
@@ -172,6 +174,10 @@ class Turn:
     def contract(self, task: Task) -> SkillSpec | None:
         """The skill of the task's current means."""
         return self.state.skill(task.skill)
+
+    def ruling(self, skill: str) -> Word:
+        """What this server's own policy says of a skill."""
+        return ruling(self.settings.policies, skill) or "allow"
 
     def effect(self, task: Task) -> Effect:
         """The stricter of the skill's effect and the plan's."""

@@ -62,7 +62,6 @@ class Logs(_Ask, frozen=True):
 class Patch(_Ask, frozen=True):
     document: dict[str, Any]
     run: int = 0
-    author: str = ""
 
 
 class Plan(_Ask, frozen=True):

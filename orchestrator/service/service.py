@@ -231,8 +231,7 @@ class Service:
     # steering
 
     async def _patch(self, who: Principal, body: ask.Patch) -> Any:
-        author = body.author if body.author.startswith("person:") else f"person:{body.author or who.name}"
-        return await self._submissions.patch(body.run, body.document, author)
+        return await self._submissions.patch(body.run, body.document, f"person:{who.name}")
 
     async def _plan(self, _: Principal, body: ask.Plan) -> Any:
         return await self._submissions.plan(body.request, body.inputs, body.planner, body.home)

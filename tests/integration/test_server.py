@@ -286,7 +286,7 @@ async def test_steering_pause_patch_cancel_and_remove(tmp_path: Path) -> None:
         assert (await ask(channel, "status", run=run))["state"] == "paused"
         await ask(channel, "resume", run=run)
         document = {"tasks": [{"id": "more", "skill": "flow.echo", "args": {"value": 3}, "after": ["t1"]}]}
-        assert await ask(channel, "patch", run=run, document=document, author="me") == {"version": 2}
+        assert await ask(channel, "patch", run=run, document=document) == {"version": 2}
         assert "more" in {row["id"] for row in (await ask(channel, "graph", run=run))["tasks"]}
         assert "more" not in {row["id"] for row in (await ask(channel, "graph", run=run, version=1))["tasks"]}
         with pytest.raises(AsterismError, match="still open"):

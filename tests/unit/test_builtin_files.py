@@ -38,7 +38,7 @@ def _context(tmp_path: Path, *, approved: bool = False) -> SkillContext:
     root, run = tmp_path / "root", tmp_path / "runs" / "r1"
     for folder in (root, run / "t.1"):
         folder.mkdir(parents=True, exist_ok=True)
-    assign = Assign(AttemptId(1, 1, 1), Fence(1, 1), b"", b"{}", "r1/t#1", approved=approved)
+    assign = Assign(AttemptId(1, 1, 1), Fence(1, 1), b"pin", b"{}", "r1/t#1", approval=b"pin" if approved else b"")
     roots = Roots("here", [Root(os.path.realpath(root))], [Root(os.path.realpath(run))])
     situation = Situation(assign, "cpu", str(run / "t.1"), str(run), roots, 1e12, lambda path: f"file://here{path}")
     return SkillContext(Quiet(), situation)

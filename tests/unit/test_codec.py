@@ -122,7 +122,7 @@ SAMPLES: dict[str, Item] = {
         ((Input("x[]", b"1"),), (), (Input("x[]", b"2"),)),
         (StagedFile("file://pc/a", REF),),
         "k" * 64,
-        True,
+        PIN,
         60.5,
     ),
     "assign_plain": Assign(A, Fence(1, 1), PIN, b"{}", "r7/t#1"),

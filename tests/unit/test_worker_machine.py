@@ -77,7 +77,9 @@ def attempt(task: int, number: int = 1) -> AttemptId:
 def assign(task: int, skill: str = "pure", counter: int = 0, approved: bool = False, **spec: Any) -> Assign:
     work = WorkSpec(skill, "", msgspec.Raw(b"{}"), **{"effect": "pure", "timeout_s": 10.0, **spec})
     fence = Fence(3, counter or task)
-    return Assign(attempt(task), fence, b"pin", msgspec.json.encode(work), f"r1/t{task}#1", approved=approved)
+    return Assign(
+        attempt(task), fence, b"pin", msgspec.json.encode(work), f"r1/t{task}#1", approval=b"pin" if approved else b""
+    )
 
 
 def give(made: Machine, *items: Any, at: float = 0.0) -> list[do.Instruction]:

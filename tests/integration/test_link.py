@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,14 @@ import anyio
 import msgspec
 import pytest
 
-from protocol.frame import Bye, Heartbeat, Hello, Progress, Report
+from orchestrator import gateway
+from protocol.frame import Bye, Heartbeat, Hello, Progress, Report, Welcome
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Success
 from protocol.port import Channel
 from protocol.profile import LinkProfile, WorkerProfile
 from protocol.resource import Resources
+from protocol.security import ServerFile
 from protocol.skill import SkillSpec
 from protocol.transport import dial
 from tests.integration.hand_worker import HandWorker, ask, client, events, submit
@@ -116,6 +122,65 @@ async def test_a_worker_that_lies_about_itself_is_sent_away_and_believed_nothing
         assert not runtime._engine.machine.fleet.sessions
         await fleet_event(channel, "peer_refused", code="BadProfile")
         assert not await rows_of(channel, "skills_announced")
+
+
+@pytest.mark.anyio
+async def test_a_journal_restored_from_a_copy_goes_on_behind_what_its_workers_have_seen(tmp_path: Path) -> None:
+    async def joined(file: ServerFile, identity: dict[str, Any], journal: str, epoch: int) -> Welcome:
+        async with dial(file.address, identity["secret"]) as line, anyio.create_task_group() as group:
+            made = HandWorker(identity)
+            group.start_soon(made.run, line, journal, epoch)
+            await made.until(lambda: bool(made.welcomes))
+            group.cancel_scope.cancel()
+        return made.welcomes[0]
+
+    async with server(tmp_path) as (_, file), client(file) as channel:
+        identity = await ask(channel, "enroll", name="pi-1")
+        first = await joined(file, identity, "", 0)
+    shutil.copytree(tmp_path / "server", tmp_path / "copy")
+    async with server(tmp_path) as (_, file):
+        later = await joined(file, identity, first.journal, first.epoch)
+        assert later.epoch == first.epoch + 1
+    shutil.rmtree(tmp_path / "server")
+    shutil.copytree(tmp_path / "copy", tmp_path / "server")
+    async with server(tmp_path) as (_, file), client(file) as channel:
+        assert (await ask(channel, "info"))["epoch"] == later.epoch
+        welcome = await joined(file, identity, later.journal, later.epoch)
+        assert (welcome.journal, welcome.epoch) == (later.journal, later.epoch + 1)
+        info = await ask(channel, "info")
+        assert info["epoch"] == later.epoch + 1
+        assert "copy" in info["warnings"][0]
+        row = await fleet_event(channel, "epoch_started", restored="pi-1")
+        assert row["epoch"] == later.epoch + 1
+    async with server(tmp_path) as (_, file), client(file) as channel:
+        info = await ask(channel, "info")
+        assert info["epoch"] == later.epoch + 2
+        assert "copy" in info["warnings"][0]
+
+
+@pytest.mark.anyio
+async def test_versions_that_do_not_meet_end_with_exit_code_9_and_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "PROTOCOL_VERSIONS", (7, 8))
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("ASTERISM_")}
+    environ["ASTERISM_HOME"] = str(tmp_path)
+
+    async def asterism(*words: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-P", "-m", "asterism", *words]
+        with anyio.fail_after(30):
+            return await anyio.run_process(command, env=environ, check=False)
+
+    async with server(tmp_path) as (_, file), client(file) as channel:
+        done = await asterism("worker", "start", "--name", "old", "--slots", "1")
+        assert done.returncode == 9, done.stderr
+        assert b"1 to 1" in done.stderr
+        assert b"fix: install the asterism of the server" in done.stderr
+        assert (await fleet_event(channel, "peer_refused", code="VersionMismatch"))["source"] == "worker:old"
+    async with server(tmp_path, version="99.0.0"):
+        done = await asterism("ps")
+        assert done.returncode == 9, done.stderr
+        assert b"fix: " in done.stderr
 
 
 async def rows_of(channel: Channel, kind: str) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ def anyio_backend() -> str:
 @asynccontextmanager
 async def server(directory: Path, **options: Any) -> AsyncIterator[tuple[Runtime, ServerFile]]:
     """A server that ends cleanly with the block."""
-    runtime = Runtime(ServerSettings(directory=directory, **options))
+    version = options.pop("version", "")
+    runtime = Runtime(ServerSettings(directory=directory, **options), version)
     ready = anyio.Event()
     files: list[ServerFile] = []
 

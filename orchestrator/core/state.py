@@ -63,7 +63,7 @@ class _Head(msgspec.Struct, array_like=True):
     restored: str = ""
 
 
-BUILT_IN = tuple(skill.name for skill in BUILTINS)
+BUILT_IN = frozenset(skill.name for skill in BUILTINS)
 _ENCODER = msgspec.msgpack.Encoder()
 _HEAD = msgspec.msgpack.Decoder(_Head)
 _RUN = msgspec.msgpack.Decoder(Run)
@@ -84,10 +84,9 @@ class State(Progress):
         """Digest -> every contract ever announced."""
         self.digests: dict[str, str] = {}
         """Skill name -> the digest that runs pin: what most workers announce, the newest on a tie."""
-        for skill in BUILTINS:
-            digest = skill.digest()
-            self.catalog[digest] = skill
-            self.digests[skill.name] = digest
+        self._votes: dict[str, dict[str, int]] = {}
+        """Skill name -> digest -> how many workers have it: derived, so that a fleet that joins costs what it says."""
+        self._know_built_ins()
         self.keys: dict[str, int] = {}
         self.tokens: dict[int, TokenRecord] = {}
         self.changed: set[int] = set()
@@ -121,19 +120,17 @@ class State(Progress):
     def _worker_forgotten(self, event: e.WorkerForgotten) -> None:
         record = self.workers[event.worker]
         record.gone, record.secret_hash = True, ""
-        record.skills = {}
-        self._elect()
+        self._announce(record, {})
 
     def _skills_announced(self, event: e.SkillsAnnounced) -> None:
         record = self.workers[event.worker]
         record.labels, record.devices, record.capacity = event.labels, event.devices, event.capacity
         record.policies, record.edge = event.policies, event.edge
-        record.skills = {}
+        skills: dict[str, str] = {}
         for skill in event.skills:
-            digest = skill.digest()
+            digest = skills[skill.name] = skill.digest()
             self.catalog[digest] = skill
-            record.skills[skill.name] = digest
-        self._elect()
+        self._announce(record, skills)
 
     def _worker_lost(self, event: e.WorkerLost) -> None:
         self.workers[event.worker].lost = True
@@ -144,17 +141,25 @@ class State(Progress):
     def _peer_refused(self, event: e.PeerRefused) -> None:
         pass
 
-    def _elect(self) -> None:
-        votes: dict[str, dict[str, int]] = {}
-        for record in self.workers.values():
-            for name, digest in record.skills.items():
-                counts = votes.setdefault(name, {})
-                counts[digest] = counts.get(digest, 0) + 1
-        order = list(self.catalog)
-        for name in BUILT_IN:  # their contract is ours, whoever says otherwise
-            votes.pop(name, None)
-        for name, counts in votes.items():
-            self.digests[name] = max(counts, key=lambda digest: (counts[digest], order.index(digest)))
+    def _know_built_ins(self) -> None:
+        for skill in BUILTINS:
+            digest = skill.digest()
+            self.catalog[digest] = skill
+            self.digests[skill.name] = digest
+
+    def _announce(self, record: WorkerRecord, skills: dict[str, str]) -> None:
+        """The worker has these now (name -> digest); runs use what most workers have, and ours of what is built in."""
+        before, record.skills = record.skills, skills
+        changed = [name for name in {**before, **skills} if before.get(name) != skills.get(name)]
+        for name in changed:
+            votes = self._votes.setdefault(name, {})
+            for digest, more in ((before.get(name), -1), (skills.get(name), 1)):
+                if digest is not None:
+                    votes[digest] = votes.get(digest, 0) + more
+            chosen = [digest for digest, count in votes.items() if count]
+            if chosen and name not in BUILT_IN:
+                order = list(self.catalog) if len(chosen) > 1 else chosen
+                self.digests[name] = max(chosen, key=lambda digest: (votes[digest], order.index(digest)))
 
     def skill(self, name: str) -> SkillSpec | None:
         """The contract of `name` that runs use; None if nobody ever announced it."""
@@ -334,6 +339,11 @@ class State(Progress):
             state.epoch, state.journal, state.runs_made = head.epoch, head.journal, head.runs_made
             state.workers, state.catalog, state.keys = head.workers, head.catalog, head.keys
             state.digests, state.tokens, state.restored = head.digests, head.tokens, head.restored
+            state._know_built_ins()  # an upgrade may have changed them
+            for record in state.workers.values():
+                for name, digest in record.skills.items():
+                    votes = state._votes.setdefault(name, {})
+                    votes[digest] = votes.get(digest, 0) + 1
         if removed:
             state.keys = {key: run for key, run in state.keys.items() if run not in removed}
             state.runs_made = max(state.runs_made, *removed)

@@ -248,6 +248,25 @@ def test_a_worker_that_changes_the_contract_of_a_built_in_is_the_one_that_is_not
     assert [floor.task().attempts[0].worker] == [2]
 
 
+def test_the_contract_that_most_workers_have_wins_and_a_snapshot_remembers_the_votes() -> None:
+    floor = Floor(4)
+    old, new = (SkillSpec("my.skill", word, effect="pure") for word in ("old", "new"))
+    for k, skill in enumerate((old, new, new), 1):
+        floor.join(k, profile=WorkerProfile(skills=(skill,)))
+    state = floor.machine.state
+    assert state.digests["my.skill"] == new.digest()
+    copy = State.restore(state.snapshot())
+    for one in (state, copy):
+        one.apply(e.SkillsAnnounced(2, (old,)))
+        assert one.digests["my.skill"] == old.digest()
+        one.apply(e.WorkerForgotten(1))
+        assert one.digests["my.skill"] == new.digest()
+        for worker in (2, 3):
+            one.apply(e.WorkerForgotten(worker))
+        assert one.digests["my.skill"] == new.digest()
+    assert state.snapshot() == copy.snapshot()
+
+
 # verdicts
 
 

@@ -36,9 +36,10 @@ from .lookup import find_run, find_task, find_worker, is_open, run_state
 from .reading import Reading
 from .submission import Submissions
 from .value import Values
-from .watching import Wanted, Watching
+from .watching import LOOK_PATIENCE_S, Wanted, Watching
 
-LOOK_PATIENCE_S: Final = 5.0
+SHOWN: Final = frozenset({"ps", "status", "tasks", "result", "get", "explain", "graph", "tokens"})
+"""Methods that show what is journaled: an answer waits until all that it was made of is on disk."""
 
 
 class Links(Protocol):
@@ -103,6 +104,8 @@ class Service:
             raise NotFound(f"this server has no method {method}", hint="client and server may differ in version")
         kind, act = found
         answer = await act(self, who, _body(method, body, kind))
+        if method in SHOWN:  # only now: what the answer was made of may be newer than what was on disk before
+            await self._on_disk()
         return answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
 
     async def watch(self, who: Principal, method: str, body: bytes) -> AsyncIterator[bytes]:
@@ -162,7 +165,6 @@ class Service:
     # looking
 
     async def _ps(self, _: Principal, __: ask.Nothing) -> Any:
-        await self._on_disk()
         now = self._engine.clock()
         rows = []
         for run in list(self._state.runs.values()):
@@ -172,16 +174,16 @@ class Service:
         return RunList(runs=tuple(rows)).to_dict()
 
     async def _status(self, _: Principal, body: ask.OfRun) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         return query.run_status(self._state, run, self._engine.clock()).to_dict()
 
     async def _tasks(self, _: Principal, body: ask.Tasks) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         rows = await self._rows(run, body.children)
         return await _written(lambda: tasks_report(run.ix, run_state(run), rows), len(rows))
 
     async def _result(self, _: Principal, body: ask.OfRun) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         small, large = await self._values.outputs(run)
         intervals: list[tuple[float, float]] = []
         for part in query.spans(run):
@@ -204,19 +206,19 @@ class Service:
         return await _written(lambda: report().to_dict(), len(intervals))
 
     async def _get_value(self, _: Principal, body: ask.Get) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         if not body.task:
             raise UsageError("name a task or an output", hint=f"asterism get {run.name}/TASK")
         return await self._values.get(run, body.task, ask.pointer_parts(body.pointer))
 
     async def _explain(self, _: Principal, body: ask.OfTask) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         task = find_task(run, body.task)
         found = self._engine.machine.explain(run.ix, body.task)
         return explanation(self._state, run, task, found).to_dict()
 
     async def _graph(self, _: Principal, body: ask.Graph) -> Any:
-        run = await self._run(body.run)
+        run = self._find(body.run)
         return query.graph(run, -1 if body.version is None else body.version)
 
     async def _workers(self, _: Principal, __: ask.Nothing) -> Any:
@@ -317,7 +319,6 @@ class Service:
         return await self._enrolment.create(who, body.role, body.uses, body.ttl_s)
 
     async def _tokens(self, _: Principal, __: ask.Nothing) -> Any:
-        await self._on_disk()
         return self._enrolment.tokens().to_dict()
 
     async def _revoke(self, who: Principal, body: ask.OfToken) -> Any:
@@ -358,10 +359,6 @@ class Service:
 
     def _find(self, number: int) -> Run:
         return find_run(self._state, number)
-
-    async def _run(self, number: int) -> Run:
-        await self._on_disk()
-        return self._find(number)
 
     async def _rows(self, run: Run, children: bool) -> dict[str, Any]:
         rows: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 import msgspec
 
@@ -25,6 +26,8 @@ from .lookup import find_run, find_task, is_open, worker_name
 
 MESSAGE_ROWS: Final = 256
 LOG_PAGE: Final = 500
+LOOK_PATIENCE_S: Final = 5.0
+"""How long a look waits for the disk."""
 
 
 class Wanted:
@@ -59,6 +62,8 @@ class Watching:
         if after < 0:
             after = self._engine.watches.committed
         if not follow:
+            with anyio.move_on_after(LOOK_PATIENCE_S):  # whoever was told that the run has ended finds its end here
+                await self._engine.on_disk()
             async with self._engine.watches.events(found.ix, after) as watch:
                 while seen := await watch.next(wait=False):
                     for message in _messages(seen, row_of, wanted):

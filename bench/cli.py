@@ -51,8 +51,9 @@ def overhead(quick: bool, output: str) -> None:
 @click.option("--quick", is_flag=True, help="Each fault once or twice, under 50 seconds on two cores.")
 @click.option("--repeat", type=click.IntRange(1), default=None, metavar="N", help="Each fault so often, not 100 times.")
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Only this one; may be given several times.")
+@click.option("--soak", type=click.FloatRange(1), metavar="SECONDS", help="How long the soak takes, not 300 seconds.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def faults(quick: bool, repeat: int | None, cases: tuple[str, ...], output: str) -> None:
+def faults(quick: bool, repeat: int | None, cases: tuple[str, ...], soak: float | None, output: str) -> None:
     """Break real processes again and again: what was lost, what was done twice, how fast it was made good.
 
     Ends with exit code 1 if a result was lost or applied twice. A bound that was missed is marked, and no more: the
@@ -61,7 +62,7 @@ def faults(quick: bool, repeat: int | None, cases: tuple[str, ...], output: str)
     from .faults.answer import table
     from .faults.suite import faults
 
-    found = anyio.run(faults, cases, repeat, quick, lambda text: click.echo(text, err=True))
+    found = anyio.run(faults, cases, repeat, quick, lambda text: click.echo(text, err=True), soak)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(found.document()), indent=2))
     else:

@@ -198,6 +198,7 @@ class Runtime:
             dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
             warnings=(*self._engine.pressure.warnings(), *query.warnings(str(directory), machine.state)),
             tls=self._entrance.info(),
+            loop_tasks=len(anyio.get_running_tasks()),
         ).to_dict()
 
     # its end

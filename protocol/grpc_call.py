@@ -161,6 +161,11 @@ async def abort(context: Any, error: AsterismError) -> None:
 # One worker stream, either side
 
 
+async def _gone(*_: object) -> Any:
+    """What is left of a call that was given up."""
+    return grpc.aio.EOF
+
+
 class CallStream:
     """A FrameStream over a gRPC call's read and write; `ended` turns what the call ended with into an error or None."""
 
@@ -198,7 +203,7 @@ class CallStream:
                     self._room.clear()
                     await self._room.wait()
         except (grpc.aio.BaseError, grpc.RpcError, asyncio.CancelledError) as error:
-            end = error
+            end = error.with_traceback(None)  # else it holds this frame, and this frame holds it
         self._arrived.put_nowait(self._end_of(end))
 
     async def send(self, frame: Frame) -> None:
@@ -236,3 +241,7 @@ class CallStream:
         self._close()
         self.lost()
         await asyncio.wait({self._reader})
+        # A reader that was cancelled before it ran holds its frame, and that us: without this the call, and with it the
+        # connection, would stay until the collector comes by.
+        self._read = self._write = _gone
+        self._close = bool

@@ -271,7 +271,8 @@ class TlsInfo(msgspec.Struct, frozen=True):
 
 
 class ServerInfo(_Answer, frozen=True):
-    """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name; `tls` null without."""
+    """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name; `tls` null without;
+    `loop_tasks` are those of the server's own event loop: many more than streams and clients mean a leak."""
 
     version: str
     address: str
@@ -286,6 +287,7 @@ class ServerInfo(_Answer, frozen=True):
     dropped: dict[str, int] = {}
     warnings: tuple[str, ...] = ()
     tls: TlsInfo | None = None
+    loop_tasks: int = 0
 
 
 class RunStatus(_Answer, frozen=True):

@@ -22,8 +22,10 @@ from .case import Tally
 from .crowd_case import reconnect
 from .disk_case import server_disk_full, worker_disk_full
 from .lanes import lanes
+from .replay_case import LONG, QUICK, replay
 from .server_case import server_killed
 from .silence_case import Blow, Way, silence
+from .soak_case import soak
 from .watcher_case import slow_watcher
 from .worker_case import skill_killed, twins, worker_killed
 
@@ -31,6 +33,9 @@ Say = Callable[[str], None]
 KILLS: Final = 100
 FEW: Final = 5
 """How often the whole form does each fault: kills and cuts, and what takes long."""
+
+SOAK_S: Final = 300.0
+QUICK_SOAK_S: Final = 15.0
 
 FAULTS: Final[Mapping[str, tuple[str, Mapping[str, float]]]] = {
     "skill-killed": ("skill process killed", {"detect_s": 0.1}),
@@ -51,6 +56,11 @@ FAULTS: Final[Mapping[str, tuple[str, Mapping[str, float]]]] = {
     "disk-full": ("no room for the journal", {"shown_while_full": 0}),
     "worker-disk-full": ("no room at a worker", {}),
     "slow-watcher": ("a watcher that doesn't read", {"recover_s": 1.0}),
+    "replay": ("replay of a long journal", {"replay_10k_s": 1.0, "replay_1m_s": 30.0}),
+    "soak": (
+        "50 workers join and leave",
+        {"more_mib": 10.0, "more_descriptors": 2, "more_threads": 2, "more_loop_tasks": 2},
+    ),
 }
 """By name: in words, and the promised bounds."""
 _WAYS: Final[Mapping[str, Way]] = {
@@ -60,48 +70,64 @@ _WAYS: Final[Mapping[str, Way]] = {
 Tallies = dict[str, Tally]
 
 
-async def _workers(guard: Guard, tallies: Tallies, times: int) -> None:
+class Plan(msgspec.Struct, frozen=True):
+    """What every group is told."""
+
+    guard: Guard
+    quick: bool
+    soak_s: float
+
+
+async def _workers(plan: Plan, tallies: Tallies, times: int) -> None:
     acts = {"skill-killed": skill_killed, "worker-killed": worker_killed, "twins": twins}
-    async with lanes(guard.folder, 2) as place:
+    async with lanes(plan.guard.folder, 2) as place:
         for name, tally in tallies.items():
             await acts[name](place, tally, times if name != "twins" else min(times, FEW))
 
 
-async def _silence(guard: Guard, tallies: Tallies, times: int) -> None:
+async def _silence(plan: Plan, tallies: Tallies, times: int) -> None:
     """Two victims for each way where there are many rounds to do: a round takes as long as a lease."""
     blows = []
     for name, way in _WAYS.items():
         found = {kind: tallies[key] for kind, key in (("pure", name), ("once", f"{name}-once")) if key in tallies}
         blows += [Blow(way, found)] * min(2, times) if found else []
-    async with lanes(guard.folder, len(blows)) as place:
+    async with lanes(plan.guard.folder, len(blows)) as place:
         await silence(place, blows, -(-times // min(2, times)))
 
 
-async def _server(guard: Guard, tallies: Tallies, times: int) -> None:
-    await server_killed(guard.folder, tallies["server-killed"], times)
+async def _server(plan: Plan, tallies: Tallies, times: int) -> None:
+    await server_killed(plan.guard.folder, tallies["server-killed"], times)
 
 
-async def _reconnect(guard: Guard, tallies: Tallies, times: int) -> None:
-    await reconnect(guard.folder, tallies["reconnect"], times)
+async def _reconnect(plan: Plan, tallies: Tallies, times: int) -> None:
+    await reconnect(plan.guard.folder, tallies["reconnect"], times)
 
 
-async def _server_disk(guard: Guard, tallies: Tallies, times: int) -> None:
-    await server_disk_full(guard, tallies["disk-full"], times)
+async def _server_disk(plan: Plan, tallies: Tallies, times: int) -> None:
+    await server_disk_full(plan.guard, tallies["disk-full"], times)
 
 
-async def _worker_disk(guard: Guard, tallies: Tallies, times: int) -> None:
-    await worker_disk_full(guard, tallies["worker-disk-full"], times)
+async def _worker_disk(plan: Plan, tallies: Tallies, times: int) -> None:
+    await worker_disk_full(plan.guard, tallies["worker-disk-full"], times)
 
 
-async def _watcher(guard: Guard, tallies: Tallies, times: int) -> None:
-    await slow_watcher(guard.folder, tallies["slow-watcher"], times)
+async def _watcher(plan: Plan, tallies: Tallies, times: int) -> None:
+    await slow_watcher(plan.guard.folder, tallies["slow-watcher"], times)
+
+
+async def _replay(plan: Plan, tallies: Tallies, times: int) -> None:
+    await replay(plan.guard.folder, tallies["replay"], times, QUICK if plan.quick else LONG)
+
+
+async def _soak(plan: Plan, tallies: Tallies, times: int) -> None:
+    await soak(plan.guard.folder, tallies["soak"], plan.soak_s)
 
 
 class Group(msgspec.Struct, frozen=True):
     """Cases that run together; `quick` and `full` are how often each fault is done."""
 
     cases: tuple[str, ...]
-    run: Callable[[Guard, Tallies, int], Awaitable[None]]
+    run: Callable[[Plan, Tallies, int], Awaitable[None]]
     quick: int = 1
     full: int = KILLS
     missing: Callable[[], str] = lambda: ""
@@ -116,10 +142,14 @@ GROUPS: Final = (
     Group(("disk-full",), _server_disk, full=FEW, missing=small_disk.missing),
     Group(("worker-disk-full",), _worker_disk, full=FEW, missing=small_disk.missing),
     Group(("slow-watcher",), _watcher, full=FEW),
+    Group(("replay",), _replay, full=FEW),
+    Group(("soak",), _soak, full=1),
 )
 
 
-async def faults(cases: Sequence[str], repeat: int | None, quick: bool, say: Say) -> Answer:
+async def faults(
+    cases: Sequence[str], repeat: int | None, quick: bool, say: Say, soak_s: float | None = None
+) -> Answer:
     """Do them all, or those of `cases`. Raises: UsageError for one that there is not."""
     if unknown := [name for name in cases if name not in FAULTS]:
         raise UsageError(f"there is no case {', '.join(unknown)}", hint=f"the cases are: {' '.join(FAULTS)}")
@@ -127,6 +157,7 @@ async def faults(cases: Sequence[str], repeat: int | None, quick: bool, say: Say
     tallies: Tallies = {}
     skipped: list[Skipped] = []
     with guarded("asterism-faults-") as guard:
+        plan = Plan(guard, quick, soak_s or (QUICK_SOAK_S if quick else SOAK_S))
         for group in GROUPS:
             wanted = [name for name in group.cases if not cases or name in cases]
             why = group.missing()
@@ -136,7 +167,7 @@ async def faults(cases: Sequence[str], repeat: int | None, quick: bool, say: Say
                 found = {name: Tally(name, *FAULTS[name]) for name in wanted}
                 times = repeat or (group.quick if quick else group.full)
                 say(f"{', '.join(wanted)}: {times} times")
-                await group.run(guard, found, times)
+                await group.run(plan, found, times)
                 tallies |= found
     return Answer(
         tuple(tally.of() for tally in tallies.values()),

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 
 from bench.faults.account import account
 from bench.faults.case import Tally
 from bench.faults.ledger import Execution
+from bench.faults.long_journal import make, read
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -84,6 +86,14 @@ def _argv(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def test_a_long_journal_is_read_as_it_was_made(tmp_path: Path) -> None:
+    made = anyio.run(make, tmp_path / "journal.db", 3000)
+    assert made["succeeded"] >= 900
+    for whole in (False, True):
+        found = read(tmp_path / "journal.db", whole)
+        assert (found["events"], found["succeeded"]) == (made["events"], made["succeeded"])
 
 
 def settled(task: str, state: str = "succeeded") -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -63,7 +64,8 @@ class Place:
 async def test_a_look_waits_for_all_that_it_shows_to_be_on_disk() -> None:
     journal = SlowJournal()
     engine = Engine(Machine(State(journal=journal.id)), journal, lambda: 1000.0)
-    service = Service(engine, *(cast("Any", None) for _ in range(8)), cast("Any", Place()))
+    parts: dict[str, Any] = dict.fromkeys(inspect.signature(Service).parameters)
+    service = Service(**parts | {"engine": engine, "place": Place()})
     answers: list[str] = []
 
     async def look() -> None:

@@ -23,6 +23,7 @@ import anyio.to_thread
 import msgspec
 
 from protocol.clock import RunClock
+from protocol.config import RetentionDefaults
 from protocol.errors import UsageError
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
@@ -49,6 +50,7 @@ from .service.entrance import Entrance, EntranceSettings
 from .service.garbage import Garbage
 from .service.lookup import is_open
 from .service.reading import Reading
+from .service.retention import Retention
 from .service.service import Service
 from .service.submission import Submissions
 from .service.value import Values
@@ -69,6 +71,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     idle_s: float = IDLE_S
     leave_s: float = LEAVE_S
     core: CoreSettings = CoreSettings()
+    retention: RetentionDefaults = RetentionDefaults()
 
 
 class Runtime:
@@ -125,6 +128,8 @@ class Runtime:
         entrance = self._entrance = Entrance(self._settings.entrance, directory / "server", engine.refusals.refused)
         enrolment = Enrolment(engine, state, clock.now, entrance.authority)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
+        garbage = Garbage(store, state, directory / "workers")
+        retention = Retention(engine, garbage, self._settings.retention, journal.used_bytes)
         service = Service(
             engine,
             gateway,
@@ -134,7 +139,7 @@ class Runtime:
             Watching(engine, journal, attachments),
             attachments,
             enrolment,
-            Garbage(store, state, directory / "workers"),
+            garbage,
             Reading(lambda: engine.machine.state, store),
             self,
         )
@@ -143,6 +148,7 @@ class Runtime:
             await engine.begin(recovered.epoch)
             await group.start(engine.run)
             group.start_soon(attachments.run)
+            group.start_soon(retention.run)
             port = await entrance.open(service, enrolment)
             try:
                 file = entrance.announce(directory, enrolment, journal.id, self._started, self._version)
@@ -274,6 +280,7 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         core=CoreSettings(
             dispatch_ahead=daemon.dispatch == "ahead", policies=policy.rules(), self_approval=policy.self_approval
         ),
+        retention=given.retention,
     )
     try:
         anyio.run(Runtime(settings, number).run, _say_ready)

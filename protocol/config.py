@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import ConfigInvalid, UsageError
 from .profile import Policies, Policy, strict
-from .resource import span_s
+from .resource import size_bytes, span_s
 from .skill import Level
 from .toml_text import read_toml
 
@@ -128,6 +128,22 @@ class HttpDefaults(_Section):
     allow: tuple[str, ...] = ()
 
 
+class RetentionDefaults(_Section):
+    """Which settled runs a server keeps: so many, so long, while its journal is no larger. 0 is no limit."""
+
+    keep_runs: Count = 0
+    days: Amount = 0.0
+    max_bytes: Count = 0
+
+    @field_validator("max_bytes", mode="before")
+    @classmethod
+    def _read_size(cls, value: Any) -> int:
+        try:
+            return size_bytes(value)
+        except UsageError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+
+
 class Settings(_Section):
     """Every setting there is. `server` is an address to use instead of the local server, `home` moves all files."""
 
@@ -138,6 +154,7 @@ class Settings(_Section):
     here: HereDefaults = HereDefaults()
     daemon: ServerDefaults = ServerDefaults()
     policy: PolicyDefaults = PolicyDefaults()
+    retention: RetentionDefaults = RetentionDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()

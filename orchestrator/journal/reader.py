@@ -117,6 +117,14 @@ class Readers:
         with self._connection() as reader:
             return read_records(reader, self._form, after, run, limit, kinds)
 
+    def used_bytes(self) -> int:
+        """Of the event file, pages that are free for reuse apart."""
+        with self._connection() as reader:
+            pages, free, size = (
+                reader.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            return int((pages - free) * size)
+
     def removed(self) -> frozenset[int]:
         with self._connection() as reader:
             return read_removed(reader)

@@ -185,6 +185,10 @@ class SqliteJournal:
     ) -> list[Record]:
         return self._readers.read(after, run, limit, kinds)
 
+    def used_bytes(self) -> int:
+        """What the event file holds, in bytes. In any thread."""
+        return self._readers.used_bytes()
+
     def removed(self) -> frozenset[int]:
         return self._readers.removed()
 

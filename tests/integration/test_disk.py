@@ -74,9 +74,7 @@ def fill(path: Path) -> None:
 
 
 def said(fleet: Fleet, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [*fleet.command(), *words], env=fleet.env, cwd=fleet.folder, capture_output=True, text=True, timeout=60
-    )
+    done = fleet.said(*words)
     return done.returncode, done.stdout + done.stderr
 
 

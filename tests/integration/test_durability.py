@@ -71,11 +71,12 @@ class Fleet:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
 
+    def said(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = [*self.command(), *words]
+        return subprocess.run(argv, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=60)
+
     def json(self, *words: str) -> Any:
-        done = subprocess.run(
-            [*self.command(), *words, "-o", "json"],
-            env=self.env, cwd=self.folder, capture_output=True, timeout=60,
-        )  # fmt: skip
+        done = self.said(*words, "-o", "json")
         return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None
 
     def found(self) -> dict[str, Any]:

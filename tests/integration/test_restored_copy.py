@@ -55,7 +55,7 @@ def test_a_copy_begins_behind_every_epoch_that_was_seen_and_repeats_nothing_it_k
     assert [fence for fence, count in fences.items() if count > 1] == []
     epochs = [row["epoch"] for row in rows if row["kind"] == "epoch_started"]
     assert epochs == [1, 2, 3], "the second was given once already, to what the copy does not know"
-    assert [row["restored"] for row in rows if row["kind"] == "epoch_started" and row.get("restored")] == ["w1"]
+    assert len([row for row in rows if row["kind"] == "epoch_started" and row.get("restored")]) == 1
     assert "is a copy" in fleet.said("doctor").stdout
     assert Counter(row["task"] for row in rows if row["kind"] == "task_settled").most_common(1)[0][1] == 1
     assert fleet.json("journal", "verify", "--artifacts")["sound"]

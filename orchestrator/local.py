@@ -106,7 +106,8 @@ async def start_server(
     argv += ["-o", "json", *(("--private",) if private else ()), *(("--listen", listen) if listen else ()), *arguments]
     with log.open("ab") as output:
         start = log.stat().st_size
-        child = await anyio.to_thread.run_sync(lambda: _spawn(argv, environ, subprocess.DEVNULL, output))
+        others = {name: value for name, value in environ.items() if not name.startswith("ASTERISM_SECRET_")}
+        child = await anyio.to_thread.run_sync(lambda: _spawn(argv, others, subprocess.DEVNULL, output))
     with anyio.move_on_after(deadline_s):
         while True:
             found = read_endpoint(environ)

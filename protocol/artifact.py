@@ -49,13 +49,13 @@ def is_digest(text: str) -> bool:
 
 
 class FileUri(msgspec.Struct, frozen=True):
-    """`file://worker/path`, split. `path` is absolute on that worker."""
+    """`file://worker/path`, split. `path` is absolute on that worker; what is no UTF-8 in it is as `os.fsdecode`."""
 
     worker: str
     path: str
 
     def __str__(self) -> str:
-        return f"file://{quote(self.worker)}{quote(self.path)}"
+        return f"file://{quote(self.worker)}{quote(self.path, errors='surrogateescape')}"
 
 
 def parse_file(text: str) -> FileUri | None:
@@ -65,4 +65,4 @@ def parse_file(text: str) -> FileUri | None:
     worker, slash, path = text[7:].partition("/")
     if not worker or not slash:
         return None
-    return FileUri(worker=unquote(worker), path=unquote("/" + path))
+    return FileUri(worker=unquote(worker), path=unquote("/" + path, errors="surrogateescape"))

@@ -194,7 +194,10 @@ class RunRow(msgspec.Struct, frozen=True):
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """One line of `workers`. `state`: connected, suspect, draining or away; `devices` by kind and name."""
+    """One line of `workers`. `state`: connected, suspect, draining, full or away; `devices` by kind and name.
+
+    `sandbox`: the highest level at which skills can be held there.
+    """
 
     worker: str
     state: str
@@ -207,6 +210,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     in_use: dict[str, float] = {}
     serves: str | None = None
     silent_s: float | None = None
+    sandbox: str | None = None
 
 
 class SkillRow(msgspec.Struct, frozen=True):

@@ -39,7 +39,7 @@ class Cache:
     """One folder. Used from one event loop; downloads of one digest are shared by all who ask for it."""
 
     def __init__(self, folder: Path, cap_bytes: int = DEFAULT_CAP_BYTES) -> None:
-        self._folder = folder
+        self._folder = folder = Path(os.path.realpath(folder))
         self._cap = cap_bytes
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sizes: dict[str, int] = {}

@@ -19,8 +19,9 @@ from protocol.errors import NotAllowed, NotFound
 from protocol.skill import SkillSpec
 
 from .bubblewrap import PIPE, Bind, wrapped
+from .descent import open_plain
 from .redaction import Redactor
-from .root import Root, open_plain
+from .root import Root
 
 
 class Cell:

@@ -7,10 +7,13 @@ code that knows nothing of it. Must not know: transfers, artifacts, the link.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from protocol.artifact import parse_file
+
+from .descent import open_plain
 
 if TYPE_CHECKING:
     from pydantic_core import CoreSchema
@@ -41,15 +44,24 @@ class File(str):
         origin = parse_file(self.uri) if self.uri else None
         return Path(origin.path if origin is not None else str(self)).name
 
-    def open(self, mode: str = "r", encoding: str | None = None) -> IO[Any]:
-        """Open it; text is UTF-8 unless told otherwise."""
-        return open(str(self), mode, encoding=encoding or (None if "b" in mode else "utf-8"))
+    def open(self, mode: str = "r", encoding: str | None = None, errors: str | None = None) -> IO[Any]:
+        """Open it; text is UTF-8 unless told otherwise.
+
+        One that was handed to the skill is read without following links: its path was checked, and holds none.
+        """
+        binary = "b" in mode
+        if self.uri and mode.replace("t", "") in ("r", "rb"):
+            raw = open_plain(str(self))
+            return raw if binary else io.TextIOWrapper(raw, encoding or "utf-8", errors)
+        return open(str(self), mode, encoding=encoding or (None if binary else "utf-8"), errors=errors)
 
     def read_text(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        return self.path.read_text(encoding=encoding, errors=errors)
+        with self.open("r", encoding, errors) as file:
+            return str(file.read())
 
     def read_bytes(self) -> bytes:
-        return self.path.read_bytes()
+        with self.open("rb") as file:
+            return bytes(file.read())
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:

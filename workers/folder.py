@@ -25,7 +25,7 @@ class Folders:
     """`journal` is the one the worker serves now."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = folder
+        self.home = folder = Path(os.path.realpath(folder))
         self._inputs = folder / "inputs"
         shutil.rmtree(self._inputs, ignore_errors=True)  # of attempts that an earlier daemon did not end
         self._runs = folder / "runs"

@@ -8,7 +8,6 @@ skill and no link.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,8 @@ import msgspec
 
 from protocol.artifact import FileUri, parse_file
 from protocol.errors import NotAllowed, NotFound, UsageError
+
+from .descent import open_plain
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -101,32 +102,6 @@ class Roots:
         Raises: NotAllowed, NotFound.
         """
         return open_plain(path)
-
-
-def open_plain(path: str) -> BinaryIO:
-    """Open a regular file for reading by a real path: every component below the one before, no link followed.
-
-    Raises: NotAllowed for a link anywhere, a folder, a pipe, a device; NotFound.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    folder = os.open("/", flags | os.O_DIRECTORY)
-    try:
-        parts = [part for part in path.split("/") if part]
-        for part in parts[:-1]:
-            deeper = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
-            os.close(folder)
-            folder = deeper
-        fd = os.open(parts[-1] if parts else ".", flags | os.O_NONBLOCK, dir_fd=folder)
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist") from None
-    except OSError as error:
-        raise NotAllowed(f"{path} can't be opened: {error.strerror}") from None
-    finally:
-        os.close(folder)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise NotAllowed(f"{path} is no regular file", hint="pack a folder with file.pack first")
-    return os.fdopen(fd, "rb")
 
 
 class Issued:

@@ -24,6 +24,7 @@ from protocol.certificate import times
 from protocol.errors import AsterismError
 from protocol.report import SCHEMA
 from protocol.security import is_loopback
+from protocol.task import SECRET_NAME
 
 from .. import local
 from ..client.client import AsyncClient
@@ -150,6 +151,20 @@ def _sandbox() -> Iterator[Check]:
     yield Check("sandbox", "ok", f"skills may ask for {probed['sandbox']} here")
 
 
+def _secrets() -> Iterator[Check]:
+    """Secrets that workers of this machine hand out: private files, named as plans name them."""
+    folder = local.home_of(os.environ) / "secrets"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in found:
+        if SECRET_NAME.fullmatch(path.name) is None:
+            yield Check("secrets", "warning", f"no plan can name {path.name}", "use capital letters, digits and _")
+        elif path.is_symlink() or path.stat().st_mode & 0o077:
+            yield Check("secrets", "warning", f"{path} is not private: it is not used", f"chmod 600 {path}")
+    if found:
+        names = ", ".join(path.name for path in found)
+        yield Check("secrets", "ok", f"{names}; who may have them: secrets.allow")
+
+
 def _server() -> Iterator[Check]:
     environ = dict(os.environ)
     if local.read_endpoint(environ) is None and not environ.get("ASTERISM_SERVER"):
@@ -199,4 +214,4 @@ def _membership() -> Iterator[Check]:
             yield Check(name, "ok", f"the certificate is good for {show.seconds(left_s)}")
 
 
-_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _server, _membership)
+_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _secrets, _server, _membership)

@@ -126,6 +126,7 @@ def print_workers(answer: Mapping[str, Any]) -> None:
             ("devices", lambda row: ", ".join(row["devices"])),
             ("labels", lambda row: ", ".join(f"{key}={value}" for key, value in row["labels"].items())),
             ("skills", lambda row: row["skills"]),
+            ("sandbox", lambda row: row["sandbox"] or ""),
         ),
         answer["workers"],
     )

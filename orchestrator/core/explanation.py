@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from protocol.errors import NotFound
 
@@ -11,6 +11,9 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .turn import Turn
+
+_SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
+"""Why a worker that is there announces no free slot."""
 
 
 def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
@@ -129,7 +132,8 @@ def _workers(turn: Turn, run: Run, task: Task) -> list[dict[str, str]]:
         if not why and not any(matches(session, kind, word) for word in kind.on):
             why = f"is not {' or '.join(kind.on)}"
         if not why and session.phase != "up":
-            why = f"is {session.phase}"
+            short = _SHORT.get(session.short, session.short)
+            why = f"takes no new work: {short}" if short else f"is {session.phase}"
         found.append({"worker": session.name, "verdict": "refused" if why else "eligible", "why": why})
     away = {record.ix for record in could_return(turn.state, turn.fleet, kind, spec)}
     for record in turn.state.workers.values():

@@ -255,6 +255,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                 in_use={name: amount - session.free.get(name, 0.0) for name, amount in capacity.items()},
                 serves=record.serves or profile.serves or None,
                 silent_s=max(0.0, now - session.heard_at),
+                sandbox=profile.sandbox,
             )
         )
     return WorkerList(workers=tuple(rows))

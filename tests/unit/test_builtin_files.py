@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -257,6 +259,16 @@ def _info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.T
         _info("link", tarfile.SYMTYPE, "/etc/passwd"),
         _info("hard", tarfile.LNKTYPE, "ok"),
         _info("fifo", tarfile.FIFOTYPE),
+        _info("device", tarfile.CHRTYPE),
+        _info("sparse", tarfile.GNUTYPE_SPARSE),
+        _info("ok"),
+        _info("ok/below"),
+        _info("a\nb"),
+        _info("\udcff"),
+        _info("n" * 300),
+        _info("/".join("a" * 100)),
+        _info("C:\\x"),
+        _info("a\\..\\..\\x"),
     ],
     ids=lambda about: about.name,
 )
@@ -266,6 +278,42 @@ def test_a_hostile_archive_is_refused_and_leaves_nothing(tmp_path: Path, about: 
     with pytest.raises(SkillFailed):
         file_skills.unpack(ctx, archive)
     assert not (ctx.folder / "unpacked").exists()
+
+
+def test_a_hostile_zip_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    link, plain = zipfile.ZipInfo("link"), zipfile.ZipInfo("ok")
+    link.external_attr = 0o120777 << 16
+    for number, names in enumerate((["../x"], ["/etc/x"], [link], ["a\x1b[2Jb"], [plain, plain])):
+        ctx = _context(tmp_path)
+        path = tmp_path / f"bad{number}.zip"
+        with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a name is there twice
+            for name in names:
+                archive.writestr(name, "/etc/passwd")
+        with pytest.raises(SkillFailed):
+            file_skills.unpack(ctx, File(path))
+        assert not (ctx.folder / "unpacked").exists()
+
+
+def test_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    about = tarfile.TarInfo("././@PaxHeader")
+    about.type, about.size = tarfile.XHDTYPE, 4 << 30
+    path = tmp_path / "header.tar.gz"
+    with gzip.open(path, "wb") as out:
+        out.write(about.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20))
+    with pytest.raises(SkillFailed, match="claims to have"):
+        file_skills.unpack(_context(tmp_path), File(path))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_archives_of_every_packing_are_read(tmp_path: Path, mode: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", mode) as archive:  # type: ignore[call-overload]
+        for n in range(3):
+            about = _info(f"d/{n}.txt")
+            about.size = 1
+            archive.addfile(about, io.BytesIO(b"x"))
+    made = file_skills.unpack(_context(tmp_path), File(tmp_path / "a.tar"))
+    assert [one.path.name for one in made["files"]] == ["0.txt", "1.txt", "2.txt"]
 
 
 def test_a_bomb_is_cut_by_what_it_really_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

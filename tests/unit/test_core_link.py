@@ -439,6 +439,7 @@ def test_a_worker_that_is_full_gets_no_work_until_it_says_otherwise() -> None:
     assert not floor.sent(Assign)
     floor.beat(short="DiskFull")
     assert not floor.sent(Assign)
+    assert floor.machine.explain(1, "t0")["workers"][0]["why"] == "takes no new work: disk full"
     floor.beat()
     assert len(floor.sent(Assign)) == 1
 

@@ -6,13 +6,15 @@ archive: names are checked, links and devices refused, sizes counted as they are
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, TypedDict
 
@@ -26,6 +28,7 @@ from workers.skill import skill
 MAX_MEMBERS: Final = 20_000
 MAX_UNPACKED_BYTES: Final = 4 * 1024**3
 _CHUNK: Final = 1 << 20
+_DEEPEST: Final = 64
 _TAR: Final = (".tar.gz", ".tgz")
 
 
@@ -37,8 +40,8 @@ class HashResult(TypedDict):
 
 @skill(spec=BY_NAME["file.hash"])
 def hash(file: File) -> HashResult:
-    with open(file, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256")
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256")  # type: ignore[arg-type]
         return HashResult(file=file, sha256=digest.hexdigest(), bytes=handle.tell())
 
 
@@ -86,10 +89,10 @@ def _write_tar(target: Path, members: list[tuple[str, File]]) -> None:
     with target.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, file in members:
-                about = tarfile.TarInfo(name)
-                about.size = file.path.stat().st_size
-                about.mode = 0o644
                 with file.open("rb") as handle:
+                    about = tarfile.TarInfo(name)
+                    about.size = os.fstat(handle.fileno()).st_size
+                    about.mode = 0o644
                     archive.addfile(about, handle)
 
 
@@ -116,7 +119,7 @@ def unpack(ctx: SkillContext, file: File) -> UnpackResult:
     shutil.rmtree(top, ignore_errors=True)
     top.mkdir(parents=True)
     made: list[File] = []
-    left = MAX_UNPACKED_BYTES
+    left = min(MAX_UNPACKED_BYTES, shutil.disk_usage(top).free // 2)
     try:
         for name, source in _members(file):
             if len(made) >= MAX_MEMBERS:
@@ -125,7 +128,7 @@ def unpack(ctx: SkillContext, file: File) -> UnpackResult:
             target.parent.mkdir(parents=True, exist_ok=True)
             left -= _copy(source, target, left, file.name)
             made.append(File(target))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
         shutil.rmtree(top, ignore_errors=True)
         raise SkillFailed(f"{file.name} can't be unpacked: {error}") from error
     except BaseException:
@@ -137,33 +140,70 @@ def unpack(ctx: SkillContext, file: File) -> UnpackResult:
 
 def _members(file: File) -> Iterator[tuple[str, IO[bytes]]]:
     """Name and content of each regular file. Raises: SkillFailed for links, devices and encrypted members."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            for about in archive.infolist():
-                kind = about.external_attr >> 28
-                if about.flag_bits & 1 or kind not in (0, 4, 8):
-                    raise SkillFailed(f"{file.name}: {about.filename} is a link or encrypted", hint="unpack it by hand")
-                if not about.is_dir():
-                    with archive.open(about) as source:
-                        yield about.filename, source
-        return
-    with tarfile.open(file, "r:*") as tar:
-        for member in tar:
-            if member.isdir():
-                continue
-            if not member.isreg():
-                raise SkillFailed(f"{file.name}: {member.name} is a link or a device", hint="unpack it by hand")
-            content = tar.extractfile(member)
-            if content is not None:
+    with file.open("rb") as raw:
+        if zipfile.is_zipfile(raw):
+            yield from _zip_members(file.name, raw)
+            return
+        raw.seek(0)
+        magic = raw.read(6)
+        raw.seek(0)
+        opener = next((opener for head, opener in _PACKED.items() if magic.startswith(head)), None)
+        stream: Any = opener(raw) if opener is not None else raw
+        with tarfile.open(fileobj=_Bounded(stream, file.name), mode="r:") as tar:  # type: ignore[call-overload]
+            for count, member in enumerate(tar):
+                tar.members = []  # it would keep all of them
+                if count >= MAX_MEMBERS:
+                    raise SkillFailed(f"{file.name} holds more than {MAX_MEMBERS} entries", hint="unpack it by hand")
+                if member.isdir():
+                    continue
+                content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+                if content is None:
+                    raise SkillFailed(f"{file.name}: {member.name!r} is a link or a device", hint="unpack it by hand")
                 with content:
                     yield member.name, content
+
+
+def _zip_members(archive_name: str, raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(raw) as archive:
+        for about in archive.infolist()[: MAX_MEMBERS + 1]:
+            kind = about.external_attr >> 28
+            if about.flag_bits & 1 or kind not in (0, 4, 8):
+                raise SkillFailed(
+                    f"{archive_name}: {about.filename!r} is a link or encrypted", hint="unpack it by hand"
+                )
+            if not about.is_dir():
+                with archive.open(about) as source:
+                    yield about.filename, source
+
+
+_PACKED: Final[dict[bytes, Callable[[Any], Any]]] = {
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+
+
+class _Bounded:
+    """A stream of which nobody reads much at once: a header that claims to be gigabytes long is believed by tarfile."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 2 * _CHUNK:
+            raise SkillFailed(f"{self._name}: a header claims to have {size} bytes", hint="unpack it by hand")
+        return self._stream.read(size)
 
 
 def _safe_parts(name: str, archive: str) -> tuple[str, ...]:
     path = PurePosixPath(name.replace("\\", "/"))
     parts = tuple(part for part in path.parts if part != ".")
-    if path.is_absolute() or not parts or ".." in parts or "\0" in name or ":" in parts[0]:
-        raise SkillFailed(f"{archive}: {name!r} leads out of the archive", hint="unpack it by hand")
+    if path.is_absolute() or not parts or ".." in parts or ":" in parts[0]:
+        raise SkillFailed(f"{archive}: {name[:200]!r} leads out of the archive", hint="unpack it by hand")
+    if not name.isprintable() or len(parts) > _DEEPEST or any(len(part.encode()) > 255 for part in parts):
+        raise SkillFailed(f"{archive}: {name[:200]!r} is no name for a file here", hint="unpack it by hand")
     return parts
 
 
@@ -173,8 +213,6 @@ def _copy(source: Any, target: Path, left: int, archive: str) -> int:
         while block := source.read(_CHUNK):
             size += len(block)
             if size > left:
-                raise SkillFailed(
-                    f"{archive} unpacks to more than {MAX_UNPACKED_BYTES} bytes", hint="unpack it by hand"
-                )
+                raise SkillFailed(f"{archive} unpacks to more than there is room for", hint="unpack it by hand")
             out.write(block)
     return size

@@ -14,13 +14,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Any, BinaryIO, Final, Literal, NotRequired, TypedDict
 
 from protocol.artifact import parse_file
 from protocol.builtin import BY_NAME
-from protocol.errors import AsterismError, NeedsApproval, SkillFailed, UsageError
+from protocol.errors import AsterismError, NeedsApproval, NotAllowed, NotFound, SkillFailed, UsageError
 from workers.context import SkillContext
+from workers.descent import open_folder, replace_plain
 from workers.file import File
 from workers.skill import skill
 
@@ -65,42 +67,56 @@ def find(
         raise SkillFailed(f"there is no {path}", hint=f"give a path below {ctx.worker}'s roots")
     wanted, unwanted = matcher((glob,)), matcher(exclude)
     found: list[Found] = []
-    for file, name in _walk(ctx, top, unwanted, wants_hidden(glob)):
+    for file, name, about in _walk(ctx, top, wanted, unwanted, wants_hidden(glob)):
         if len(found) >= limit:
             break
-        if wanted(name):
-            about = file.stat()
-            found.append(Found(file=File(file), name=name, bytes=about.st_size, mtime=round(about.st_mtime, 3)))
+        found.append(Found(file=File(file), name=name, bytes=about.st_size, mtime=round(about.st_mtime, 3)))
     return FindResult(
         files=found, parts=_split(found, parts), count=len(found), bytes=sum(one["bytes"] for one in found)
     )
 
 
-def _walk(ctx: SkillContext, top: Path, unwanted: Matcher, hidden: bool) -> Iterator[tuple[Path, str]]:
-    """Files below `top` with their relative names, in order, folder links not followed."""
+def _walk(
+    ctx: SkillContext, top: Path, wanted: Matcher, unwanted: Matcher, hidden: bool
+) -> Iterator[tuple[Path, str, os.stat_result]]:
+    """Wanted files below `top` with their relative names, in order; a link counts if its real place is allowed."""
     if top.is_file():
-        yield top, top.name
+        if wanted(top.name):
+            yield top, shown(top.name), top.stat()
         return
     waiting: list[tuple[str, str]] = [(str(top), "")]
     while waiting:
         folder, prefix = waiting.pop()
         try:
-            with os.scandir(folder) as entries:
-                here = sorted(entries, key=lambda entry: entry.name)
-        except PermissionError:
-            continue
+            fd = open_folder(folder)
+        except (NotAllowed, NotFound):
+            continue  # not for us to read, or no folder any more
         deeper: list[tuple[str, str]] = []
-        for entry in here:
-            name = prefix + entry.name
-            if (entry.name.startswith(".") and not hidden) or unwanted(name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                deeper.append((entry.path, name + "/"))
-            elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path), name
-            elif entry.is_symlink() and (real := _behind(ctx, entry.path)) is not None:
-                yield real, name
+        try:
+            with os.scandir(fd) as entries:
+                here = sorted(entries, key=lambda entry: entry.name)
+            for entry in here:
+                name = prefix + entry.name
+                if (entry.name.startswith(".") and not hidden) or unwanted(name):
+                    continue
+                path = f"{folder.rstrip('/')}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    deeper.append((path, name + "/"))
+                elif not wanted(name):
+                    continue
+                elif entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        yield Path(path), shown(name), entry.stat(follow_symlinks=False)
+                elif entry.is_symlink() and (real := _behind(ctx, path)) is not None:
+                    yield real, shown(name), real.stat()
+        finally:
+            os.close(fd)
         waiting.extend(reversed(deeper))
+
+
+def shown(name: str) -> str:
+    """The name as text: bytes that are no UTF-8 can't stand in JSON."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _behind(ctx: SkillContext, link: str) -> Path | None:
@@ -138,12 +154,13 @@ class ReadResult(TypedDict):
 @skill(spec=BY_NAME["fs.read"])
 def read(file: File, as_: Literal["text", "json", "csv", "lines"] = "text") -> ReadResult:
     """Reads a file: `text` as a whole, or `rows`; `count` is characters or rows."""
-    size = file.path.stat().st_size
-    if size > MAX_READ_BYTES:
-        raise SkillFailed(
-            f"{file.name} has {size} bytes, at most {MAX_READ_BYTES} are read", hint="use text.match, or a smaller file"
-        )
-    text = file.read_text(encoding="utf-8-sig")
+    with file.open("rb") as handle:
+        data = handle.read(MAX_READ_BYTES + 1)
+        if len(data) > MAX_READ_BYTES:
+            size = os.fstat(handle.fileno()).st_size
+            hint = "use text.match, or a smaller file"
+            raise SkillFailed(f"{file.name} has {size} bytes, at most {MAX_READ_BYTES} are read", hint=hint)
+    text = io.StringIO(data.decode("utf-8-sig", "replace"), newline=None).read()
     if as_ == "text":
         return ReadResult(file=file, text=text, count=len(text))
     if as_ == "json":
@@ -203,19 +220,16 @@ def write(ctx: SkillContext, path: str, data: File | str | list[Any] | dict[str,
     target = _target(ctx, path)
     if target.is_dir():
         raise UsageError(f"{path} is a folder", hint="name the file to write")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+
+    def write_to(out: BinaryIO) -> None:
         if isinstance(data, File):
-            shutil.copyfile(data, fresh)
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
         else:
-            fresh.write_text(
-                data if isinstance(data, str) else render(data, target.suffix), encoding="utf-8", newline=""
-            )
-        os.replace(fresh, target)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return WriteResult(file=File(target), bytes=target.stat().st_size)
+            out.write((data if isinstance(data, str) else render(data, target.suffix)).encode())
+
+    size = replace_plain(str(target), write_to)
+    return WriteResult(file=File(target), bytes=size)
 
 
 def _target(ctx: SkillContext, path: str) -> Path:

@@ -208,6 +208,8 @@ def _request(
             assert response is not None
             try:
                 yield response
+                if line.cut:  # an end of the stream that we have made ourselves is no end of the body
+                    raise _Dead("it took too long")
             finally:
                 response.close()
         except (httpx.HTTPError, zlib.error) as error:

@@ -202,7 +202,11 @@ class Runtime:
             workers=len(machine.fleet.sessions),
             runs=query.count_runs(machine.state),
             dropped=counts | {name: n for name, n in self._gateway.counts.items() if n and name in _DROPPED},
-            warnings=(*self._engine.pressure.warnings(), *query.warnings(str(directory), machine.state)),
+            warnings=(
+                *self._engine.pressure.warnings(),
+                *query.warnings(str(directory), machine.state),
+                *query.clock_warnings(self._engine.clock() - time.time()),
+            ),
             tls=self._entrance.info(),
             loop_tasks=len(anyio.get_running_tasks()),
         ).to_dict()

@@ -2,13 +2,15 @@
 
 A worker's silence kills nothing: at 300 ms after its stream broke its pure work may start elsewhere as a hedge, at the
 end of its lease its attempts are lost, and a late report of a lost attempt still wins if it is admissible. Time in
-which our own loop stood still is not a worker's silence: the leases that it cut short are extended by it.
+which our own loop stood still is not a worker's silence: the leases that it cut short are extended by it, and after a
+stall of a lease or more, as when the machine slept, every worker has a whole one.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from protocol.link import timing
 from protocol.outcome import Failure, Usage
 
 from . import command as c
@@ -47,7 +49,9 @@ def silent(turn: Turn, conn: int) -> None:
     session = turn.fleet.by_conn.get(conn)
     if session is None:
         return
-    if turn.late_s > STALL_S:  # what it said meanwhile is about to be read
+    if turn.late_s >= lease_of(turn, session):  # we slept: whatever was open may be broken, it has to find back to us
+        session.heard_at = turn.now
+    elif turn.late_s > STALL_S:  # what it said meanwhile is about to be read
         session.heard_at = max(session.heard_at + turn.late_s, turn.now - session.suspect_s + session.heartbeat_s)
     quiet = turn.now - session.heard_at
     if quiet + 1e-6 >= lease_of(turn, session):
@@ -94,7 +98,9 @@ def expired(turn: Turn, worker: int) -> None:
     if worker in turn.fleet.sessions or deadline is None:
         return
     if turn.late_s > STALL_S:  # it could not come back to us either
-        deadline = turn.fleet.away[worker] = max(deadline + turn.late_s, turn.now + 1.0)
+        lease_s = timing(turn.state.workers[worker].edge).lease_s * turn.settings.lease_factor
+        fresh_s = lease_s if turn.late_s >= lease_s else 1.0
+        deadline = turn.fleet.away[worker] = max(deadline + turn.late_s, turn.now + fresh_s)
     if deadline > turn.now:
         turn.wake(deadline, "lease", worker)
         return

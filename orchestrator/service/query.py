@@ -35,6 +35,7 @@ from .lookup import run_state, task_state, worker_name
 
 SLICE_TASKS: Final = 2000
 WAITING_SHOWN: Final = 50
+CLOCK_APART_S: Final = 60.0
 
 
 def started_at(attempt: Attempt) -> float:
@@ -309,6 +310,14 @@ def warnings(home: str, state: State) -> tuple[str, ...]:
     if free < 512 * 1024 * 1024:
         found.append(f"{home} has {free // 1024 // 1024} MiB left")
     return tuple(found)
+
+
+def clock_warnings(ahead_s: float) -> tuple[str, ...]:
+    """`ahead_s`: run time less wall clock."""
+    if abs(ahead_s) < CLOCK_APART_S:
+        return ()
+    which = "ahead of" if ahead_s > 0 else "behind"
+    return (f"run time is {abs(ahead_s):,.0f} s {which} the wall clock, which was set meanwhile; it never goes back",)
 
 
 # The graph

@@ -6,6 +6,7 @@ import anyio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.service.query import clock_warnings
 from protocol.clock import RunClock, VirtualClock
 from protocol.pipe import Pipe, Weather
 
@@ -18,6 +19,43 @@ def test_run_time_starts_no_earlier_than_the_journal_and_follows_elapsed_time() 
     wall = 0.0  # somebody set the wall clock back
     assert clock.now() == 1502.5
     assert RunClock(10.0, lambda: 1000.0, lambda: 0.0).now() == 1000.0
+
+
+def test_run_time_goes_on_over_restarts_wherever_the_wall_clock_was_set_meanwhile() -> None:
+    """Each start as (wall clock, seconds it then runs)."""
+    last = wall = since = 0.0
+
+    def read_wall() -> float:
+        return wall
+
+    def read_since() -> float:
+        return since
+
+    for wall, runs_s in [(1000.0, 50.0), (400.0, 10.0), (1e9, 5.0), (2000.0, 5.0), (1e9 + 60.0, 1.0)]:
+        clock = RunClock(last, read_wall, read_since)
+        assert clock.now() == max(wall, last)
+        since += runs_s
+        assert clock.now() == max(wall, last) + runs_s
+        last = clock.now()
+    assert last == 1e9 + 61.0
+
+
+def test_a_step_of_the_wall_clock_does_not_move_run_time_and_a_sleep_of_the_machine_does() -> None:
+    wall, since = 1000.0, 0.0
+    clock = RunClock(0.0, lambda: wall, lambda: since)
+    for wall in (5000.0, -5000.0, 1000.0):  # noqa: B007 what NTP does
+        since += 1.0
+        assert clock.now() == 1000.0 + since
+    since += 3600.0  # CLOCK_BOOTTIME counts it
+    assert clock.now() == 1000.0 + since
+    since -= 10.0  # no clock should; run time stands still then
+    assert clock.now() == 1000.0 + since + 10.0
+
+
+def test_a_person_is_told_when_run_time_and_wall_clock_are_apart() -> None:
+    assert clock_warnings(1.0) == clock_warnings(-59.0) == ()
+    assert "86,400 s ahead of the wall clock" in clock_warnings(86_400.0)[0]
+    assert "120 s behind" in clock_warnings(-120.0)[0]
 
 
 @given(st.lists(st.floats(-1e6, 1e6)))

@@ -282,7 +282,11 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         private=private,
         idle_s=daemon.idle,
         core=CoreSettings(
-            dispatch_ahead=daemon.dispatch == "ahead", policies=policy.rules(), self_approval=policy.self_approval
+            dispatch_ahead=daemon.dispatch == "ahead",
+            policies=policy.rules(),
+            self_approval=policy.self_approval,
+            retry_floor=given.retry.floor,
+            retry_ratio=given.retry.ratio,
         ),
         retention=given.retention,
     )

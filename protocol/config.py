@@ -108,6 +108,14 @@ class PolicyDefaults(_Section):
         return (*strict([*self.skills.items(), *((pattern, "allow") for pattern in allow)]), *rest)
 
 
+class RetryDefaults(_Section):
+    """How often a run may try again, so that an outage can't multiply its load: `floor` times, and `ratio` times for
+    each task that succeeded. Work of lost workers is counted apart, against a budget of its own."""
+
+    floor: Count = 100
+    ratio: Amount = 0.2
+
+
 class SandboxDefaults(_Section):
     """How workers of this machine hold skills. `skills`: patterns of names and the lowest level each gets."""
 
@@ -155,6 +163,7 @@ class Settings(_Section):
     daemon: ServerDefaults = ServerDefaults()
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()
+    retry: RetryDefaults = RetryDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()

@@ -27,6 +27,7 @@ from .eligibility import could_return, eligible, kind_of, policy_of
 from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Open, Ready, Running
+from .poison import cell, release, suspect
 from .queue import Bucket, Entry
 from .settlement import fail, settle
 from .turn import Turn
@@ -96,8 +97,45 @@ def flush(turn: Turn) -> None:
     while True:
         for bucket in list(turn.queue.waiting()):
             _drain(turn, bucket)
+        if turn.suspects:
+            _alone(turn)
         if not turn.parked or not _unpark(turn):
             return
+
+
+def _alone(turn: Turn) -> None:
+    """Tasks that were there when daemons died, each on a worker that has nothing else."""
+    for key in list(turn.suspects):
+        run = turn.state.runs.get(key[0])
+        task = run.tasks[key[1]] if run is not None else None
+        if run is None or task is None or type(task.state) is not Ready or not suspect(turn, task):
+            release(turn, key)
+            continue
+        spec = turn.contract(task)
+        if type(run.state) is not Open or run.cancelled or spec is None or run.held(task.ix):
+            release(turn, key)  # what brings it back queues it again
+            continue
+        turn.focus = run.ix
+        kind = kind_of(turn.state, run, task, spec, _file_worker(turn, run, task, spec))
+        found = eligible(turn.state, turn.fleet, kind, spec)
+        sessions = turn.fleet.sessions
+        offered = [(sessions[worker], device, needs) for worker, device, needs in found]
+        if not task.approved and any(
+            turn.ruling(spec.name) == "ask" or policy_of(one, spec) == "ask" for one, _, _ in offered
+        ):
+            release(turn, key)
+            _ask(turn, run, task, spec)
+            continue
+        if not offered:
+            release(turn, key)
+            turn.queue.push(kind, spec, run, task)  # it waits for a worker as any other task does
+            continue
+        free = cell(turn, run, task, offered)
+        if free is not None:
+            session, device, needs = free
+            del turn.suspects[key]
+            why = f"alone: it was there when {task.deaths} daemons died"
+            _send(turn, run, task, session, spec, device, needs, why, False, None)
 
 
 def _unbar(turn: Turn) -> None:
@@ -174,9 +212,14 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
             continue
         if task.parent >= 0 and task.spec.map.limit and _parked(turn, run, task):
             continue
+        if task.attempts and suspect(turn, task):
+            turn.hedges.discard((run.ix, task.ix))
+            if not hedge:
+                turn.suspects[run.ix, task.ix] = None
+            continue
         if bucket.alike and not hedge and _anywhere(run, task):
             session, device, needs = room
-            _send(turn, run, task, session, bucket, device, needs, "", False, None)
+            _send(turn, run, task, session, bucket.spec, device, needs, "", False, None)
         elif not _place(turn, run, task, bucket, hedge, window):
             aside.append(entry)
     for entry in aside:
@@ -255,7 +298,7 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
         return False
     session, needs = sessions[chosen]
     why = turn.policy.why(offers, chosen) if len(offers) > 1 else ""
-    _send(turn, run, task, session, bucket, offers[chosen].device, needs, why, hedge, bound)
+    _send(turn, run, task, session, bucket.spec, offers[chosen].device, needs, why, hedge, bound)
     return True
 
 
@@ -297,7 +340,7 @@ def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> None:
 
 
 def _send(
-    turn: Turn, run: Run, task: Task, session: Session, bucket: Bucket, device: str, needs: dict[str, float],
+    turn: Turn, run: Run, task: Task, session: Session, spec: SkillSpec, device: str, needs: dict[str, float],
     why: str, hedge: bool, bound: Bound | None,
 ) -> None:  # fmt: skip
     bound = bound or _bind(turn, run, task)
@@ -325,7 +368,6 @@ def _send(
         )
     )  # fmt: skip
     session.take((run.ix, task.ix, number), Load(needs, fence, task.skill, device, turn.now, False))
-    spec = bucket.spec
     effect = turn.stricter(spec, task)
     # An approval must be on disk before its task may act, as must every input of idempotent work.
     ahead = turn.settings.dispatch_ahead and not by_person and (

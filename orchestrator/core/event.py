@@ -123,7 +123,10 @@ class AttemptDispatched(Durable, frozen=True):
 
 
 class AttemptEnded(Durable, frozen=True):
-    """Changes only the attempt. A `lost` one may still win later (core.lease.admissible)."""
+    """Changes only the attempt. A `lost` one may still win later (core.lease.admissible).
+
+    `death`: its worker's daemon died, or was given up for dead.
+    """
 
     run: int
     task: int
@@ -132,6 +135,7 @@ class AttemptEnded(Durable, frozen=True):
     usage: Usage = Usage()
     lost: bool = False
     at: float = 0.0
+    death: bool = False
 
 
 class AttemptRegained(Durable, frozen=True):

@@ -10,6 +10,7 @@ from .eligibility import could_return, eligible, kind_of, matches, refusal
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
+from .settlement import budget_of
 from .turn import Turn
 
 _SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
@@ -28,6 +29,7 @@ def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
         "skill": task.skill,
         "state": shown(task.state),
         "why": _why(turn, run, task),
+        "budget": _budget(turn, run) if len(task.attempts) > 1 else "",
         "waits_for": [run.name_of(run.tasks[ix]) for ix in _open_upstreams(turn, run, task)],
         "workers": _workers(turn, run, task) if type(task.state) in (Pending, Ready) else [],
         "attempts": [
@@ -44,6 +46,14 @@ def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
             for attempt in task.attempts
         ],
     }
+
+
+def _budget(turn: Turn, run: Run) -> str:
+    """What the run has used of what it may do again."""
+    spend = run.spend
+    over = [budget_of(turn, run, what) for what in ("retries", "losses")]
+    used = f"the run had {spend.retries} retries and {spend.losses} losses, {spend.successes} tasks succeeded"
+    return "; ".join(filter(None, (used, *over)))
 
 
 def _open_upstreams(turn: Turn, run: Run, task: Task) -> list[int]:

@@ -85,6 +85,8 @@ class Session:
         self.resuming: deque[Key] = deque()
         """Attempts whose wait is over and that need their cpu again: they go before everything queued."""
         self.paused = 0
+        self.kept_for: tuple[int, int] | None = None
+        """The one task (run, task) that it is kept empty for (core.poison)."""
 
     @property
     def open(self) -> bool:
@@ -98,6 +100,8 @@ class Session:
 
     def has_room(self, needs: dict[str, float], window: int) -> bool:
         """Whether an attempt with these needs may be sent: it starts at once, or waits in a prefetch of `window`."""
+        if self.kept_for is not None:
+            return False
         if not needs.get("cpu"):
             return self.light < LIGHT_WINDOW and self.fits(needs)
         if self.slots_free > 0 and not self.resuming and self.fits(needs):
@@ -123,6 +127,8 @@ class Session:
 
     def drop(self, key: Key) -> Load | None:
         """The attempt is over here; the first queued ones that fit now start."""
+        if self.kept_for == key[:2]:
+            self.kept_for = None
         load = self.loads.pop(key, None)
         if load is None:
             return None

@@ -42,6 +42,8 @@ class Attempt(msgspec.Struct, gc=False, array_like=True):
     """Its effect has begun (`once`)."""
     resolved: str = ""
     """What a person said of its unknown outcome: succeeded, retry, fail."""
+    death: bool = False
+    """It was lost because its worker's daemon died, as far as anybody knows."""
 
     @property
     def live(self) -> bool:
@@ -154,6 +156,11 @@ class Task(msgspec.Struct, array_like=True):
         """Failed or cancelled: what comes `after` it does not run."""
         return type(self.state) is Settled and self.state.state in ("failed", "cancelled")
 
+    @property
+    def deaths(self) -> int:
+        """How many daemons died while they had an attempt of it."""
+        return sum(one.death for one in self.attempts)
+
     def live(self) -> list[Attempt]:
         return [attempt for attempt in self.attempts if not attempt.ended]
 
@@ -201,6 +208,10 @@ class Spend(msgspec.Struct, array_like=True):
     price: float = 0.0
     reserved: dict[int, int] = {}
     first_task_s: float = -1.0
+    retries: int = 0
+    """Attempts after a transient failure, `losses` after a lost one; `successes` are tasks that an attempt won."""
+    losses: int = 0
+    successes: int = 0
 
 
 class Run(msgspec.Struct, array_like=True):

@@ -82,7 +82,8 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
             assign_again(turn, session, key)  # it was on its way when the old stream broke
         else:
             why = "lost on its way" if same_boot else "not held by its worker any more"
-            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), _NONE, lost=True)
+            died = not same_boot
+            end_attempt(turn, run, task, attempt, Failure("Lost", why, "infra"), _NONE, lost=True, death=died)
     turn.wake(turn.now + session.suspect_s, "silence", conn)
 
 

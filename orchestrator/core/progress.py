@@ -51,7 +51,7 @@ class Progress(Growth):
         task.state = RUNNING
         task.losses = max(0, task.losses - 1)
         attempt.ended, attempt.code, attempt.message, attempt.ended_at = "", "", "", 0.0
-        attempt.hedge = event.hedge
+        attempt.hedge, attempt.death = event.hedge, False
         if task.parent >= 0:
             spread = run.tasks[task.parent].spread
             if spread is not None:
@@ -83,7 +83,7 @@ class Progress(Growth):
         elif type(outcome) is Stopped:
             attempt.ended, attempt.message = "stopped", outcome.why
         elif type(outcome) is Failure:
-            attempt.ended = "lost" if event.lost else "failed"
+            attempt.ended, attempt.death = "lost" if event.lost else "failed", event.death
             attempt.code, attempt.message = outcome.code, outcome.message
 
     def _task_requeued(self, event: e.TaskRequeued) -> None:
@@ -101,8 +101,10 @@ class Progress(Growth):
             task.tries = 0
         elif event.counted:
             task.tries += 1
+            run.spend.retries += 1
         elif event.lost:
             task.losses += 1
+            run.spend.losses += 1
         if unborn:  # it failed before it could run: its upstreams are not final yet, or not judged
             task.state = PENDING
             if not task.waits:
@@ -140,6 +142,8 @@ class Progress(Growth):
         task.state = Settled(event.state, event.winner, event.code, event.message, event.open, event.at)
         if event.state != "succeeded":
             task.value = None
+        elif event.winner:
+            run.spend.successes += 1
         if not event.open:
             self._finish(run, task, event.at)
 

@@ -14,6 +14,13 @@ class CoreSettings(msgspec.Struct, frozen=True):
     max_planner_tasks: int = 500
     max_depth: int = 8
     max_losses: int = 5
+    poison_deaths: int = 2
+    """Deaths of daemons that a task may be present at; from then on it is tried alone, once."""
+    retry_floor: int = 100
+    """A run may retry so often, and a further `retry_ratio` times for each task that succeeded; losses likewise."""
+    retry_ratio: float = 0.2
+    loss_floor: int = 2000
+    loss_ratio: float = 1.0
     backoff_cap_s: float = 30.0
     broken_grace_s: float = 0.3
     approval_s: float = 24 * 3600.0

@@ -16,6 +16,7 @@ from protocol.task import AnyRef, FirstOf, Retry
 from . import event as e
 from .graph import Attempt, Run, Task
 from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
+from .poison import evidence
 from .turn import Turn
 
 _CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
@@ -23,8 +24,9 @@ _CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
 
 
 def end_attempt(
-    turn: Turn, run: Run, task: Task, attempt: Attempt, outcome: Outcome, usage: Usage, *, lost: bool = False
-) -> None:
+    turn: Turn, run: Run, task: Task, attempt: Attempt, outcome: Outcome, usage: Usage, *, lost: bool = False,
+    death: bool = False,
+) -> None:  # fmt: skip
     """The attempt is over; decide what becomes of its task. Of a run that was set aside nothing is decided."""
     if run.aside:
         turn.count("run_aside")
@@ -33,7 +35,7 @@ def end_attempt(
     session = turn.fleet.sessions.get(attempt.worker)
     if session is not None:
         session.drop((run.ix, task.ix, attempt.number))
-    turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now))
+    turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now, death))
     if type(task.state) is Settled:
         return
     turn.joins.pop((run.ix, task.ix), None)
@@ -75,21 +77,26 @@ def _stopped(turn: Turn, run: Run, task: Task, winner: int, message: str) -> Non
 
 
 def _again(turn: Turn, run: Run, task: Task, attempt: Attempt, failure: Failure) -> None:
-    now, settings = turn.now, turn.settings
+    now, settings, over = turn.now, turn.settings, ""
     why = f"{failure.code}: {failure.message}" if failure.message else failure.code
     if failure.klass == "infra":
-        if task.losses < settings.max_losses:
+        if attempt.death and task.deaths > settings.poison_deaths:
+            fail(turn, run, task, "Poison", evidence(turn, run, task), winner=attempt.number)
+            return
+        over = budget_of(turn, run, "losses")
+        if task.losses < settings.max_losses and not over:
             turn.emit(e.TaskRequeued(run.ix, task.ix, now, why, False, "", attempt.worker, now))
             return
     elif failure.klass == "policy":
-        turn.emit(e.TaskRequeued(run.ix, task.ix, now, why, False, "", -1, now))
+        turn.emit(e.TaskRequeued(run.ix, task.ix, now, why, False, "", -1, now, lost=False))
         deadline = now + settings.approval_s
         turn.emit(e.ApprovalAsked(run.ix, task.ix, attempt.pin, why, deadline))
         turn.wake(deadline, "approval", run.ix, task.ix)
         return
     elif failure.klass == "transient":
         retry = retry_of(turn, task)
-        if task.tries < retry.max and not _spent(run):
+        over = budget_of(turn, run, "retries") if task.tries < retry.max else ""
+        if task.tries < retry.max and not over and not _spent(run):
             delay = min(retry.backoff_s * 2.0**task.tries, settings.backoff_cap_s) * turn.luck
             turn.emit(e.TaskRequeued(run.ix, task.ix, now + delay, why, True, "", attempt.worker, now))
             return
@@ -97,7 +104,22 @@ def _again(turn: Turn, run: Run, task: Task, attempt: Attempt, failure: Failure)
         following = task.spec.alt[task.alt]
         turn.emit(e.TaskRequeued(run.ix, task.ix, now, f"{why}; next: {following}", True, following, -1, now))
         return
-    fail(turn, run, task, failure.code, failure.message, winner=attempt.number)
+    message = "; ".join(filter(None, (failure.message, over)))
+    fail(turn, run, task, failure.code, message, winner=attempt.number)
+
+
+def budget_of(turn: Turn, run: Run, what: str) -> str:
+    """Whether the run has used up what it may do again, so that an outage can't multiply its load: "" if not.
+
+    A floor, and a share of what succeeded: retry budgets as in the SRE book (Google, chapter 22) and Finagle.
+    """
+    settings, spend = turn.settings, run.spend
+    if what == "losses":
+        used, floor, ratio = spend.losses, settings.loss_floor, settings.loss_ratio
+    else:
+        used, floor, ratio = spend.retries, settings.retry_floor, settings.retry_ratio
+    most = floor + int(ratio * spend.successes)
+    return f"the run's budget of {most} {what} is used up ({spend.successes} tasks succeeded)" if used >= most else ""
 
 
 def retry_of(turn: Turn, task: Task) -> Retry:

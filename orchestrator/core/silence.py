@@ -110,4 +110,5 @@ def expired(turn: Turn, worker: int) -> None:
         turn.emit(e.WorkerLost(worker, len(held), turn.now))
     for key in held:
         run, task, attempt = turn.located(key)
-        end_attempt(turn, run, task, attempt, Failure("Lost", "its worker was lost", "infra"), _NONE, lost=True)
+        failure = Failure("Lost", "its worker was lost", "infra")
+        end_attempt(turn, run, task, attempt, failure, _NONE, lost=True, death=True)

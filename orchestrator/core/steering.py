@@ -202,7 +202,7 @@ def unknown_resolved(turn: Turn, item: s.UnknownResolved) -> None:
     if item.how == "succeeded":
         settle(turn, run, task, "succeeded", message=why)
     elif item.how == "retry":
-        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, "", -1, turn.now))
+        turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, why, False, "", -1, turn.now, lost=False))
     else:
         fail(turn, run, task, "UnknownOutcome", f"resolved as failed by {item.by}", winner=number)
     turn.reply(item.reply, {"run": run.ix})

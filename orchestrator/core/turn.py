@@ -51,6 +51,8 @@ class Turn:
         """Run -> ready `once` tasks that wait until its first plan is complete."""
         self.hedges: set[tuple[int, int]] = set()
         """Running tasks of suspect workers that want one more attempt elsewhere."""
+        self.suspects: dict[tuple[int, int], None] = {}
+        """Ready tasks that may only run alone (core.poison)."""
         self.waiting_since: dict[tuple[int, int], float] = {}
         """(run, task) that runs on all workers -> since when there has been none."""
         self.staging: dict[tuple[int, str], list[int]] = {}
@@ -164,12 +166,15 @@ class Turn:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         self.barred.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
-            self.resolved, self.parked, self.waiting_since, self.joins, self.holds,
+            self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds,
         )  # fmt: skip
         for table in tables:
             for key in [key for key in table if key[0] == run]:
                 del table[key]
         self.hedges = {key for key in self.hedges if key[0] != run}
+        for session in self.fleet.sessions.values():
+            if session.kept_for is not None and session.kept_for[0] == run:
+                session.kept_for = None
 
     def contract(self, task: Task) -> SkillSpec | None:
         """The skill of the task's current means."""

@@ -25,7 +25,7 @@ def explanation(state: State, run: Run, task: Task, found: dict[str, Any]) -> Ex
         waits_for=tuple(found["waits_for"]),
         workers=tuple(_verdict(row) for row in found["workers"]),
         attempts=tuple(_attempt(state, run, task, attempt) for attempt in task.attempts),
-        history=tuple(_history(state, run, task)),
+        history=(*_history(state, run, task), *filter(None, (found["budget"],))),
     )
 
 

@@ -103,7 +103,12 @@ def program(bad: frozenset[str]) -> Any:
 def world(seed: int, plan: dict[str, Any], found: Faults, bad: frozenset[str]) -> Simulator:
     programs = {skill: program(bad) for skill in {*SKILLS, "sim.other"}}
     sim = Simulator(
-        seed=seed, workers=3, program=programs, faults=found, settings=CoreSettings(max_losses=100), replay=True
+        seed=seed,
+        workers=3,
+        program=programs,
+        faults=found,
+        settings=CoreSettings(max_losses=100, poison_deaths=100),
+        replay=True,
     )
     sim.submit(plan)
     return sim

@@ -21,7 +21,7 @@ class Editing(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sim = Simulator(workers=2, settings=CoreSettings(max_losses=100), replay=True)
+        self.sim = Simulator(workers=2, settings=CoreSettings(max_losses=100, poison_deaths=100), replay=True)
         self.sim.submit({"tasks": [{"id": "first", "skill": "sim.work", "args": {"value": 0, "run_s": 2.0}}]})
         self.sim.ask(lambda reply: s.PauseRequested(reply, 1, "ann"))
         self.specs: dict[str, Any] = {"first": 0}

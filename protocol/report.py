@@ -196,7 +196,7 @@ class RunRow(msgspec.Struct, frozen=True):
 class WorkerRow(msgspec.Struct, frozen=True):
     """One line of `workers`. `state`: connected, suspect, draining, full or away; `devices` by kind and name.
 
-    `sandbox`: the highest level at which skills can be held there.
+    `sandbox`: the highest level at which skills can be held there; `short`: why one that is full takes no new work.
     """
 
     worker: str
@@ -211,6 +211,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     serves: str | None = None
     silent_s: float | None = None
     sandbox: str | None = None
+    short: str = ""
 
 
 class SkillRow(msgspec.Struct, frozen=True):

@@ -89,8 +89,13 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
         return f"retry in {state.not_before - turn.now:.1f} s after {state.why}"
     found = eligible(turn.state, turn.fleet, kind, spec)
     if found:
-        names = sorted({turn.fleet.sessions[worker].name for worker, _, _ in found})
-        return f"waiting for a free slot on {', '.join(names)}"
+        sessions = [turn.fleet.sessions[worker] for worker in sorted({worker for worker, _, _ in found})]
+        if all(session.phase == "full" for session in sessions):
+            why = ", ".join(
+                sorted({f"{session.name} ({_SHORT.get(session.short, session.short)})" for session in sessions})
+            )
+            return f"waiting for room on {why}, which takes no new work"
+        return f"waiting for a free slot on {', '.join(sorted(session.name for session in sessions))}"
     away = could_return(turn.state, turn.fleet, kind, spec)
     if away:
         return f"waiting for {' or '.join(record.name for record in away)}, which is away"

@@ -257,6 +257,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                 serves=record.serves or profile.serves or None,
                 silent_s=max(0.0, now - session.heard_at),
                 sandbox=profile.sandbox,
+                short=session.short,
             )
         )
     return WorkerList(workers=tuple(rows))

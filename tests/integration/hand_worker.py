@@ -48,7 +48,7 @@ class HandWorker:
         self._link = Link("worker")
         self.stream: FrameStream | None = None
 
-    async def run(self, channel: Channel, journal: str = "", epoch: int = 0) -> None:
+    async def run(self, channel: Channel, journal: str = "", epoch: int = 0, running: tuple[Held, ...] = ()) -> None:
         """Until the stream ends."""
         stream = self.stream = await channel.link()
         self._link = Link("worker")
@@ -61,7 +61,15 @@ class HandWorker:
         )
         spooled = tuple(Held(report.attempt, report.fence, report.pin, b"digest") for report in self.spool.values())
         await self.say(
-            Hello(str(self.identity["name"]), "boot", profile, journal=journal, last_epoch=epoch, spooled=spooled)
+            Hello(
+                str(self.identity["name"]),
+                "boot",
+                profile,
+                journal=journal,
+                last_epoch=epoch,
+                running=running,
+                spooled=spooled,
+            )
         )
         async with anyio.create_task_group() as group:
             while (frame := await stream.receive()) is not None:

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from orchestrator import gateway
-from protocol.frame import Bye, Heartbeat, Hello, Progress, Report, Welcome
+from orchestrator.core.setting import CoreSettings
+from protocol.frame import Bye, Heartbeat, Held, Hello, Progress, Report, Welcome
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Success
 from protocol.port import Channel
@@ -159,6 +160,39 @@ async def test_a_journal_restored_from_a_copy_goes_on_behind_what_its_workers_ha
 
 
 @pytest.mark.anyio
+async def test_what_was_given_up_and_still_runs_goes_on_when_its_worker_is_back(tmp_path: Path) -> None:
+    async def slow(_: Any, __: HandWorker, ___: Any) -> None:
+        """It does not end by itself."""
+
+    core = CoreSettings(lease_factor=0.05)
+    async with server(tmp_path, core=core) as (_, file), client(file) as channel:
+        identity = await ask(channel, "enroll", name="pi-1")
+        made = HandWorker(identity)
+        made.skills["flow.echo"] = slow
+        async with dial(file.address, identity["secret"]) as line, anyio.create_task_group() as group:
+            group.start_soon(made.run, line)
+            await made.until(lambda: bool(made.welcomes))
+            run = await submit(channel, chain(1), detach=True)
+            await made.until(lambda: bool(made.assigns))
+            group.cancel_scope.cancel()
+        lost = await fleet_event(channel, "worker_lost", worker="pi-1")
+        assert lost["attempts"] == 1
+        (assign,) = made.assigns
+        running = (Held(assign.attempt, assign.fence, assign.pin),)
+        async with dial(file.address, identity["secret"]) as line, anyio.create_task_group() as group:
+            group.start_soon(made.run, line, made.welcomes[0].journal, made.welcomes[0].epoch, running)
+            await made.until(lambda: len(made.welcomes) == 2)
+            assert [one.verdict for one in made.welcomes[1].verdicts] == ["keep"]
+            await made.report(assign.attempt, Success(b"1"))
+            kinds = [row["kind"] for row in await events(channel, run)]
+            group.cancel_scope.cancel()
+        assert "attempt_regained" in kinds
+        assert kinds.count("attempt_dispatched") == 1
+        assert (await ask(channel, "status", run=run))["state"] == "succeeded"
+        await fleet_event(channel, "worker_returned", worker="pi-1")
+
+
+@pytest.mark.anyio
 async def test_versions_that_do_not_meet_end_with_exit_code_9_and_a_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +206,10 @@ async def test_versions_that_do_not_meet_end_with_exit_code_9_and_a_fix(
             return await anyio.run_process(command, env=environ, check=False)
 
     async with server(tmp_path) as (_, file), client(file) as channel:
+        for form in ("text", "jsonl"):
+            told = await asterism("events", "--fleet", "-o", form)
+            assert told.returncode == 0, told.stderr
+            assert b"epoch_started" in told.stdout
         done = await asterism("worker", "start", "--name", "old", "--slots", "1")
         assert done.returncode == 9, done.stderr
         assert b"1 to 1" in done.stderr

@@ -1,8 +1,8 @@
 """One item of a frame to its protobuf message and back: the table ITEMS and what it needs.
 
 Invariant: `take` of a message raises only WireError or what the codec turns into one, so decoding stays total. A
-Report whose value is no JSON, or too large to travel inline, becomes a Failure of its attempt: as a session error it
-would be offered again for ever. It must not know the generated code (the messages are handed in), streams or phases.
+Report that makes no sense becomes a Failure of its attempt: as a session error it would be offered again for ever. It
+must not know the generated code (the messages are handed in), streams or phases.
 
 Assign and Report are hot (2 to 4 us an item each way), so they are written out by hand: setting fields of a message in
 place is half the price of building messages and copying them in. Every other item is a list of its fields.
@@ -55,6 +55,7 @@ CODE_LIMIT: Final = 100
 TEXT_LIMIT: Final = 4096
 DETAIL_LIMIT: Final = 64 * 1024
 """What a failure may say, in characters; the rest is cut off."""
+_BAD_REPORT: Final = "the worker is of another version, or broken: asterism workers"
 
 _PROFILE: Final = msgspec.json.Decoder(WorkerProfile)
 _KLASS: Final[dict[str, int]] = {word: k for k, word in enumerate(get_args(FailureClass), 1)}
@@ -222,30 +223,38 @@ def _put_report(message: Any, item: Report) -> None:
 
 
 def _report(message: Any) -> Report:
+    return Report(_attempt(message), _fence(message), message.pin, _outcome(message), _usage(message))
+
+
+def _usage(message: Any) -> Usage:
+    """What it used; nothing of it is believed where it can't be true: sums of these are journaled."""
     run_s, cpu_s, price = message.run_s, message.cpu_s, message.price
     tokens_in, tokens_out = message.tokens_in, message.tokens_out
     for number in (run_s, cpu_s, price, tokens_in, tokens_out, message.peak_bytes, message.bytes_in):
-        if not 0 <= number <= USAGE_LIMIT:  # sums of these are journaled
-            raise WireError("a report used less than nothing, or more than there is")
-    usage = Usage(run_s, message.device, cpu_s, message.peak_bytes, tokens_in, tokens_out, price, message.bytes_in)
+        if not 0 <= number <= USAGE_LIMIT:
+            return Usage()
+    return Usage(run_s, message.device, cpu_s, message.peak_bytes, tokens_in, tokens_out, price, message.bytes_in)
+
+
+def _outcome(message: Any) -> Outcome:
     ending = message.ending
     if ending == _OK:
-        outcome = _success(message)
-    elif ending == _FAILED:
-        klass = _KLASS_OF[message.klass]
-        outcome = Failure(
-            message.code[:CODE_LIMIT], message.message[:TEXT_LIMIT], klass, message.detail[:DETAIL_LIMIT],
-            message.hint[:TEXT_LIMIT],
-        )  # fmt: skip
-    elif ending == _STOPPED:
-        outcome = Stopped(message.message[:TEXT_LIMIT])
-    else:
-        raise WireError(f"a report ends in no known way ({ending})")
-    return Report(_attempt(message), _fence(message), message.pin, outcome, usage)
+        return _success(message)
+    if ending == _STOPPED:
+        return Stopped(message.message[:TEXT_LIMIT])
+    klass = _KLASS_OF.get(message.klass)
+    if ending != _FAILED or klass is None:
+        return Failure("BadReport", f"it ends in no known way ({ending}, {message.klass})", hint=_BAD_REPORT)
+    return Failure(
+        message.code[:CODE_LIMIT], message.message[:TEXT_LIMIT], klass, message.detail[:DETAIL_LIMIT],
+        message.hint[:TEXT_LIMIT],
+    )  # fmt: skip
 
 
 def _success(message: Any) -> Outcome:
     if message.digest:
+        if not is_digest(message.digest):
+            return Failure("BadReport", f"{message.digest[:80]!r} is no digest", hint=_BAD_REPORT)
         return Success(_ref(message))
     data: bytes = message.json
     if len(data) > INLINE_LIMIT:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol._pb import asterism_v1_pb2
 from protocol.artifact import INLINE_LIMIT, ArtifactRef, Content, digest_of
 from protocol.codec import (
     METHODS,
@@ -69,6 +70,7 @@ from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant
 
+pb: Any = asterism_v1_pb2
 ROOT = Path(__file__).resolve().parents[2]
 A, B = AttemptId(7, 0, 1), AttemptId(4_000_000_000, 99_999, 12)
 F = Fence(2**40, 2**63)
@@ -235,7 +237,6 @@ def test_requests_and_responses_survive_the_wire() -> None:
     [
         Heartbeat(float("nan")),
         Heartbeat(1.0, load=float("inf")),
-        Report(A, F, PIN, Success(b"1"), Usage(run_s=float("nan"))),
         Call(A, F, 1, "ask", b"{"),
         Call(A, F, 1, "ask", b""),
         Return(A, 1, b"nothing"),
@@ -243,7 +244,6 @@ def test_requests_and_responses_survive_the_wire() -> None:
         Progress(A, 1, "log", b"x" * (INLINE_LIMIT + 1)),
         Hello("w", "b", WorkerProfile(), last_epoch=EPOCH_LIMIT + 1),
         Staged(1, "u", ArtifactRef("sha256:../../etc", "", 1)),
-        Report(A, F, PIN, Success(ArtifactRef("nonsense", "", 1))),
         Assign(A, F, PIN, b"{}", "n", (Input("k", ArtifactRef("sha256:" + "G" * 64, "", 1)),)),
     ],
     ids=lambda item: type(item).__name__,
@@ -305,6 +305,46 @@ def test_a_bad_value_fails_its_attempt_and_not_the_session(value: bytes, code: s
     assert isinstance(report.outcome, Failure)
     assert (report.outcome.code, report.outcome.klass) == (code, "permanent")
     assert frame.items[1] == Drained()
+
+
+def test_a_report_that_makes_no_sense_fails_its_attempt_and_not_the_session() -> None:
+    frame = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(ArtifactRef("nonsense", "", 1))), Drained()))))
+    report = frame.items[0]
+    assert isinstance(report, Report)
+    assert isinstance(report.outcome, Failure)
+    assert (report.outcome.code, report.outcome.klass, frame.items[1]) == ("BadReport", "permanent", Drained())
+    for ending, klass in ((0, 0), (99, 0), (2, 0), (2, 99)):
+        message = pb.Frame.FromString(encode(Frame(1, 0, (Report(A, F, PIN, Stopped("x")),))))
+        message.items[0].report.ending, message.items[0].report.klass = ending, klass
+        report = decode(message.SerializeToString()).items[0]
+        assert isinstance(report, Report)
+        assert isinstance(report.outcome, Failure)
+        assert report.outcome.code == "BadReport"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(run_s=float("nan")),
+        Usage(run_s=-1.0),
+        Usage(cpu_s=float("inf")),
+        Usage(price=-5.0),
+        Usage(tokens_in=2**60),
+    ],
+)
+def test_a_usage_that_cannot_be_true_is_not_believed_and_the_result_counts(usage: Usage) -> None:
+    report = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(b"1"), usage),)))).items[0]
+    assert isinstance(report, Report)
+    assert (report.outcome, report.usage) == (Success(b"1"), Usage())
+
+
+def test_a_failure_says_no_more_than_fits() -> None:
+    failure = Failure("C" * 9999, "m" * 99_999, "infra", "d" * 999_999, "h" * 99_999)
+    report = decode(encode(Frame(1, 0, (Report(A, F, PIN, failure),)))).items[0]
+    assert isinstance(report, Report)
+    assert isinstance(report.outcome, Failure)
+    found = report.outcome
+    assert [len(text) for text in (found.code, found.message, found.detail, found.hint)] == [100, 4096, 65_536, 4096]
 
 
 def test_wide_values_are_fine_and_only_deep_ones_are_refused() -> None:

@@ -145,6 +145,7 @@ WORKER = {
     "list": (f"{_CLI}.worker:list_", "List the workers."),
     "info": (f"{_CLI}.worker:info", "Show one worker in full."),
     "drain": (f"{_CLI}.worker:drain", "Give a worker no new work."),
+    "dismiss": (f"{_CLI}.worker:dismiss", "Forget a worker, and end its credential."),
     "label": ("workers.cli:label", "Set the labels of a worker on this machine."),
     "install": ("workers.cli:install", "Write a systemd unit that keeps a worker running."),
     "probe": ("workers.cli:probe", "Show what this machine offers as a worker."),

@@ -48,6 +48,22 @@ def overhead(quick: bool, output: str) -> None:
 
 
 @bench.command()
+@click.option("--quick", is_flag=True, help="Fewer repeats, under 50 seconds on two cores.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def tls(quick: bool, output: str) -> None:
+    """What mutual TLS costs: a handshake, a hop, throughput, with and without it on loopback."""
+    from .tls import QUICK, Sizes, tls_cost
+
+    found = anyio.run(tls_cost, QUICK if quick else Sizes(), lambda text: click.echo(text, err=True))
+    if output == "json":
+        body = {"schema": "asterism/v1", **msgspec.to_builtins(found)}
+        click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2))
+    else:
+        for what, plain, secure in (("", "plain", "TLS"), *found.rows()):
+            click.echo(f"{what:<32} {plain:>10} {secure:>10}")
+
+
+@bench.command()
 @click.option("--quick", is_flag=True, help="Each fault once or twice, under 50 seconds on two cores.")
 @click.option("--repeat", type=click.IntRange(1), default=None, metavar="N", help="Each fault so often, not 100 times.")
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Only this one; may be given several times.")

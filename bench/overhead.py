@@ -76,12 +76,12 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         disk = await anyio.to_thread.run_sync(fsync_ms, fleet.journal_folder)
         count, side, length = sizes.fan_out, sizes.layers, sizes.chain
         say(f"chain of {length}, {sizes.repeats} times")
-        hop = [(await _timed(client, chain(length)))[0] * 1000 / length for _ in range(sizes.repeats)]
+        hop = [(await timed(client, chain(length)))[0] * 1000 / length for _ in range(sizes.repeats)]
         say(f"fan-out of {count}, {sizes.repeats} times")
-        runs = [await _timed(client, fan_out(count)) for _ in range(sizes.repeats)]
+        runs = [await timed(client, fan_out(count)) for _ in range(sizes.repeats)]
         wide, whole = [count / run for run, _ in runs], [count / both for _, both in runs]
         say(f"{side} layers of {side}, {sizes.repeats} times")
-        deep = [side * side / (await _timed(client, layered(side, side)))[0] for _ in range(sizes.repeats)]
+        deep = [side * side / (await timed(client, layered(side, side)))[0] for _ in range(sizes.repeats)]
         large, per_task = await _large(fleet, client, sizes.large, spread(wide), say)
     say("asterism --help")
     started = await anyio.to_thread.run_sync(help_s, sizes.help)
@@ -101,7 +101,7 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
     )
 
 
-async def _timed(client: AsyncClient, plan: Mapping[str, Any]) -> tuple[float, float]:
+async def timed(client: AsyncClient, plan: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds to the settled event, from the acknowledgement and from the call; the run is removed afterwards."""
     called = time.perf_counter()
     live = await client.submit(plan)

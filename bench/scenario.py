@@ -27,6 +27,7 @@ import psutil
 from orchestrator.client.client import AsyncClient
 from orchestrator.local import read_endpoint, start_server
 from protocol.errors import AsterismError, ServerUnreachable
+from protocol.security import Identity
 
 from .metric import children
 
@@ -64,8 +65,11 @@ class Machine(msgspec.Struct, frozen=True):
 class Scenario:
     """`async with Scenario() as fleet`: a fresh folder in `parent`, else in the system's own, left only if `keep`."""
 
-    def __init__(self, parent: Path | None = None, *, keep: bool = False, slots_here: int = 0) -> None:
+    def __init__(
+        self, parent: Path | None = None, *, keep: bool = False, slots_here: int = 0, tls: bool = False
+    ) -> None:
         self.keep = keep
+        self._arguments = ("--tls",) if tls else ()
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
@@ -75,7 +79,7 @@ class Scenario:
         if slots_here:
             self.environ["ASTERISM_HERE__SLOTS"] = str(slots_here)
         self.server_pid = 0
-        self._identities: dict[str, Mapping[str, Any]] = {}
+        self._identities: dict[str, Identity] = {}
         self._machines: dict[str, Machine] = {}
         self._addresses: dict[str, str] = {}
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
@@ -108,7 +112,7 @@ class Scenario:
         """Start the server, at the address it had if it ran before. Raises: ServerUnreachable."""
         before = self.folder / "home" / "address"
         listen = before.read_text() if before.exists() else ""
-        endpoint = await start_server(self.environ, listen=listen)
+        endpoint = await start_server(self.environ, listen=listen, arguments=self._arguments)
         before.write_text(endpoint.address)
         self.server_pid = endpoint.pid
 
@@ -131,13 +135,13 @@ class Scenario:
         """
         identity = self._identities.get(machine.name)
         if identity is None:
-            identity = await client.connection.call("enroll", name=machine.name)
+            identity = await client.connection.enroll(machine.name, "")
             self._identities[machine.name] = identity
         self._machines[machine.name] = machine
         if address:
             self._addresses[machine.name] = address
         dialled = self._addresses.get(machine.name) or client.connection.endpoint.address
-        credential = msgspec.json.encode({"address": dialled, **identity}) + b"\n"
+        credential = msgspec.json.encode(msgspec.structs.replace(identity, address=dialled)) + b"\n"
         child = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential))
         self._workers[machine.name] = child
         return child.pid
@@ -145,7 +149,8 @@ class Scenario:
     async def start_copy(self, client: AsyncClient, name: str) -> str:
         """Start a second daemon with this worker's identity, as on a copied machine; the name to kill it by."""
         identity, machine, copy = self._identities[name], self._machines[name], f"{name}-copy"
-        credential = msgspec.json.encode({"address": client.connection.endpoint.address, **identity}) + b"\n"
+        dialled = client.connection.endpoint.address
+        credential = msgspec.json.encode(msgspec.structs.replace(identity, address=dialled)) + b"\n"
         away = {**self.environ, "ASTERISM_HOME": str(self.folder / copy)}
         self._workers[copy] = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential, away))
         return copy

@@ -63,7 +63,6 @@ def request(key: str) -> str:
 def requested_key(csr: str) -> Any:
     """The public key of a signing request. Raises: UsageError for what is none of ours, or not signed by its key."""
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec
 
     try:
@@ -75,7 +74,7 @@ def requested_key(csr: str) -> Any:
             raise ValueError("not a P-256 key")
         if not found.is_signature_valid:
             raise ValueError("not signed by its own key")
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _unreadable() as error:
         raise UsageError(
             f"the certificate request is not good: {error}", hint="enrol again with this version"
         ) from None
@@ -126,7 +125,6 @@ def strangers(now: float) -> str:
 def read(pem: bytes, ca: str) -> Peer | None:
     """What a certificate says; None if this CA didn't issue it, whatever it is."""
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         found = x509.load_pem_x509_certificate(pem)
@@ -134,7 +132,7 @@ def read(pem: bytes, ca: str) -> Peer | None:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         key = key_hash(found.public_key())
-    except (InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound, ValueError, TypeError):
+    except _unreadable():
         return None
     since, until = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
     return Peer(uris[0] if uris else "", key, since + SKEW_S, until)
@@ -167,6 +165,15 @@ def authority_in(chain: Iterable[bytes], wanted: str) -> str | None:
         if hmac.compare_digest(hashlib.sha256(der).hexdigest(), wanted.lower()):
             return _text(x509.load_der_x509_certificate(der))
     return None
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What comes of certificates and requests that are damaged, forged or of another kind."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+    foreign = (x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+    return (InvalidSignature, UnsupportedAlgorithm, *foreign, ValueError, TypeError)
 
 
 def _stranger_key() -> ec.EllipticCurvePrivateKey:

@@ -49,11 +49,16 @@ async def trusting(join: Join) -> Tls | None:
     return await anyio.to_thread.run_sync(trusted, join)
 
 
-async def buy(channel: Channel, method: str, tls: Tls | None, **body: Any) -> tuple[dict[str, Any], Tls | None]:
-    """Ask for an identity with `enroll` or `connect`: the answer, and over TLS what to dial with from now on."""
+async def buy(
+    channel: Channel, method: str, tls: Tls | None, *, key: str = "", **body: Any
+) -> tuple[dict[str, Any], Tls | None]:
+    """Ask for an identity with `enroll` or `connect`: the answer, and over TLS what to dial with from now on.
+
+    `key`: the one to have again; else a new one is made.
+    """
     if tls is None:
         return msgspec.json.decode(await channel.invoke(method, msgspec.json.encode(body))), None
-    key = certificate.new_key()
+    key = key or certificate.new_key()
     body["csr"] = certificate.request(key)
     answer = msgspec.json.decode(await channel.invoke(method, msgspec.json.encode(body)))
     return answer, _vouched(tls, answer, key)

@@ -103,9 +103,12 @@ async def obtain(home: Path, name: str, join: Join | Identity | None, serves: st
         return Credential(home, folder, join, kept=False)
     kept = load_identity(folder)
     if join is not None:
-        if kept is not None and kept.address == join.address and _good(kept, join.ca):
+        if kept is not None and (join.ca or kept.address == join.address) and _good(kept, join.ca):
+            if kept.address != join.address:  # the same authority elsewhere: the server has moved
+                kept = msgspec.structs.replace(kept, address=join.address)
+                save_identity(folder, kept)
             return Credential(home, folder, kept)
-        return Credential(home, folder, await _enrol(folder, name, join, await trusting(join), serves))
+        return Credential(home, folder, await _enrol(folder, name, join, await trusting(join), serves, kept))
     server = load_server(home)
     if server is None:
         if kept is not None:
@@ -115,7 +118,7 @@ async def obtain(home: Path, name: str, join: Join | Identity | None, serves: st
     if kept is not None and ours and _good(kept, digest(server.tls.ca) if server.tls is not None else ""):
         fresh = msgspec.structs.replace(kept, address=server.address)
         return Credential(home, folder, fresh)
-    identity = await _enrol(folder, name, Join(server.address, server.token), server.tls, serves)
+    identity = await _enrol(folder, name, Join(server.address, server.token), server.tls, serves, kept)
     (folder / "journal").write_text(server.journal)
     return Credential(home, folder, identity)
 
@@ -127,7 +130,7 @@ def _good(kept: Identity, ca: str) -> bool:
     return digest(kept.tls.ca) == ca and not worn(kept.tls.certificate, time.time(), 1.0)
 
 
-async def _enrol(folder: Path, name: str, join: Join, tls: Tls | None, serves: str) -> Identity:
+async def _enrol(folder: Path, name: str, join: Join, tls: Tls | None, serves: str, kept: Identity | None) -> Identity:
     from protocol.membership import buy
     from protocol.transport import dial
 
@@ -135,7 +138,9 @@ async def _enrol(folder: Path, name: str, join: Join, tls: Tls | None, serves: s
     if serves:
         body["serves"] = serves
     async with dial(join.address, join.token, tls=tls) as channel:
-        answer, bought = await buy(channel, "enroll", tls, **body)
+        ours = kept.tls if kept is not None else None
+        key = ours.key if ours is not None and tls is not None and ours.ca == tls.ca else ""
+        answer, bought = await buy(channel, "enroll", tls, key=key, **body)
     try:
         identity = Identity(answer["worker"], answer["name"], answer.get("secret", ""), join.address, bought)
     except (KeyError, TypeError):

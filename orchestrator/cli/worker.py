@@ -66,5 +66,22 @@ def drain(name: str, deadline: str, output: str, server: str | None) -> None:
         show.say(f"{name} is draining")
 
 
+@click.command()
+@click.argument("name")
+@output_option("json")
+@server_option
+def dismiss(name: str, output: str, server: str | None) -> None:
+    """Forget a worker that will not come back: its credential ends at once, and others may have its name."""
+
+    async def main(client: AsyncClient) -> Any:
+        return await client.connection.call("dismiss", worker=name)
+
+    answer = use(main, server)
+    if output == "json":
+        show.json_value({"schema": SCHEMA, **answer})
+    else:
+        show.say(f"{name} is dismissed")
+
+
 async def _workers(client: AsyncClient) -> Any:
     return await client.connection.call("workers")

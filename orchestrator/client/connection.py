@@ -142,7 +142,8 @@ class Connection:
         stack = AsyncExitStack()
         try:
             channel = await stack.enter_async_context(dial(endpoint.address, endpoint.token, tls=endpoint.tls))
-            await channel.invoke("info", b"{}")
+            info = msgspec.json.decode(await channel.invoke("info", b"{}"))
+            _same_version(msgspec.structs.replace(endpoint, version=info["version"]))
             if self._kept is not None and not endpoint.pid and endpoint.tls is not None and due_s(endpoint.tls) <= 0:
                 self._kept(endpoint, await renew(channel, endpoint.tls))
         except BaseException as error:

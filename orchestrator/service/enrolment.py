@@ -94,7 +94,8 @@ class Enrolment:
         """Give `name` an identity: `{worker, name, secret | certificate}`. A name that is known gets a new one, and the
         old one ends.
 
-        Who is neither admin nor has a token brings temporary workers only, under names of their own.
+        Who is neither admin nor has a token brings temporary workers only, under names of their own. With TLS a token
+        buys no name that somebody holds: a machine whose certificate has expired comes with the key that it had.
 
         Raises: UsageError for a name that `on` could not tell from a word of its own; NotAllowed.
         """
@@ -111,6 +112,9 @@ class Enrolment:
         old = known.secret_hash if known is not None else ""
         kept, given = self._credential(csr, "worker", name)
         self._free(kept, name)
+        if self._authority is not None and who.role == "join" and old not in ("", kept):
+            hint = f"choose another --name; or asterism worker dismiss {name}, as an admin"
+            raise NotAllowed(f"{name} is another's name, who holds its key", hint=hint)
         found = await self._engine.ask(lambda reply: Enrolled(reply, name, kept, serves, who.token))
         if old and old != kept:
             self.keyring.remove(old)

@@ -18,6 +18,7 @@ from orchestrator.service.submission import Header
 from orchestrator.service.submission import _decode as read_header
 from orchestrator.service.submission import _parse as parse_submission
 from planner.notation import parse_notation
+from protocol import certificate
 from protocol.artifact import is_digest, parse_file
 from protocol.bundle import refused_of
 from protocol.codec import METHODS, Codec, decode_frame, encode_frame
@@ -40,11 +41,14 @@ from workers.tool import read_tools
 
 from .hostile import mutate_frame, orchestrator_hears, worker_hears
 from .journal_file import recover_file, recover_record, recover_snapshot, shared_memory
-from .target import Target
+from .target import CORPUS, Target
 
 _KEPT: Final = tempfile.TemporaryDirectory(prefix="asterism-fuzz-", dir=shared_memory())
 _FOLDER: Final = Path(_KEPT.name)
 """Files of targets that read files; removed with the process."""
+
+
+_AUTHORITY: Final = (CORPUS / "certificate" / "authority").read_text()
 
 
 def _text(data: bytes) -> str:
@@ -197,6 +201,8 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("submission", _submission, share=30),
     Target("join", lambda data: parse_join(_text(data)), lambda join: str(join).encode("utf-8", "surrogateescape")),
     Target("join_line", lambda data: parse_join_line(_text(data))),
+    Target("certificate", lambda data: certificate.read(data, _AUTHORITY), share=30),
+    Target("certificate_request", lambda data: certificate.requested_key(_text(data)), share=30),
     Target("server_file", _file("server/server.json", lambda path: load_server(path.parent)), share=30),
     Target("identity_file", _file("w/identity.json", lambda path: load_identity(path.parent)), share=30),
     Target("client_file", _file("c/servers/host.json", lambda path: load_client(path.parents[1], "host")), share=30),

@@ -5,6 +5,7 @@ Each is refused with a type, counted where people see it, and changes nothing: t
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -19,10 +20,12 @@ from orchestrator.runtime import Runtime
 from orchestrator.service.entrance import EntranceSettings
 from orchestrator.service.service import methods
 from protocol.artifact import ArtifactRef, digest_of
-from protocol.errors import AsterismError, NotAllowed, NotYours, Unavailable
-from protocol.frame import Assign, Call, Heartbeat, Rejected, Report, Staged
+from protocol.authority import Authority
+from protocol.certificate import make_ca, make_peer, new_key, request, requested_key
+from protocol.errors import AsterismError, NotAllowed, NotYours, Unavailable, VersionMismatch
+from protocol.frame import PROTOCOL_VERSIONS, Assign, Call, Heartbeat, Rejected, Report, Staged
 from protocol.ids import AttemptId, Fence
-from protocol.membership import buy
+from protocol.membership import buy, dial_as
 from protocol.outcome import Outcome, Success
 from protocol.port import Channel
 from protocol.security import ROLES, Role, ServerFile, Tls, allowed
@@ -300,6 +303,38 @@ async def test_every_method_is_refused_to_every_role_that_its_row_does_not_name(
                 refused = isinstance(error, NotAllowed) and not isinstance(error, NotYours)
                 assert refused is not allowed(role, method), (method, role, error)
         await fleet_event(channels["admin"], "peer_refused", source="client:viewer", code="NotAllowed")
+
+
+@pytest.mark.anyio
+async def test_why_a_handshake_fails_is_told(tmp_path: Path) -> None:
+    """gRPC shows each as a lost connection; asked as a stranger, the server says what it is."""
+    async with server(tmp_path, entrance=TLS) as (_, file):
+        mine, now = Authority.open(tmp_path / "server"), time.time()
+        key = new_key()
+        public = requested_key(request(key))
+        other_key = new_key()
+        other = make_ca("asterism", other_key, now)
+        ada = "asterism://client/ada"
+        reasons = {
+            "has expired": make_peer(ada, public, mine.ca, mine._ca_key, now - 7200, 3600.0),
+            "not good yet": make_peer(ada, public, mine.ca, mine._ca_key, now + 7200, 3600.0),
+            "none that this server issued": make_peer(ada, public, other, other_key, now, 600.0),
+        }
+        for why, certificate in reasons.items():
+            with pytest.raises(NotAllowed, match=why) as caught:
+                async with dial_as(file.address, "", Tls(mine.ca, certificate, key)) as channel:
+                    await channel.link()
+            assert caught.value.hint
+        with pytest.raises(NotAllowed, match="another CA"):
+            async with dial_as(file.address, "", Tls(other, reasons["has expired"], key)) as channel:
+                await channel.link()
+        async with client(file) as channel:
+            for code in ("Expired", "UnknownAuthority"):
+                assert await fleet_event(channel, "peer_refused", code=code)
+            old = msgspec.json.encode({"versions": [7, 9], "certificate": ""})
+            with pytest.raises(VersionMismatch, match="7 to 9"):
+                await channel.invoke("preflight", old)
+            assert await channel.invoke("preflight", msgspec.json.encode({"versions": PROTOCOL_VERSIONS}))
 
 
 @pytest.mark.anyio

@@ -10,12 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
+import msgspec
 import pytest
 
-from protocol.security import load_client, load_identity, load_server, parse_join, save_client
+from protocol.authority import Authority
+from protocol.certificate import make_peer, request, requested_key
+from protocol.errors import NotAllowed
+from protocol.membership import dial_as
+from protocol.security import Tls, load_client, load_identity, load_server, parse_join, save_client, save_identity
 from tests.integration import network
 from tests.integration.test_command import Shell, end, worker
-from workers.identity import Credential
+from workers.identity import Credential, obtain
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +220,45 @@ async def test_a_worker_renews_what_is_half_worn_and_keeps_its_key(shell: Shell)
     assert second.tls is not None
     assert second.tls.key == first.tls.key
     assert second.tls.certificate != first.tls.certificate
+
+
+@pytest.mark.anyio
+async def test_a_name_is_its_keys_until_an_admin_dismisses_it(shell: Shell, tmp_path: Path) -> None:
+    """Another machine with a good token does not get it; the machine that holds the key does, with any address."""
+    join = parse_join(await anyio.to_thread.run_sync(lambda: shell.run("token", "create", "--uses", "0").stdout))
+    first, second = tmp_path / "first", tmp_path / "second"
+    kept = (await obtain(first, "pi", join)).identity
+    assert kept.tls is not None
+    with pytest.raises(NotAllowed, match="another's name"):
+        await obtain(second, "pi", join)
+    folder = first / "workers" / "pi"
+    save_identity(folder, msgspec.structs.replace(kept, address="127.0.0.1:1"))
+    assert (await obtain(first, "pi", join)).identity == kept, "the server has moved: no other certificate"
+    now, authority = time.time(), Authority.open(shell.home / "server")
+    public = requested_key(request(kept.tls.key))
+    expired = make_peer("asterism://worker/pi", public, authority.ca, authority._ca_key, now - 7200, 3600.0)
+    old = msgspec.structs.replace(kept, tls=Tls(kept.tls.ca, expired, kept.tls.key))
+    save_identity(folder, old)
+    with pytest.raises(NotAllowed, match=r"(?s)has expired.*new join string"):
+        async with dial_as(join.address, "", old.tls) as channel:
+            await channel.link()
+    again = (await obtain(first, "pi", join)).identity
+    assert again.tls is not None
+    assert again.tls.key == kept.tls.key
+    assert again.tls.certificate != expired
+    assert again.worker == kept.worker
+    await anyio.to_thread.run_sync(lambda: shell.json("worker", "dismiss", "pi"))
+    assert (await obtain(second, "pi", join)).identity.tls is not None
+
+
+def test_a_worker_whose_token_is_revoked_is_sent_away_at_once(shell: Shell, tmp_path: Path) -> None:
+    made = shell.json("token", "create")
+    process = worker(Shell(tmp_path, tmp_path / "far"), "gone", join=made["join"])
+    assert shell.json("token", "revoke", made["token"])["ended"] == 1
+    process.stdin = None  # closed already
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "revoked" in said
 
 
 @pytest.mark.skipif(bool(network.available()), reason=network.available())

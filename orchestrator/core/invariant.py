@@ -10,11 +10,24 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Expanded, Open, Pending, Ready, Running, Settled, Unknown, Waiting
 
 
+class _Story:
+    """What a broken invariant tells of its task; put into words only then."""
+
+    __slots__ = ("run", "task")
+
+    def __init__(self, run: Run, task: Task) -> None:
+        self.run = run
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"{self.run.name}/{self.run.name_of(self.task)} {self.task.state} {self.task.attempts}"
+
+
 def check_run(run: Run) -> None:
     """Raises: AssertionError with the invariant, the task and its story."""
     unsettled = 0
     for task in run.tasks:
-        story = f"{run.name}/{run.name_of(task)} {task.state} {task.attempts}"
+        story = _Story(run, task)
         unsettled += not task.final
         _order(run, task, story)
         _life(run, task, story)
@@ -31,8 +44,9 @@ def check_run(run: Run) -> None:
         assert not run.tasks or not run.planned or run.calls or unsettled, f"G8: {run.name} has stalled"
 
 
-def _order(run: Run, task: Task, story: str) -> None:
-    for up in task.wiring.upstreams() | set(task.wiring.chain):
+def _order(run: Run, task: Task, story: _Story) -> None:
+    wiring = task.wiring
+    for up in (*wiring.upstreams(), *wiring.chain):
         assert run.order[up] < run.order[task.ix] or task.parent >= 0, f"G1: {run.tasks[up].spec.id} not before {story}"
 
 
@@ -44,7 +58,7 @@ def _waits(run: Run, task: Task) -> int:
     return waits + sum(not (run.tasks[up].final or run.tasks[up].spread) for up in wiring.chain)
 
 
-def _life(run: Run, task: Task, story: str) -> None:
+def _life(run: Run, task: Task, story: _Story) -> None:
     live = task.live()
     state = task.state
     kind = type(state)
@@ -60,5 +74,7 @@ def _life(run: Run, task: Task, story: str) -> None:
         winner = task.attempt(state.winner)
         assert winner is not None, f"G3: its winner is missing: {story}"
         assert winner.ended == "succeeded", f"G3: its winner did not succeed: {story}"
+    if len(task.attempts) < 2:
+        return
     fences = [attempt.fence for attempt in task.attempts]
     assert len(set(fences)) == len(fences), f"G6: a fence was issued twice: {story}"

@@ -64,6 +64,11 @@ class _Head(msgspec.Struct, array_like=True):
 
 
 BUILT_IN = frozenset(skill.name for skill in BUILTINS)
+_DIGESTS = tuple((skill.digest(), skill) for skill in BUILTINS)
+_APPLIERS = {
+    kind: "_" + "".join("_" + c.lower() if c.isupper() else c for c in kind.__name__).lstrip("_")
+    for kind in e.Event.__args__
+}
 _ENCODER = msgspec.msgpack.Encoder()
 _HEAD = msgspec.msgpack.Decoder(_Head)
 _RUN = msgspec.msgpack.Decoder(Run)
@@ -92,8 +97,7 @@ class State(Progress):
         self.changed: set[int] = set()
         """Parts (0, or a run) changed since the last snapshot."""
         self._appliers: dict[type, Callable[[Any], None]] = {
-            kind: getattr(self, "_" + "".join("_" + c.lower() if c.isupper() else c for c in kind.__name__).lstrip("_"))
-            for kind in e.Event.__args__
+            kind: getattr(self, name) for kind, name in _APPLIERS.items()
         }
 
     def apply(self, event: e.Event) -> None:
@@ -142,8 +146,7 @@ class State(Progress):
         pass
 
     def _know_built_ins(self) -> None:
-        for skill in BUILTINS:
-            digest = skill.digest()
+        for digest, skill in _DIGESTS:
             self.catalog[digest] = skill
             self.digests[skill.name] = digest
 

@@ -18,7 +18,8 @@ class Faults(msgspec.Struct, frozen=True):
     `kills`: (at, worker, away for, how): "boot" the daemon is killed and keeps its disk, "power" the machine loses the
     unsynced tail of it, "stream" only its stream breaks, "half" only its end of that.
     `cuts`: (at, worker, for): nothing passes in either direction; `one_way`: (at, worker, for, "up" or "down").
-    `freezes`: (at, worker, for): no progress of the daemon. `disks`: (at, for, "stall" or "full") of the orchestrator.
+    `freezes`: (at, worker, for): no progress of the daemon. `disks`: (at, for, "stall" or "full") of the orchestrator;
+    `outboxes`: (at, worker, for): the worker's is full.
     `snapshots`: one is taken at these decisions. `hostile`: (at, worker, what): an authenticated worker speaks of
     another's live attempt: "report", "rejected", "call", "held", or of its own under another "fence" or "pin"; carried
     out by `bench.simulation`.
@@ -37,6 +38,7 @@ class Faults(msgspec.Struct, frozen=True):
     cuts: tuple[tuple[float, int, float], ...] = ()
     one_way: tuple[tuple[float, int, float, str], ...] = ()
     freezes: tuple[tuple[float, int, float], ...] = ()
+    outboxes: tuple[tuple[float, int, float], ...] = ()
     disks: tuple[tuple[float, float, str], ...] = ()
     snapshots: tuple[int, ...] = ()
     hostile: tuple[tuple[float, int, str], ...] = ()

@@ -19,7 +19,19 @@ MOST_WORKERS: Final = 4
 MOST_STEPS: Final = 400
 SPAN_S: Final = 8.0
 """Faults and people act within this time from the start; only so much of it happens as the steps allow."""
-LISTS: Final = ("kills", "cuts", "one_way", "freezes", "disks", "crashes", "effects", "aheads", "snapshots", "hostile")
+LISTS: Final = (
+    "kills",
+    "cuts",
+    "one_way",
+    "freezes",
+    "outboxes",
+    "disks",
+    "crashes",
+    "effects",
+    "aheads",
+    "snapshots",
+    "hostile",
+)
 RATES: Final = ("loss", "duplicate", "reorder")
 _ACTS: Final = (
     ("replace", 6), ("add", 4), ("stale", 3), ("touch", 3), ("cycle", 3), ("link", 3), ("unlink", 1), ("remove", 1),
@@ -127,7 +139,7 @@ def draw(seed: int) -> Schedule:
         planner=tuple(luck.choice(_PLANNERS) for _ in range(4)),
         faults=_faults(luck),
         streamed=luck.random() < 0.2,
-        hasty=luck.random() < 0.5,
+        hasty=luck.random() < 0.7,
         stubborn_s=luck.choice([0.0, 0.0, 1.0]),
         approval_s=luck.choice([3.0, 1000.0, 1000.0]),
         fsync_s=luck.choice([0.001, 0.004, 0.02, 0.1]),
@@ -240,11 +252,11 @@ def _faults(luck: Random) -> Faults:
         delay_s=luck.choice([(0.0002, 0.002), (0.0002, 0.002), (0.001, 0.05), (0.01, 0.3)]),
         crashes=tuple(sorted(luck.randint(1, luck.choice([10, 50, 200])) for _ in some(2))),
         effects=tuple(sorted(luck.randint(1, luck.choice([20, 100, 400])) for _ in some(3))),
-        aheads=tuple(sorted(luck.randint(1, 8) for _ in some(2))),
+        aheads=tuple(sorted(luck.randint(1, 8) for _ in range(luck.choice([0, 1, 1, 2])))),
         away_s=luck.choice([0.05, 0.2, 1.0, 3.0]),
         torn=luck.random() < 0.5,
         kills=tuple(
-            (at(), who(), luck.choice([0.1, 1.0, 7.0]), luck.choice(["boot", "boot", "power", "stream", "half"]))
+            (at(), who(), luck.choice([0.1, 1.0, 7.0]), luck.choice(["boot", "boot", "power", "stream", "half", "half"]))
             for _ in some(3)
         ),
         cuts=tuple((at(), who(), luck.choice([0.4, 2.0, 8.0])) for _ in some(2)),
@@ -254,4 +266,5 @@ def _faults(luck: Random) -> Faults:
         snapshots=tuple(sorted(luck.randint(1, 200) for _ in some(3))),
         hostile=tuple((at(), who(), luck.choice(["report", "report", "call", "fence", "pin", "rejected", "held"]))
                       for _ in some(3)),
+        outboxes=tuple((at(), who(), luck.choice([0.5, 3.0, 8.0])) for _ in some(2)),
     )  # fmt: skip

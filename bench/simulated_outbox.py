@@ -15,12 +15,14 @@ from workers.spool import Spools, owed_for
 
 
 class SimulatedOutbox:
-    """`kept`: by journal, what is owed to it."""
+    """`kept`: by journal, what is owed to it. While `full`, what is appended stays in the daemon's memory."""
 
     def __init__(self) -> None:
         self.journal = ""
         self.kept: dict[str, dict[AttemptId, Report]] = {}
         self.epochs: dict[str, int] = {}
+        self.full = False
+        self._in_memory: list[tuple[str, Report]] = []
         self._unsynced: list[tuple[str, Report | AttemptId]] = []
         self._on_disk: dict[str, dict[AttemptId, Report]] = {}
 
@@ -40,7 +42,21 @@ class SimulatedOutbox:
         kept = self.kept.setdefault(self.journal, {})
         for report in reports:
             kept[report.attempt] = report
-            self._unsynced.append((self.journal, report))
+            (self._in_memory if self.full else self._unsynced).append((self.journal, report))
+
+    def room(self) -> None:
+        """The disk takes more again: what was kept in memory is written."""
+        self.full = False
+        owed = [(journal, one) for journal, one in self._in_memory if self.kept[journal].get(one.attempt) is one]
+        self._unsynced += owed
+        self._in_memory.clear()
+
+    def lose_memory(self) -> None:
+        """The daemon is gone, and with it what it could not write."""
+        for journal, report in self._in_memory:
+            if self.kept[journal].get(report.attempt) is report:
+                del self.kept[journal][report.attempt]
+        self._in_memory.clear()
 
     def read(self, attempt: AttemptId) -> Report | None:
         return self.kept.get(self.journal, {}).get(attempt)

@@ -104,7 +104,7 @@ class SimulatedPeople:
             self._propose(run, Patch("person:ann", (other(task, luck),), "anew"))
             for run in runs
             for task in run.roots()
-            if editable(task) and luck.random() < 0.7
+            if editable(task) and luck.random() < 0.9
         ]
 
     # What they do

@@ -8,17 +8,15 @@ that is killed comes back with what is on its disk; one that is frozen does ever
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from protocol.artifact import ArtifactRef
-from protocol.frame import Assign, Frame, FromWorker, Heartbeat, Item, Report, Staged, WorkSpec
+from protocol.frame import Assign, Frame, FromWorker, Heartbeat, Item, Report, Staged
 from protocol.ids import AttemptId
 from protocol.link import Fault, redial_s
-from protocol.outcome import Failure, Outcome, Stopped, Usage
+from protocol.outcome import Usage
 from protocol.profile import WorkerProfile
 from workers import instruction as do
 from workers import stimulus as on
@@ -26,10 +24,11 @@ from workers.attempt import Live
 from workers.machine import Machine
 from workers.setting import MachineSettings
 
+from .simulated_host import SimulatedHosts
 from .simulated_network import SimulatedNetwork, SimulatedStream
 from .simulated_outbox import SimulatedOutbox
 from .simulated_skill import SIMULATED_SKILLS as SIMULATED_SKILLS
-from .simulated_skill import Program, job_of, outcome_of, program_for
+from .simulated_skill import Program
 from .simulated_skill import SimulatedCallRefused as SimulatedCallRefused
 from .simulated_skill import SimulatedJob as SimulatedJob
 from .simulated_skill import profile_of as profile_of
@@ -54,20 +53,9 @@ class World(Protocol):
     def dial(self, worker: SimulatedWorker) -> SimulatedStream | None: ...
     def is_element(self, attempt: AttemptId) -> bool: ...
     def assigned(self, assign: Assign) -> None: ...
-    def began_effect(self, worker: SimulatedWorker, assign: Assign) -> None: ...
+    def began_effect(self, assign: Assign) -> None: ...
     def reported(self, worker: SimulatedWorker, report: Report) -> None: ...
     def forgot(self, worker: SimulatedWorker, attempt: AttemptId) -> None: ...
-
-
-class _Host(msgspec.Struct):
-    """The process of one attempt."""
-
-    assign: Assign
-    work: WorkSpec
-    steps: Generator[Any, Any, Any]
-    begun: bool = False
-    k: int = 0
-    asked: str = ""
 
 
 class SimulatedWorker:
@@ -119,7 +107,7 @@ class SimulatedWorker:
         """The daemon starts: a new boot id, what its disk holds, nothing live."""
         self.up, self.boot = True, self.boot + 1
         self._frozen, self._late = False, []
-        self._hosts: dict[AttemptId, _Host] = {}
+        self._hosts = SimulatedHosts(self)
         self._stimuli: deque[on.Stimulus] = deque()
         self._stepping = self._syncing = self._writing = False
         self._unsaved: list[AttemptId] = []
@@ -156,13 +144,13 @@ class SimulatedWorker:
             return
         self.up = False
         self._hang_up(silently=power)
-        for host in self._hosts.values():
-            host.steps.close()
+        self._hosts.close()
+        self.outbox.lose_memory()
         if power:
             self.outbox.lose_power(world.luck)
         world.at(world.now + away_s, lambda: None if self.up else self.start())
 
-    def _later(self, delay_s: float, act: Callable[[], None]) -> None:
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
         """Something this daemon will do: not if it has died, and later if it is frozen then."""
         boot = self.boot
 
@@ -192,11 +180,11 @@ class SimulatedWorker:
     def _dial_again(self) -> None:
         delay = self._retry_s if self._retry_s >= 0 else redial_s(self._failures, self.world.luck.random())
         self._retry_s = -1.0
-        self._later(delay, self._dial)
+        self.later(delay, self._dial)
 
     def ended(self, stream: SimulatedStream) -> None:
         """The stream is gone (network.Wire)."""
-        self._later(0.0, lambda: self._broken(stream))
+        self.later(0.0, lambda: self._broken(stream))
 
     def _broken(self, stream: SimulatedStream) -> None:
         if self.stream is not stream:
@@ -208,7 +196,7 @@ class SimulatedWorker:
 
     def heard(self, stream: SimulatedStream, frame: Frame) -> None:
         """A frame has come (network.Wire)."""
-        self._later(0.0, lambda: self._take(stream, frame))
+        self.later(0.0, lambda: self._take(stream, frame))
 
     def _take(self, stream: SimulatedStream, frame: Frame) -> None:
         if self.stream is not stream:
@@ -234,7 +222,7 @@ class SimulatedWorker:
                 self._ready.append(frame)
         if not self._writing:
             self._writing = True
-            self._later(0.0, self._write)
+            self.later(0.0, self._write)
 
     def _write(self) -> None:
         self._writing = False
@@ -271,7 +259,7 @@ class SimulatedWorker:
         wake = self.machine.next_wake()
         if wake is not None and wake < self._wakes_at:
             self._wakes_at = wake
-            self._later(max(0.0, wake - self.clock()), self._tick)
+            self.later(max(0.0, wake - self.clock()), self._tick)
 
     def _tick(self) -> None:
         wake = self.machine.next_wake()
@@ -280,7 +268,7 @@ class SimulatedWorker:
             self.step(on.Tick())
         elif wake is not None:
             self._wakes_at = wake
-            self._later(max(0.0, wake - self.clock()), self._tick)
+            self.later(max(0.0, wake - self.clock()), self._tick)
 
     def drain(self, deadline_s: float) -> None:
         """It is told to leave, here."""
@@ -293,17 +281,33 @@ class SimulatedWorker:
             self.world.reported(self, item)
         self._put(item)
 
+    def fill_disk(self) -> None:
+        """Nothing more can be written; the daemon finds out when it tries."""
+        self.outbox.full = True
+
+    def empty_disk(self) -> None:
+        """There is room again."""
+        if self.outbox.full:
+            self.outbox.room()
+            if self.up:
+                self.later(0.0, lambda: self.step(on.DiskFilled(False)))
+
     def _append(self, instruction: do.Append) -> None:
         self.outbox.append(instruction.reports)
         for report in instruction.reports:
             self.world.reported(self, report)
+        if self.outbox.full:
+            self.step(on.DiskFilled(True))
         if instruction.durable:
             self._unsaved += [report.attempt for report in instruction.reports]
         if not self._syncing or instruction.durable:
             self._syncing = True
-            self._later(0.0 if instruction.durable else SYNC_S, self._sync)
+            self.later(0.0 if instruction.durable else SYNC_S, self._sync)
 
     def _sync(self) -> None:
+        if self.outbox.full:
+            self.later(1.0, self._sync)
+            return
         mark = self.outbox.mark
         saved, self._unsaved = tuple(self._unsaved), []
 
@@ -313,7 +317,7 @@ class SimulatedWorker:
             if saved:
                 self.step(on.Saved(saved))
 
-        self._later(FSYNC_S, done)
+        self.later(FSYNC_S, done)
 
     def _offer(self, instruction: do.Offer) -> None:
         for attempt in instruction.attempts:
@@ -327,13 +331,13 @@ class SimulatedWorker:
         self.outbox.forget(instruction.attempts)
 
     def _store(self, instruction: do.Store) -> None:
-        self._later(0.002, lambda: self.step(on.Stored(instruction.attempt)))
+        self.later(0.002, lambda: self.step(on.Stored(instruction.attempt)))
 
     def _upload(self, instruction: do.Upload) -> None:
         stage = instruction.stage
         found = self.world.artifacts.get(stage.uri)
         ref = found if isinstance(found, ArtifactRef) else None
-        self._later(
+        self.later(
             0.002, lambda: self.step(on.FileStaged(Staged(stage.run, stage.uri, ref, "" if ref else "NotFound")))
         )
 
@@ -353,67 +357,13 @@ class SimulatedWorker:
     # Hosts
 
     def _start(self, instruction: do.Start) -> None:
-        assign, work = instruction.assign, instruction.work
-        element = self.world.is_element(assign.attempt)
-        job = job_of(assign, work, self.name, element, self.world.artifacts)
-        host = self._hosts[assign.attempt] = _Host(assign, work, _steps(program_for(job, self.world.program), job))
-        if work.effect == "once" and instruction.skill.begin_effect == "runner":
-            self._later(0.0, lambda: self._ask(host, "begin_effect", None))
-        else:
-            self._later(0.0, lambda: self._go_on(host, None))
-
-    def _ask(self, host: _Host, what: str, body: Any) -> None:
-        if self._hosts.get(host.assign.attempt) is host:
-            host.k, host.asked = host.k + 1, what
-            self.step(on.Asked(host.assign.attempt, host.k, what, msgspec.json.encode(body)))
+        self._hosts.start(instruction, self.world.is_element(instruction.assign.attempt))
 
     def _answer(self, instruction: do.Answer) -> None:
-        host = self._hosts.get(instruction.attempt)
-        if host is None or host.k != instruction.k or not host.asked:
-            return
-        what, host.asked = host.asked, ""
-        answer: Any
-        if instruction.error:
-            answer = SimulatedCallRefused.of(msgspec.json.decode(instruction.error))
-        else:
-            answer = msgspec.json.decode(instruction.value)
-            if what == "begin_effect":
-                self.world.began_effect(self, host.assign)
-        self._later(0.0, lambda: self._go_on(host, answer))
-
-    def _go_on(self, host: _Host, answer: Any) -> None:
-        attempt = host.assign.attempt
-        if self._hosts.get(attempt) is not host:
-            return
-        try:
-            if isinstance(answer, SimulatedCallRefused):
-                wanted = host.steps.throw(answer)
-            else:
-                wanted = host.steps.send(answer if host.begun else None)
-            host.begun = True
-        except StopIteration as end:
-            self._exit(host, outcome_of(end.value))
-        except SimulatedCallRefused as error:
-            self._exit(host, Failure("CallRefused", str(error), error.klass))
-        else:
-            if isinstance(wanted, tuple):
-                self._ask(host, *wanted)
-            else:
-                self._later(float(wanted), lambda: self._go_on(host, None))
+        self._hosts.answer(instruction)
 
     def _kill(self, instruction: do.Kill) -> None:
-        host = self._hosts.get(instruction.attempt)
-        if host is not None:
-            delay = max(EXIT_S, min(instruction.grace_s, self.stubborn_s))
-            self._later(delay, lambda: self._exit(host, Stopped("killed")))
-
-    def _exit(self, host: _Host, outcome: Outcome) -> None:
-        attempt = host.assign.attempt
-        if self._hosts.get(attempt) is host:
-            del self._hosts[attempt]
-            host.steps.close()
-            usage = Usage(run_s=0.01, device=host.work.device)
-            self.step(on.Ended((on.Result(attempt, outcome, usage),)))
+        self._hosts.kill(instruction)
 
     _do: Final[dict[type[do.Instruction], Callable[[SimulatedWorker, Any], None]]] = {
         do.Send: _send,
@@ -441,7 +391,3 @@ class SimulatedWorker:
             "welcomed" if self.welcomed else "",
         ]
         return f"{self.name} {' '.join(filter(None, words))} boot={self.boot} runs={live} owes={owes}"
-
-
-def _steps(program: Program, job: SimulatedJob) -> Generator[Any, Any, Any]:
-    return (yield from program(job))

@@ -142,6 +142,7 @@ class Simulation(Simulator):
         def tidy() -> None:
             for worker in self.workers:
                 worker.mute = False
+                worker.empty_disk()
                 if not worker.up:  # whoever was told to leave comes back, too
                     worker.start()
             self.people.tidy(luck)

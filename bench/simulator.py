@@ -93,6 +93,8 @@ class Simulator(SimulatedOrchestrator):
             )
         for at, index, length in faults.freezes:
             self.at(start + at, later(lambda i=index, t=length: self._freeze(self.worker(i), t)))  # type: ignore[misc]
+        for at, index, length in faults.outboxes:
+            self.at(start + at, later(lambda i=index, t=length: self._fill(self.worker(i), t)))  # type: ignore[misc]
         for at, length, what in faults.disks:
             self.at(start + at, later(lambda t=length, w=what: self.disk_trouble(t, w)))  # type: ignore[misc]
 
@@ -111,6 +113,11 @@ class Simulator(SimulatedOrchestrator):
                 worker.lose_line()
             else:
                 worker.kill(away_s, how != "stream", power=how == "power")
+
+    def _fill(self, worker: SimulatedWorker, length_s: float) -> None:
+        self.hit("worker disk full")
+        worker.fill_disk()
+        self.at(self.now + length_s, worker.empty_disk)
 
     def _freeze(self, worker: SimulatedWorker, length_s: float) -> None:
         if worker.mute or not worker.up:
@@ -154,7 +161,7 @@ class Simulator(SimulatedOrchestrator):
                 self.hit("crash behind a dispatch")
                 self.crash()
 
-    def began_effect(self, worker: SimulatedWorker, assign: Assign) -> None:
+    def began_effect(self, assign: Assign) -> None:
         self.witness.began_effect(assign)
 
     def reported(self, worker: SimulatedWorker, report: Report) -> None:

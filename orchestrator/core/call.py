@@ -13,7 +13,7 @@ import msgspec
 
 from protocol.document import canonical
 from protocol.errors import AsterismError, Conflict, NotAllowed, NotFound, PlanRefused, Problem, UsageError
-from protocol.frame import Call, Return
+from protocol.frame import Call, Cancel, Return
 from protocol.ids import AttemptId
 from protocol.patch import Patch
 from protocol.plan import parse_patch
@@ -25,6 +25,7 @@ from .edit import denied, propose
 from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Running, Waiting
+from .settlement import stop_attempt
 from .turn import Turn
 
 _CALLS: Final = 1_000_000
@@ -43,6 +44,8 @@ def called(turn: Turn, session: Session, call: Call) -> None:
             turn.inadmissible(session.name, "ForeignAttempt", "a call", ident)
         else:
             turn.count("call_of_ended_attempt")
+            # A copy of its Assign that came late: nobody will answer it, so it must not wait for an answer.
+            turn.send(session, Cancel(ident, turn.settings.cancel_grace_s), after_commit=True)
         return
     if not 0 < call.k < _CALLS:
         turn.inadmissible(session.name, "BadCall", f"call {call.k}", ident)
@@ -59,7 +62,10 @@ def called(turn: Turn, session: Session, call: Call) -> None:
         turn.send(session, Return(ident, call.k, known[0], known[1]), after_commit=True)
         return
     if type(task.state) is Waiting:
-        if task.state.number == ident.number and (run.ix, task.ix) not in turn.joins:
+        if task.state.number != ident.number:
+            # The other attempt is further. Both would hold a slot that the children they wait for may need.
+            stop_attempt(turn, run, task, attempt)
+        elif (run.ix, task.ix) not in turn.joins:
             _wait_again(turn, run, task, call)
         return  # a repetition of the call it waits in: the answer will come
     try:

@@ -154,13 +154,35 @@ class Session:
     def yield_cpu(self, key: Key) -> None:
         """A waiting attempt returns its cpu and its slot, and keeps the rest."""
         load = self.loads.get(key)
-        if load is None or not load.started or load.paused or not load.needs.get("cpu"):
+        if load is None or load.paused or not load.needs.get("cpu"):
+            return
+        if not load.started and not self._overtakes(key, load):
             return
         load.paused = True
         self.paused += 1
         self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
         self.slots_free += 1
         self._start_queued()
+
+    def _overtakes(self, key: Key, load: Load) -> bool:
+        """Its worker has begun it before what was to begin first, whose Assign came late: that waits now."""
+        busy = [
+            one for one, other in self.loads.items() if other.started and not other.paused and other.needs.get("cpu")
+        ]
+        while busy and not (self.slots_free > 0 and self.fits(load.needs)):
+            late = busy.pop()
+            other = self.loads[late]
+            other.started = False
+            self.slots_free += 1
+            for name, amount in other.needs.items():
+                self.free[name] = self.free.get(name, 0.0) + amount
+            self.queue.appendleft(late)
+        if self.slots_free <= 0 or not self.fits(load.needs):
+            return False
+        self.queue.remove(key)
+        self.slots_free -= 1
+        self._reserve(load)
+        return True
 
     def reclaim_cpu(self, key: Key) -> None:
         """Its wait is over: it takes its cpu and its slot again as soon as they are free, before all others."""

@@ -2,13 +2,27 @@
 
 import pytest
 
+from bench.fault import Faults
 from bench.simulated_worker import profile_of
 from bench.simulator import JOURNAL, Refused, Simulator
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
 from orchestrator.core.fleet import Load, Session
 from orchestrator.core.setting import CoreSettings
-from protocol.frame import Ack, Assign, Heartbeat, HeartbeatAck, Held, HeldVerdict, Hello, Report, Welcome
+from protocol.frame import (
+    Ack,
+    Assign,
+    Call,
+    Cancel,
+    Heartbeat,
+    HeartbeatAck,
+    Held,
+    HeldVerdict,
+    Hello,
+    Rejected,
+    Report,
+    Welcome,
+)
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Failure, Success
 from protocol.patch import Edit, Patch
@@ -114,6 +128,20 @@ def test_a_failed_chunk_stands_for_each_of_its_elements():
     )
 
 
+def test_of_two_attempts_the_one_behind_is_stopped_when_the_other_waits_for_its_children():
+    def parent(job):
+        yield 4.0
+        child = yield "spawn", {"skill": "sim.work", "args": {"value": 1, "run_s": 5.0}}
+        yield "join", {"ids": [child["id"]]}
+        return {"value": 1}
+
+    sim = Simulator(workers=2, slots=1, program={"p": parent}, faults=Faults(freezes=((0.5, 0, 3.0), (0.5, 1, 0.0))))
+    sim.submit({"tasks": [work("p", "sim.parent")]})
+    assert sim.task("p").attempts[0].worker == 1
+    assert finish(sim)["p"] == "succeeded"
+    assert [attempt.ended for attempt in sim.task("p").attempts] == ["succeeded", "stopped"]
+
+
 # The link, at the orchestrator
 
 
@@ -148,6 +176,18 @@ def test_an_older_report_of_a_live_attempt_is_not_acknowledged_but_answered_by_i
     assert len(sim.task("a").attempts) == 1
 
 
+def test_an_attempt_that_is_over_and_still_asks_is_stopped():
+    sim = Simulator(workers=1)
+    sim.submit({"tasks": [work("a", run_s=5.0)]})
+    sim.advance(0.5)
+    session, attempt = sim.machine.fleet.sessions[1], sim.task("a").attempts[0]
+    ident = AttemptId(1, 0, 1)
+    sim.handle(s.WorkerSent(session.conn, 1, (Rejected(ident, "Fenced"), Call(ident, attempt.fence, 1, "spawn"))))
+    _, _, decision = sim.log[-1]
+    assert Cancel(ident, 2.0) in [one.item for one in decision.commands if isinstance(one, c.Send)]
+    assert finish(sim) == {"a": "succeeded"}
+
+
 def test_a_hold_is_said_with_every_answer_until_it_is_over():
     sim = Simulator(workers=1)
     sim.submit({"tasks": [work("a", run_s=5.0), work("b", after=["a"])]})
@@ -159,6 +199,20 @@ def test_a_hold_is_said_with_every_answer_until_it_is_over():
         _, _, decision = sim.log[-1]
         answer = next(one.item for one in decision.commands if isinstance(one.item, HeartbeatAck))
         assert answer.verdicts == (HeldVerdict(held, "hold"),)
+
+
+def test_a_parent_that_its_worker_began_before_its_turn_returns_its_slot_when_it_waits():
+    session, first, parent, child = Session(1, 1, "w1", "b", profile_of(1), 0.0), (1, 0, 1), (1, 1, 1), (1, 2, 1)
+    for key in (first, parent):
+        session.take(key, Load({"cpu": 1.0}, Fence(1, key[1]), "sim.work", "cpu", 0.0, False))
+    assert not session.loads[parent].started
+    session.yield_cpu(parent)
+    session.check()
+    assert (session.loads[parent].paused, session.loads[first].started) == (True, True)
+    session.drop(first)
+    session.take(child, Load({"cpu": 1.0}, Fence(1, 3), "sim.work", "cpu", 0.0, False))
+    session.check()
+    assert session.loads[child].started
 
 
 def test_no_verdict_speaks_of_an_older_attempt_once_its_number_is_given_anew():

@@ -151,6 +151,9 @@ def draw(seed: int) -> Schedule:
 _PLANNERS: Final = ("adds", "adds", "retries", "gives up", "stale", "cycle", "silent", "garbage", "fails")
 
 
+_DEATHS: Final = ("boot", "boot", "power", "stream", "half", "half")
+
+
 def _act(luck: Random) -> Act:
     what = luck.choices([name for name, _ in _ACTS], [weight for _, weight in _ACTS])[0]
     return Act(round(luck.uniform(0.0, SPAN_S * luck.random()), 4), what, luck.randrange(1_000_000))
@@ -256,7 +259,7 @@ def _faults(luck: Random) -> Faults:
         away_s=luck.choice([0.05, 0.2, 1.0, 3.0]),
         torn=luck.random() < 0.5,
         kills=tuple(
-            (at(), who(), luck.choice([0.1, 1.0, 7.0]), luck.choice(["boot", "boot", "power", "stream", "half", "half"]))
+            (at(), who(), luck.choice([0.1, 1.0, 7.0]), luck.choice(_DEATHS))
             for _ in some(3)
         ),
         cuts=tuple((at(), who(), luck.choice([0.4, 2.0, 8.0])) for _ in some(2)),

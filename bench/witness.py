@@ -26,7 +26,7 @@ from .simulated_disk import SimulatedDisk
 TaskKey = tuple[int, int]
 """(run, task)"""
 LEASE_S: Final = 5.0
-_DERIVED: Final = frozenset(("fresh", "due", "changed", "live", "_appliers"))
+_DERIVED: Final = frozenset(("fresh", "due", "changed", "live"))
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _SPEC: Final = msgspec.json.Decoder(WorkSpec)
 
@@ -194,7 +194,7 @@ def picture(state: State) -> dict[object, bytes]:
     for name, value in vars(state).items():
         if name == "runs":
             found |= {f"r{number}": _ENCODER.encode(run) for number, run in value.items()}
-        elif name not in _DERIVED:
+        elif name not in _DERIVED and not name.startswith("_"):
             found[name] = _ENCODER.encode(value)
     found["live"] = _ENCODER.encode(sorted(key for held in state.live.values() for key in held))
     return found

@@ -309,6 +309,10 @@ def undone(turn: Turn, item: s.UndoRequested) -> None:
         raise NotFound(f"{run.name} has versions 1 to {run.version}, not {item.version}")
     before, whole = specs_at(run, item.version - 1)
     patches = [patch for patch in record.patches if not patch.parent]
+    done = [f"{edit.op} {edit.id}".strip() for patch in patches for edit in patch.edits]
+    if done:
+        hint = f"asterism fork {run.name} --at {item.version - 1}" if item.version > 1 else ""
+        raise Conflict(f"version {item.version} can't be undone: {', '.join(done)} can't be taken back", hint=hint)
     ids = [spec.id for patch in patches for spec in patch.tasks]
     ids += [down for patch in patches for _, down in (*patch.links, *patch.unlinks)]
     ids = list(dict.fromkeys(ids))

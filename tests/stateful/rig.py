@@ -253,10 +253,7 @@ class World:
         """One thing happens. False when nothing is left to do."""
         fleet = self.fleet
         if fleet.inbox:
-            conn, worker, item = fleet.inbox.pop(0)
-            hand = fleet.hands[worker - 1]
-            seen, hand.seen = tuple(hand.seen), []
-            self._do(s.WorkerSent(conn, worker, (item,), seen))
+            self._hear()
         elif self.plans:
             self._do(self.plans.pop(0))
         elif self._client():
@@ -269,6 +266,39 @@ class World:
             self._wait()
         self._do(s.Flush())
         return True
+
+    def _hear(self) -> None:
+        conn, worker, item = self.fleet.inbox.pop(0)
+        hand = self.fleet.hands[worker - 1]
+        seen, hand.seen = tuple(hand.seen), []
+        self._do(s.WorkerSent(conn, worker, (item,), seen))
+
+    def deliver(self) -> None:
+        """Everything that is under way arrives."""
+        self._do(s.Flush())
+        while self.fleet.inbox:
+            self._hear()
+            self._do(s.Flush())
+
+    def ask(self, make: Callable[[int], Any]) -> Any:
+        """One request, at once: its error, None when it was carried out."""
+        self._do(make(1_000_000))
+        self._commit()
+        return self.fleet.replied.pop(1_000_000)
+
+    def crashed(self, *, one_by_one: bool = False) -> World:
+        """The world after the orchestrator died here: what was not on the disk is gone, and all that was under way."""
+        return World(
+            self.steps, self.programs, settings=self.settings, planner=self.planner, lag=self.lag,
+            fleet=self.fleet.copy(), disk=self.disk, one_by_one=one_by_one,
+        )  # fmt: skip
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and everything that it brings."""
+        until = self.fleet.now + seconds
+        while self.fleet.now < until:
+            self._wait()
+            self.deliver()
 
     def _client(self) -> bool:
         fleet = self.fleet

@@ -24,12 +24,12 @@ LOG_LINES: Final = 20_000
 class Pressure:
     """`waiting` counts records that were appended and are not on disk; `full` is what the journal said last."""
 
-    def __init__(self, post: Callable[[DiskState], None], instrument: Instrument, hold: int = HOLD_RECORDS) -> None:
+    def __init__(self, post: Callable[[DiskState], None], instrument: Instrument, hold: int = 0) -> None:
         self.full = False
         self.waiting = 0
         self._post = post
         self._instrument = instrument
-        self._hold = hold
+        self._hold = hold or HOLD_RECORDS
         self._held = False
 
     def appended(self, records: int) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from protocol.clock import elapsed
 from protocol.errors import Conflict
 from protocol.report import SCHEMA
 from protocol.security import claim
@@ -27,27 +29,43 @@ from ..core.lifecycle import Settled
 from ..core.state import State
 
 _TEMPORARY = ("here-*", "local-*-*")
+SLICE_TASKS: Final = 500
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Garbage:
     """Sweeps the store of one server; `folder` is where the workers of its machine live."""
 
-    def __init__(self, store: ArtifactStore, state: State, folder: Path) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        state: State,
+        folder: Path,
+        wall: Callable[[], float] = time.time,
+        since: Callable[[], float] = elapsed,
+    ) -> None:
         self._store = store
         self._state = state
         self._folder = folder
+        self._wall = wall
+        self._since = since
+        self._lowest = wall() - since()
+        """The wall clock's offset from elapsed time: files bear wall time, so what it was set forward is no age."""
 
     async def collect(self, now: float, grace_s: float, dry: bool) -> dict[str, Any]:
         """What was freed. `now` is run time, which tells how old the attempts are."""
         named: set[str] = set()
         oldest = now
         for number in list(self._state.runs):
-            if number in self._state.runs:
-                oldest = min(oldest, _oldest(self._state.runs[number], now))
-                part = self._state.part(number)
-                named |= await anyio.to_thread.run_sync(_marks, part)
-            await anyio.lowlevel.checkpoint()
-        before = time.time() - max(grace_s, now - oldest)
+            run = self._state.runs.get(number)
+            if run is not None:
+                oldest = min(oldest, _oldest(run, now))
+                for piece in _pieces(run):
+                    named.update(one.decode() for one in MARK.findall(piece))
+                    await anyio.lowlevel.checkpoint()
+        offset = self._wall() - self._since()
+        self._lowest = min(self._lowest, offset)
+        before = self._wall() - (offset - self._lowest) - max(grace_s, now - oldest)
         freed, folders = await anyio.to_thread.run_sync(self._sweep, named, before, dry)
         found = {**msgspec.to_builtins(freed), "workers": folders, "removed": not dry}
         return {"schema": SCHEMA, **found}
@@ -74,8 +92,18 @@ class Garbage:
         return found
 
 
-def _marks(part: bytes) -> set[str]:
-    return {one.decode() for one in MARK.findall(part)}
+def _pieces(run: Run) -> Iterator[bytes]:
+    """Everything that the run holds, encoded a slice at a time: the loop turns in between."""
+    for start in range(0, len(run.tasks), SLICE_TASKS):
+        yield _ENCODER.encode(run.tasks[start : start + SLICE_TASKS])
+    for version in run.versions:
+        for patch in version.patches:
+            for start in range(0, len(patch.tasks), SLICE_TASKS):
+                yield _ENCODER.encode(patch.tasks[start : start + SLICE_TASKS])
+            yield _ENCODER.encode(msgspec.structs.replace(patch, tasks=()))
+    for name in run.__struct_fields__:
+        if name not in ("tasks", "versions"):
+            yield _ENCODER.encode(getattr(run, name))
 
 
 def _oldest(run: Run, now: float) -> float:

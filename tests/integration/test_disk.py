@@ -105,3 +105,42 @@ def test_a_server_whose_write_fails_ends_and_the_next_one_goes_on_from_what_is_o
     assert "Traceback" not in (fleet.folder / "server.log").read_text()
     fleet.server(address)
     finished(fleet, run)
+
+
+def test_a_server_that_starts_on_a_full_disk_says_so_and_starts_once_there_is_room(
+    small_disk: Path, fleet: Fleet
+) -> None:
+    fleet.server()
+    address = fleet.address()
+    fleet.kill("server")
+    fill(small_disk / "ballast")
+    code, text = said(fleet, "server", "start")
+    assert code == 5
+    assert "the disk is full" in text
+    assert "make room" in text
+    (small_disk / "ballast").unlink()
+    fleet.server(address)
+
+
+def test_a_journal_on_a_file_system_that_is_mounted_read_only_is_looked_at_and_not_served(
+    small_disk: Path, fleet: Fleet
+) -> None:
+    fleet.server()
+    said(fleet, "server", "stop")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert fleet.json("journal", "verify")["sound"]
+    assert fleet.json("journal", "info")["epoch"] == 1
+    code, text = said(fleet, "server", "start")
+    assert code == 5
+    assert "mounted for writing" in text or "can't be opened" in text
+    assert "Traceback" not in text
+
+
+def test_a_server_whose_journal_is_removed_ends_before_it_acknowledges_anything_more(fleet: Fleet) -> None:
+    fleet.server()
+    (fleet.folder / "home" / "server" / "journal.db").unlink()
+    (fleet.folder / "plan.json").write_text('{"tasks": [{"id": "a", "skill": "flow.echo", "args": {"value": 1}}]}')
+    code, _ = said(fleet, "run", "-f", "plan.json", "--detach")
+    assert code != 0
+    assert fleet.running.pop("server").wait(20) == 5
+    assert "removed or replaced under its server" in (fleet.folder / "server.log").read_text()

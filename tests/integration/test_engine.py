@@ -19,6 +19,7 @@ from orchestrator.core.event_codec import decode_events
 from orchestrator.core.machine import Machine
 from orchestrator.core.state import State
 from orchestrator.core.stimulus import Resolved
+from orchestrator.engine import pressure
 from orchestrator.engine.artifact_desk import ArtifactDesk, heavy
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.planner_desk import PlannerDesk
@@ -33,7 +34,7 @@ from orchestrator.journal.sqlite import SqliteJournal
 from planner.planner import PlanOutcome
 from protocol.artifact import ArtifactRef
 from protocol.builtin import BUILTINS
-from protocol.errors import AsterismError, Conflict, NotFound, SchemaMismatch, Unavailable, UsageError
+from protocol.errors import AsterismError, Conflict, NotFound, Overloaded, SchemaMismatch, Unavailable, UsageError
 from protocol.frame import Ack, Assign, Cancel, Hello, Input, Report, ToWorker, Welcome
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Success
@@ -282,6 +283,37 @@ async def test_a_full_disk_stops_dispatch_and_says_so_and_what_was_asked_counts_
         await rig.engine.on_disk()
         await rig.streams.until(lambda: len(rig.streams.of(Assign)) == before + 1)
         assert await rig.submit(echo("small")) == 2
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_falls_behind_holds_dispatch_and_new_requests_back_until_it_has_caught_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pressure, "HOLD_RECORDS", 20)
+    journal = HeldJournal()
+    async with running(journal) as rig:
+        await rig.join()
+        journal.hold = True
+        done = 0
+        async with anyio.create_task_group() as group:
+            while rig.engine.pressure.waiting <= 20:
+                group.start_soon(rig.submit, *(echo(f"t{n}") for n in range(4)))
+                await turns()
+                for assign in rig.streams.of(Assign)[done:]:
+                    rig.report(assign)
+                    done += 1
+            await turns()
+            with pytest.raises(Overloaded, match="records behind"):
+                await rig.submit(echo("more"))
+            sent = len(rig.streams.of(Assign))
+            for assign in rig.streams.of(Assign)[done:]:
+                rig.report(assign)
+            await turns()
+            assert len(rig.streams.of(Assign)) == sent, "slots are free, but nothing more is started"
+            journal.hold = False
+            journal.commit()
+        await rig.streams.until(lambda: len(rig.streams.of(Assign)) > sent)
+        assert await rig.submit(echo("more")) > 0
 
 
 @pytest.mark.anyio

@@ -224,7 +224,9 @@ class Worker:
             if now() - began > HEALTHY_S:
                 failures, heard = 0, now()
             if self._leave is None:
-                delay = self._retry_after_s if self._retry_after_s is not None else redial_s(failures, random.random())
+                told_s = self._retry_after_s  # many were told the same: not all at once, and nobody earlier
+                luck = random.random()
+                delay = redial_s(failures, luck) if told_s is None else told_s * (1.0 + luck / 2)
                 self._retry_after_s = None
                 with anyio.move_on_after(delay):
                     await self._left.wait()

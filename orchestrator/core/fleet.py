@@ -23,6 +23,9 @@ LIGHT_WINDOW: Final = 1024
 """Attempts without cpu a session may hold: the dispatch credit of inline skills."""
 
 
+ANNOUNCED_MOST: Final = 20
+ANNOUNCED_S: Final = 600.0
+"""A worker says something new of itself at most so often within that time."""
 FLAPPING_S: Final = 60.0
 FLAPS: Final = 4
 """So many daemons that take a stream over from each other within that time are not restarts."""
@@ -246,6 +249,7 @@ class Fleet:
         self.last_boot: dict[int, str] = {}
         self.welcomed: dict[int, int] = {}
         """Worker -> the epoch it was last welcomed in by this start."""
+        self._announced: dict[int, deque[float]] = {}
         self._takeovers: dict[int, deque[tuple[float, str]]] = {}
         self.changes = 0
         """Counts what may change eligibility: joins, leaves, announcements."""
@@ -261,6 +265,14 @@ class Fleet:
         self.broken_at.pop(session.worker, None)
         self.last_boot[session.worker] = session.boot_id
         self.changes += 1
+
+    def may_announce(self, worker: int, now: float) -> bool:
+        """Whether a worker may say something new of itself: that is journaled, and stays in the catalog."""
+        seen = self._announced.setdefault(worker, deque(maxlen=ANNOUNCED_MOST))
+        if len(seen) == ANNOUNCED_MOST and seen[0] > now - ANNOUNCED_S:
+            return False
+        seen.append(now)
+        return True
 
     def flaps(self, old: Session, boot_id: str, now: float) -> bool:
         """Note that a daemon takes the stream of another one over. Whether two must be alive: one that was replaced is

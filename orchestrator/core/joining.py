@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from protocol.frame import FEATURES, Bye, Held, HeldVerdict, Hello, Welcome
+from protocol.frame import FEATURES, PROTOCOL_VERSIONS, Bye, Held, HeldVerdict, Hello, Welcome
 from protocol.outcome import Failure, Usage
 
 from . import command as c
@@ -27,6 +27,7 @@ from .turn import Turn
 _NONE: Final = Usage()
 EPOCHS_AHEAD: Final = 10_000
 """How many starts the copy that a journal was restored from may be behind; more than that is a lie."""
+PROFILES_AWAY_S: Final = 60.0
 HELD_MOST: Final = 20_000
 """Attempts a Hello may hold: a full outbox, and then some."""
 
@@ -48,6 +49,12 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     if len(hello.running) + len(hello.spooled) > HELD_MOST:
         _refuse(turn, conn, hello, "TooMuchHeld", f"a worker holds at most {HELD_MOST} attempts")
         return
+    news = _announcement(turn, record, hello)
+    if news is not None and not turn.fleet.may_announce(worker, turn.now):
+        _refuse(
+            turn, conn, hello, "TooManyProfiles", "it says something else of itself again and again", PROFILES_AWAY_S
+        )
+        return
     if ours and hello.last_epoch >= turn.state.epoch and not _welcomed(turn, worker, hello):
         _take_over(turn, record, hello.last_epoch)
     same_boot = turn.fleet.last_boot.get(worker) == hello.boot_id
@@ -61,7 +68,8 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     turn.fleet.joined(session)
     if record.lost:
         turn.emit(e.WorkerReturned(worker, turn.now))
-    _announce(turn, worker, hello)
+    if news is not None:
+        turn.emit(news)
     held = (*hello.running, *hello.spooled) if ours else ()
     verdicts, kept = _judge(turn, session, held)
     lost = [key for key in turn.state.live.get(worker, ()) if key not in kept]
@@ -71,6 +79,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         Welcome(
             turn.state.journal, turn.state.epoch, conn, lease_s=session.lease_s, heartbeat_s=session.heartbeat_s,
             verdicts=verdicts, features=hello.features & FEATURES,
+            version=min(PROTOCOL_VERSIONS[1], hello.versions[1]),
         ),
         after_commit=True,
     )  # fmt: skip
@@ -87,9 +96,9 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     turn.wake(turn.now + session.suspect_s, "silence", conn)
 
 
-def _refuse(turn: Turn, conn: int, hello: Hello, code: str, why: str) -> None:
+def _refuse(turn: Turn, conn: int, hello: Hello, code: str, why: str, retry_after_s: float = -1.0) -> None:
     turn.inadmissible(hello.worker, code, f"a Hello: {why}")
-    turn.command(c.Send(conn, Bye(-1.0, why, code)))
+    turn.command(c.Send(conn, Bye(retry_after_s, why, code)))
     turn.command(c.Close(conn))
 
 
@@ -143,15 +152,14 @@ def assign_again(turn: Turn, session: Session, key: Key) -> None:
     turn.send(session, again, after_commit=True)
 
 
-def _announce(turn: Turn, worker: int, hello: Hello) -> None:
-    profile, record = hello.profile, turn.state.workers[worker]
+def _announcement(turn: Turn, record: WorkerRecord, hello: Hello) -> e.SkillsAnnounced | None:
+    """What is new of what it says of itself."""
+    profile = hello.profile
     devices = tuple(dict.fromkeys(device.kind for device in profile.devices))
     digests = {skill.name: skill.digest() for skill in profile.skills}
-    if (record.skills, record.labels, record.devices, record.capacity, record.policies, record.edge) != (
-        digests, profile.labels, devices, profile.capacity, profile.policies, profile.edge,
-    ):  # fmt: skip
-        turn.emit(
-            e.SkillsAnnounced(
-                worker, profile.skills, profile.labels, devices, profile.capacity, profile.policies, profile.edge
-            )
-        )
+    known = record.skills, record.labels, record.devices, record.capacity, record.policies, record.edge
+    if known == (digests, profile.labels, devices, profile.capacity, profile.policies, profile.edge):
+        return None
+    return e.SkillsAnnounced(
+        record.ix, profile.skills, profile.labels, devices, profile.capacity, profile.policies, profile.edge
+    )

@@ -129,7 +129,8 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
             if report.fence < attempt.fence and not attempt.began:
                 assign_again(turn, session, (ident.run, ident.task, ident.number))
             return
-        acks.append(ident)  # it will never be wanted: not acknowledged, its worker would offer it for ever
+        if not (turn.disk_full and why == "already_settled"):  # its first Ack waits for the disk: one is enough
+            acks.append(ident)  # it will never be wanted: not acknowledged, its worker would offer it for ever
         return
     acks.append(ident)
     outcome = report.outcome

@@ -12,6 +12,7 @@ from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.adoption import REFUSED_KEPT
 from orchestrator.core.event_codec import decode_events, encode_events
+from orchestrator.core.fleet import ANNOUNCED_MOST, ANNOUNCED_S
 from orchestrator.core.joining import EPOCHS_AHEAD, HELD_MOST
 from orchestrator.core.lifecycle import Ready, Running, Settled, Unknown
 from orchestrator.core.machine import Machine
@@ -474,6 +475,29 @@ def test_an_inventory_of_nothing_costs_a_bounded_answer_and_is_told() -> None:
     assert len(floor.sent(Cancel)) == STRAYS_A_BEAT
     assert floor.refused() == ["StrangeInventory"]
     assert floor.sent(HeartbeatAck)
+
+
+def test_a_worker_that_is_another_every_time_is_believed_only_so_often() -> None:
+    floor = Floor(1)
+    for k in range(ANNOUNCED_MOST + 5):
+        floor.join(profile=profile_of(labels={"mood": str(k)}))
+    assert len(floor.of(e.SkillsAnnounced)) == ANNOUNCED_MOST
+    assert floor.refused() == ["TooManyProfiles"] * 5
+    assert floor.sent(Bye)[-1].retry_after_s > 0
+    floor.now += ANNOUNCED_S
+    floor.join(profile=profile_of(labels={"mood": "new"}))
+    assert len(floor.of(e.SkillsAnnounced)) == ANNOUNCED_MOST + 1
+
+
+def test_a_report_that_is_offered_again_while_the_disk_is_full_is_acknowledged_once() -> None:
+    floor, (assign,) = working("sim.work")
+    floor.turn(s.DiskState(True))
+    for _ in range(100):
+        floor.says(report(assign))
+    assert len(floor.sent(Ack)) == 1
+    floor.turn(s.DiskState(False))
+    floor.says(report(assign))
+    assert len(floor.sent(Ack)) == 2
 
 
 def test_a_hello_that_holds_more_than_any_worker_can_is_refused() -> None:

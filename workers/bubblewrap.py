@@ -52,6 +52,7 @@ def wrapped(
     folder: str,
     binds: Iterable[Bind] = (),
     *,
+    code: Iterable[str] = (),
     masks: Iterable[str] = (),
     network: bool = False,
     cards: bool = False,
@@ -59,15 +60,15 @@ def wrapped(
 ) -> tuple[str, ...]:
     """The whole command line. `folder` is where it starts and what it takes for its home.
 
-    `masks` are folders that must be empty inside, should they lie below something that is bound; `binds` come after
-    them. Secrets never stand here: a command line is readable by everybody.
+    `code` is read-only, like what this interpreter needs. `masks` are folders that must be empty inside, should they
+    lie below any of that; `binds` come after them. Secrets never stand here: a command line is readable by everybody.
     """
     words = [program(), "--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
     words += ["--unshare-cgroup-try", "--cap-drop", "ALL", "--uid", NOBODY, "--gid", NOBODY, "--clearenv"]
     words += [] if network else ["--unshare-net"]
     words += _system(network)
-    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/var/tmp"]
-    inside = [path for path in _python_folders() if not _below(path, _SYSTEM)]
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp"]
+    inside = [path for path in (*_python_folders(), *code) if not _below(path, _SYSTEM)]
     for path in inside:
         words += ["--ro-bind-try", path, path]
     for mask in masks:
@@ -83,7 +84,7 @@ def wrapped(
     base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
     for name, value in {**kept, **base, **(environment or {})}.items():
         words += ["--setenv", name, value]
-    return (*words, "--chdir", folder, "--", *argv)
+    return (*words, "--remount-ro", "/", "--chdir", folder, "--", *argv)
 
 
 def _system(network: bool) -> list[str]:

@@ -14,12 +14,17 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from protocol.artifact import ArtifactRef, digest_of
-from protocol.errors import NotAllowed, NotFound
+from protocol.errors import NotAllowed, NotFound, UsageError
+from protocol.schema import check_schema
 from protocol.skill import SkillSpec
+from protocol.task_form import SKILL_NAME
 
 from .bubblewrap import PIPE, Bind, wrapped
 from .descent import open_plain
+from .pipe import Described
 from .redaction import Redactor
 from .root import Root
 
@@ -47,8 +52,7 @@ class Cell:
         self, skill: SkillSpec, source: str, files: Iterable[str], roots: Iterable[Root], environment: Mapping[str, str]
     ) -> tuple[str, ...]:
         """The command line of its host: the named `files` to read, and the roots if the skill acts on files here."""
-        binds = [Bind(path) for path in _home_of(source)]
-        binds += [Bind(root.path, not root.read_only) for root in roots] if skill.place == "local" else []
+        binds = [Bind(root.path, not root.read_only) for root in roots] if skill.place == "local" else []
         binds += [Bind(path) for path in files]
         binds += [Bind(str(self._inputs)), Bind(str(self.folder), writable=True)]
         argv = [sys.executable, "-P", "-m", "workers.host", str(PIPE), os.getcwd()]
@@ -56,6 +60,7 @@ class Cell:
             argv,
             str(self.folder),
             binds,
+            code=_home_of(source),
             masks=(str(self._home),),
             network=skill.network,
             cards=bool(environment),
@@ -69,6 +74,25 @@ class Cell:
 
     def close(self) -> None:
         shutil.rmtree(self._inputs, ignore_errors=True)
+
+
+def held_down(found: Iterable[Described], taken: set[str], source: str) -> list[Described]:
+    """Skills as an untrusted source describes them, with none of the liberties that it may have given itself.
+
+    Raises: UsageError for a name that is taken, or a schema that nobody should have to check.
+    """
+    kept = []
+    for one in found:
+        spec = one.spec
+        if one.source != source:
+            continue  # the built-in ones, which every host knows
+        if spec.name in taken or SKILL_NAME.fullmatch(spec.name) is None:
+            raise UsageError(f"{source} calls a skill {spec.name[:80]!r}, which it can't", hint="rename it there")
+        if problems := [*check_schema(spec.params, "params"), *check_schema(spec.result, "result")]:
+            raise UsageError(f"{source}: the schemas of {spec.name} can't be announced", problems=problems)
+        held = msgspec.structs.replace(spec, sandbox="bubblewrap", network=False, place="any", inline=False)
+        kept.append(msgspec.structs.replace(one, spec=held, is_async=False))
+    return kept
 
 
 def taken(spill: str, folder: Path, target: Path, redactor: Redactor) -> ArtifactRef:
@@ -97,7 +121,7 @@ def taken(spill: str, folder: Path, target: Path, redactor: Redactor) -> Artifac
 
 
 def _home_of(source: str) -> list[str]:
-    """The folder from which a skill's source is loaded: of a file the top of its package, of a module the module."""
+    """What a skill's source is loaded from: of a file the folder of its package, of a module the module."""
     if not source:
         return []
     path = Path(source)
@@ -105,6 +129,8 @@ def _home_of(source: str) -> list[str]:
         top = path.parent
         while (top / "__init__.py").is_file():
             top = top.parent
+        if Path(os.path.realpath(os.path.expanduser("~"))).is_relative_to(top):
+            return [str(path)]  # it would show the person's home
         return [str(top)]
     sys.path.append(os.getcwd())
     try:

@@ -52,6 +52,7 @@ def worker() -> None:
 @click.option(
     "--skills", multiple=True, metavar="FILE|MODULE", help="Load skills from a .py or .toml file or a module."
 )
+@click.option("--untrusted", multiple=True, metavar="FILE|MODULE", help="Load such skills in bubblewrap only.")
 @click.option("--simulate", default="", metavar="K=V,..", help="Act slower: speed=0.5,bandwidth=20Mbit,latency=20ms.")
 @click.option("--serves", default="", hidden=True)
 def start(
@@ -63,6 +64,7 @@ def start(
     roots: tuple[str, ...],
     allow: tuple[str, ...],
     skills: tuple[str, ...],
+    untrusted: tuple[str, ...],
     simulate: str,
     serves: str,
 ) -> None:
@@ -96,12 +98,13 @@ def start(
             roots=tuple(map(parse_root, roots)),
             shape=parse_shape(simulate),
         )
-        sources = tuple(str(Path(one).resolve()) if Path(one).is_file() else one for one in skills)
+        sources = tuple(map(_source, skills))
+        strange = tuple(map(_source, untrusted))
         with claim(folder / "lock"):
             os.environ[VARIABLE] = msgspec.json.encode(load().settings.http.allow).decode()
             refuse_unpickling()
             spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
-            anyio.run(serve, called, folder, declared, sources, known, spawned)
+            anyio.run(serve, called, folder, declared, sources, known, spawned, strange)
     except AsterismError as error:
         if is_child:  # whoever started us reads the reason from our last line
             click.echo(msgspec.json.encode({"error": error.to_wire()}).decode(), err=True)
@@ -109,8 +112,18 @@ def start(
         raise
 
 
+def _source(given: str) -> str:
+    return str(Path(given).resolve()) if Path(given).is_file() else given
+
+
 async def serve(
-    name: str, folder: Path, declared: Declared, sources: tuple[str, ...], known: Any, spawned: Any
+    name: str,
+    folder: Path,
+    declared: Declared,
+    sources: tuple[str, ...],
+    known: Any,
+    spawned: Any,
+    untrusted: tuple[str, ...] = (),
 ) -> None:
     """Everything after the launcher is there. Raises: the refusal that ended the daemon."""
     from devices.inventory import discover
@@ -139,6 +152,7 @@ async def serve(
         name=credential.identity.name,
         folder=folder,
         skills=sources,
+        untrusted=untrusted,
         roots=declared.roots,
         slots=slots_of(declared, inventory),
         serves=declared.serves,
@@ -341,7 +355,7 @@ def install(
     places = [
         str(Path(root).resolve()) if not root.endswith(":ro") else f"{Path(root[:-3]).resolve()}:ro" for root in roots
     ]
-    sources = [str(Path(one).resolve()) if Path(one).is_file() else one for one in skills]
+    sources = list(map(_source, skills))
     arguments = ["--slots", str(slots)] if slots else []
     for flag, values in (
         ("--label", labels), ("--resource", resources), ("--root", places), ("--allow", allow), ("--skills", sources),

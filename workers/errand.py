@@ -39,6 +39,7 @@ from protocol.ids import AttemptId
 from protocol.link import redial_s
 from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
 from protocol.resource import Resources
+from protocol.skill import SkillSpec
 from protocol.task import secrets_in
 
 from .argument import digests
@@ -243,6 +244,17 @@ class Errands:
             self._finish(assign.attempt, failure_of(error))
         except (AsterismError, OSError) as error:
             self._finish(assign.attempt, Failure("HostFailed", str(error), "infra"))
+
+    def cell_for(self, source: str) -> tuple[str, ...]:
+        """The command line of a host that only loads this source. Raises: UsageError where bubblewrap does not hold."""
+        level = self._custody.rules.level(SkillSpec(source, sandbox="bubblewrap"), self._pool.held)
+        if level is None:
+            hint = "asterism worker probe says what is missing"
+            raise UsageError(f"{source} is not trusted, and bubblewrap does not hold here", hint=hint)
+        folder = self._folders.home / "inputs" / "loading"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cell = Cell(folder, folder / "none", self._folders.home)
+        return cell.command(SkillSpec(source), source, (), (), {})
 
     def _run_in_cell(self, instruction: Start, begin: Begin) -> None:
         assign, skill = instruction.assign, instruction.skill

@@ -105,11 +105,17 @@ class Pool:
             self._hosts.clear()
             self._spawned.close()
 
-    async def describe(self) -> tuple[Described, ...]:
-        """What the skills are, as a fresh host has loaded them. Raises: the error of the loading."""
-        host = self._launch(shared=False)
+    async def describe(self, cell: tuple[str, ...] = (), source: str = "") -> tuple[Described, ...]:
+        """What the skills are, as a fresh host has loaded them. Raises: the error of the loading.
+
+        With `cell` a host of its own loads `source` alone, and is gone afterwards.
+        """
+        host = self._launch(cell=cell, source=source)
         with anyio.fail_after(START_GRACE_S):
             await host.loaded.wait()
+        if cell:
+            self._control(Signal(host.number, signal.SIGKILL))
+            await host.gone.wait()
         if host.error is not None:
             raise host.error
         self._rules.check(self.held)

@@ -31,6 +31,7 @@ from protocol.profile import WorkerProfile
 from protocol.skill import SkillSpec
 
 from .cache import Cache
+from .cell import held_down
 from .custody import Custody
 from .errand import Errands
 from .folder import Folders
@@ -89,6 +90,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     folder: Path
     custody: Custody
     skills: tuple[str, ...] = ()
+    untrusted: tuple[str, ...] = ()
     roots: tuple[Root, ...] = ()
     slots: int = 1
     serves: str = ""
@@ -195,6 +197,9 @@ class Worker:
 
     async def _load(self) -> None:
         described = await self._pool.describe()
+        for source in self._settings.untrusted:
+            found = await self._pool.describe(self._errands.cell_for(source), source)
+            described = (*described, *held_down(found, {one.spec.name for one in described}, source))
         self._errands.async_skills = frozenset(one.spec.name for one in described if one.is_async)
         self._errands.sources = {one.spec.name: one.source for one in described if one.source}
         profile = self._describe(tuple(one.spec for one in described))

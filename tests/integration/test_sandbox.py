@@ -124,6 +124,41 @@ def forge(path: str) -> str:
     time.sleep(600)
 '''
 
+STRANGE = """
+import os
+from pathlib import Path
+from workers.skill import File, skill
+
+HOME = os.path.dirname(os.path.dirname(__file__))
+try:
+    Path(HOME, "loaded-outside").write_text("x")
+except OSError:
+    pass
+SEEN = str(sorted(os.listdir(HOME)))
+
+@skill(effect="pure", local=True, network=True, sandbox="process")
+def strange() -> dict[str, str]:
+    return {"seen": SEEN, "network": os.readlink("/proc/self/ns/net"), "home": str(os.path.exists(HOME + "/data"))}
+"""
+
+LOCAL = """
+import os
+from pathlib import Path
+from workers.context import SkillContext
+from workers.skill import File, skill
+
+@skill(effect="pure", local=True, network=True, sandbox="bubblewrap")
+def touch(ctx: SkillContext, paths: list[str]) -> dict[str, str]:
+    found = {"network": os.readlink("/proc/self/ns/net")}
+    for path in paths:
+        try:
+            Path(path).write_text("touched")
+            found[os.path.basename(os.path.dirname(path))] = "written"
+        except OSError as error:
+            found[os.path.basename(os.path.dirname(path))] = type(error).__name__
+    return found
+"""
+
 TOOLS = """
 [skills.peek]
 argv = ["cat", "{file}"]
@@ -282,3 +317,69 @@ async def test_skill_that_no_level_here_may_hold_is_refused(home: Path, monkeypa
         outcome = (await server.report(1)).outcome
         assert isinstance(outcome, Failure)
         assert (outcome.code, outcome.klass) == ("NoSandbox", "permanent")
+
+
+@needs("bubblewrap")
+@pytest.mark.anyio
+async def test_local_skill_writes_where_the_roots_say_and_has_the_network_it_declares(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a setting brings a trusted skill down to the level: process.run, which is local too."""
+    monkeypatch.setenv("ASTERISM_SANDBOX__SKILLS", '{"process.*": "bubblewrap"}')
+    (home / "skills" / "local_skills.py").write_text(LOCAL)
+    (home / "kept").mkdir()
+    flags = ["--skills", str(home / "skills" / "local_skills.py"), "--allow", "process.*"]
+    flags += ["--root", str(home / "data"), "--root", f"{home}/kept:ro"]
+    async with scene(home, ScriptedServer(), *flags, "--slots", "2") as (server, _):
+        paths = [f"{home}/{name}/x" for name in ("data", "kept", "skills")]
+        argv = ["sh", "-c", f"touch {home}/data/y; ls /proc | grep -c '^[0-9]'; readlink /proc/self/ns/net; ls {home}"]
+        server.send(assign(1, "touch", {"paths": paths}), assign(2, "process.run", {"argv": argv}, effect="once"))
+        touched = (await server.report(1)).outcome
+        assert isinstance(touched, Success), touched
+        found = msgspec.json.decode(touched.value)  # type: ignore[arg-type]
+        outside = os.readlink("/proc/self/ns/net")
+        assert found == {"data": "written", "kept": "OSError", "skills": "OSError", "network": outside}
+        ran = (await server.report(2)).outcome
+        assert isinstance(ran, Success), ran
+        processes, network, *seen = msgspec.json.decode(ran.value)["stdout"].split()  # type: ignore[arg-type]
+        assert int(processes) <= 6
+        assert network != outside
+        assert seen == ["data", "kept", "workers"], "the roots, and the way to the attempt's own folder"
+        assert (home / "data" / "y").exists()
+
+
+@needs("bubblewrap")
+@pytest.mark.anyio
+async def test_untrusted_source_is_loaded_in_a_cell_too_and_takes_no_liberties(home: Path) -> None:
+    (home / "strange").mkdir()
+    (home / "strange" / "strange_skills.py").write_text(STRANGE)
+    flags = ["--untrusted", str(home / "strange" / "strange_skills.py"), "--root", str(home / "data")]
+    async with scene(home, ScriptedServer(), *flags) as (server, _):
+        spec = next(one for one in server.hellos[0].profile.skills if one.name == "strange")
+        assert (spec.sandbox, spec.network, spec.place) == ("bubblewrap", False, "any")
+        server.send(assign(1, "strange"))
+        outcome = (await server.report(1)).outcome
+        assert isinstance(outcome, Success), outcome
+        found = msgspec.json.decode(outcome.value)  # type: ignore[arg-type]
+        assert "strange" in found["seen"]
+        assert "data" not in found["seen"]
+        assert found["home"] == "False"
+        assert found["network"] != os.readlink("/proc/self/ns/net")
+        assert not (home / "loaded-outside").exists()
+
+
+@pytest.mark.anyio
+async def test_untrusted_source_without_bubblewrap_ends_the_worker_with_the_reason(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTERISM_SANDBOX__MAXIMUM", "process")
+    server = ScriptedServer()
+    await server.start()
+    daemon = harness.Daemon(home, server.port, "--untrusted", str(home / "skills" / "held_skills.py"))
+    try:
+        assert await daemon.exit_status() == 2
+    finally:
+        daemon.close()
+        await server.stop()
+    assert "bubblewrap does not hold here" in (home / "daemon.err").read_text()
+    assert not server.hellos

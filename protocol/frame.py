@@ -24,7 +24,7 @@ FEATURES: Final = SHORT | APPROVAL
 A stream uses what both ends have (Welcome says it); an end that is older says 0."""
 
 Verdict = Literal["keep", "hold", "kill", "resend", "drop"]
-CallKind = Literal["spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "emit"]
+CallKind = Literal["spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "restore", "emit"]
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -147,8 +147,12 @@ class SkillContext:
         self._ask("begin_effect", None)
 
     def checkpoint(self, value: object) -> None:
-        """Keep a value of the attempt in the journal."""
+        """Keep a value in the journal for later attempts of this task, wherever they run: see `restored`."""
         self._ask("checkpoint", value)
+
+    def restored(self) -> Any:
+        """The last checkpoint of any attempt of this task with this skill; None at the first start."""
+        return self._ask("restore", None)
 
     def _ask(self, what: str, body: object) -> Any:
         self._calls += 1
@@ -205,6 +209,9 @@ class AsyncSkillContext(SkillContext):
 
     async def checkpoint(self, value: object) -> None:  # type: ignore[override]
         await self._ask_async("checkpoint", value)
+
+    async def restored(self) -> Any:
+        return await self._ask_async("restore", None)
 
     async def _ask_async(self, what: str, body: object) -> Any:
         self._calls += 1

@@ -1,4 +1,4 @@
-"""What a running attempt may ask of the orchestrator: spawn, join, ask, propose, begin_effect, checkpoint, emit.
+"""What a running attempt may ask for: spawn, join, ask, propose, begin_effect, checkpoint, restore, emit.
 
 The k-th call of an attempt is answered once, from the journal; a repetition gets the same answer. Children are named
 by the place of their spawn in the attempt, so a re-run of the parent finds them again.
@@ -23,7 +23,7 @@ from protocol.task import TaskSpec
 from . import event as e
 from .edit import denied, propose
 from .fleet import Session
-from .graph import Run, Task
+from .graph import CHECKPOINT, Run, Task
 from .lifecycle import Running, Waiting
 from .settlement import stop_attempt
 from .turn import Turn
@@ -115,9 +115,12 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
     if call.what == "begin_effect":
         turn.emit(e.EffectBegun(run.ix, task.ix, number))
         return None
-    if not isinstance(body, dict) and call.what == "emit":
-        raise UsageError("emit takes a kind and a body")
-    kind = str(body.get("kind", "")) if call.what == "emit" else "checkpoint"
+    if call.what == "restore":
+        alt, kept = task.spawned.checkpoint if task.spawned is not None else (0, b"")
+        return msgspec.json.decode(kept) if kept and alt == task.alt else None
+    if call.what == "emit" and (not isinstance(body, dict) or body.get("kind") == CHECKPOINT):
+        raise UsageError("emit takes a kind of your own and a body")
+    kind = str(body.get("kind", "")) if call.what == "emit" else CHECKPOINT
     data = body.get("body") if call.what == "emit" else body
     turn.emit(e.Emitted(run.ix, task.ix, number, kind, canonical(data)))
     return None

@@ -78,11 +78,17 @@ class Wiring(msgspec.Struct, frozen=True, gc=False):
 UNWIRED: Final = Wiring()
 
 
+CHECKPOINT: Final = "checkpoint"
+"""The kind of the event that keeps one; `ctx.emit` can't take it."""
+
+
 class Spawned(msgspec.Struct, array_like=True):
     """The children a task has spawned, by key, and the calls it was answered."""
 
     children: dict[str, int] = {}
     calls: dict[int, tuple[bytes, bytes]] = {}
+    checkpoint: tuple[int, bytes] = (0, b"")
+    """The last one of any attempt, JSON, and by which means (`Task.alt`) it was working."""
 
 
 class Spread(msgspec.Struct, array_like=True):

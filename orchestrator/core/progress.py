@@ -10,7 +10,7 @@ import msgspec
 from protocol.outcome import Failure, Stopped, Success
 
 from . import event as e
-from .graph import Attempt, Run, Spawned, Task
+from .graph import CHECKPOINT, Attempt, Run, Spawned, Task
 from .growth import Growth
 from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
 
@@ -218,7 +218,10 @@ class Progress(Growth):
         spawned.calls[event.number * 1_000_000 + event.k] = (event.value, event.error)
 
     def _emitted(self, event: e.Emitted) -> None:
-        pass
+        if event.kind == CHECKPOINT:
+            task = self.runs[event.run].tasks[event.task]
+            spawned = task.spawned = task.spawned or Spawned()
+            spawned.checkpoint = (task.alt, event.body)
 
     def _approval_asked(self, event: e.ApprovalAsked) -> None:
         run = self.runs[event.run]

@@ -110,7 +110,7 @@ FORGERIES: Final[dict[str, tuple[Say, str]]] = {
     "an attempt to come": (lambda s: (s.pi, s.report(attempt=AttemptId(1, 0, 2))), "UnknownAttempt"),
     **{
         f"another's {what}": (partial(_calls, what), "ForeignAttempt")
-        for what in ("spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "emit")
+        for what in ("spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "restore", "emit")
     },
     "a call under an old fence": (lambda s: (s.pi, s.call("spawn", fence=Fence(0, 0))), "StaleFence"),
     "a call of an unknown attempt": (lambda s: (s.pi, s.call("spawn", attempt=AttemptId(1, 0, 7))), "ForeignAttempt"),

@@ -248,6 +248,46 @@ def test_a_worker_that_allows_the_skill_is_not_asked_and_one_that_denies_gets_no
     assert {sim.task("a").winner().worker, sim.task("b").winner().worker} == {2}
 
 
+def test_a_later_attempt_gets_the_last_checkpoint_also_after_a_restart():
+    seen = []
+
+    def program(job):
+        kept = yield ("restore", None)
+        seen.append(kept)
+        if job.number > 2:
+            return {"value": kept}
+        yield ("checkpoint", {"done": job.number})
+        yield ("checkpoint", {"done": job.number * 10})
+        yield 1.0
+        return Failure("Bad", "as told", "transient")
+
+    sim = start([work("a")], program={"a": program})
+    sim.advance(0.5)
+    sim.crash()
+    sim.settle()
+    sim.prove_replay()
+    assert seen[0] is None
+    assert seen[-1] == {"done": 20}
+    assert value(sim, "a") == {"done": 20}
+
+
+def test_a_checkpoint_is_not_for_another_skill_and_not_made_by_emit():
+    seen = []
+
+    def program(job):
+        seen.append((job.skill, (yield ("restore", None))))
+        if job.skill == "sim.asks":
+            return {"value": 1}
+        with pytest.raises(SimulatedCallRefused):
+            yield ("emit", {"kind": "checkpoint", "body": 1})
+        yield ("checkpoint", {"done": 1})
+        return Failure("Bad", "as told", "permanent")
+
+    profile = profile_of(policies=(("*", "allow"),))
+    run([work("a", alt=["sim.asks"])], program={"a": program}, workers=[profile])
+    assert seen == [("sim.work", None), ("sim.asks", None)]
+
+
 # Pause and cancel
 
 

@@ -50,15 +50,15 @@ async def trusting(join: Join) -> Tls | None:
 
 
 async def buy(
-    channel: Channel, method: str, tls: Tls | None, *, key: str = "", **body: Any
+    channel: Channel, method: str, tls: Tls | None, *, before: Tls | None = None, **body: Any
 ) -> tuple[dict[str, Any], Tls | None]:
     """Ask for an identity with `enroll` or `connect`: the answer, and over TLS what to dial with from now on.
 
-    `key`: the one to have again; else a new one is made.
+    `before`: what we had; of the same authority its key is kept, since the name belongs to it.
     """
     if tls is None:
         return msgspec.json.decode(await channel.invoke(method, msgspec.json.encode(body))), None
-    key = key or certificate.new_key()
+    key = before.key if before is not None and before.ca == tls.ca else certificate.new_key()
     body["csr"] = certificate.request(key)
     answer = msgspec.json.decode(await channel.invoke(method, msgspec.json.encode(body)))
     return answer, _vouched(tls, answer, key)

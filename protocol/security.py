@@ -174,6 +174,13 @@ class Keyring:
     def owner(self, kept: str) -> Principal | None:
         return self._kept.get(kept)
 
+    def held(self, name: str, kept: str) -> bool:
+        """Whether a person of that name is known by another credential."""
+        return any(
+            who.name == name and who.role not in ("worker", "join") and other != kept
+            for other, who in self._kept.items()
+        )
+
     def authenticate(self, metadata: Mapping[str, str]) -> Principal | None:
         """The owner of the certificate's key, or of the bearer secret in call metadata (lower-case keys), or None.
 

@@ -138,9 +138,8 @@ async def _enrol(folder: Path, name: str, join: Join, tls: Tls | None, serves: s
     if serves:
         body["serves"] = serves
     async with dial(join.address, join.token, tls=tls) as channel:
-        ours = kept.tls if kept is not None else None
-        key = ours.key if ours is not None and tls is not None and ours.ca == tls.ca else ""
-        answer, bought = await buy(channel, "enroll", tls, key=key, **body)
+        before = kept.tls if kept is not None else None
+        answer, bought = await buy(channel, "enroll", tls, before=before, **body)
     try:
         identity = Identity(answer["worker"], answer["name"], answer.get("secret", ""), join.address, bought)
     except (KeyError, TypeError):

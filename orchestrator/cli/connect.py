@@ -19,7 +19,7 @@ from protocol.config import load
 from protocol.errors import NotAllowed, NotFound, UsageError
 from protocol.membership import buy, trusting
 from protocol.report import SCHEMA
-from protocol.security import ClientIdentity, Join, is_loopback, parse_join, save_client
+from protocol.security import ClientIdentity, Join, is_loopback, load_client, parse_join, save_client
 from protocol.transport import dial
 
 from .. import local
@@ -50,17 +50,21 @@ def connect(address: str, file: Path | None, name: str | None, output: str) -> N
         )
     called = name or f"{getpass.getuser()}@{socket.gethostname().partition('.')[0]}"
 
-    async def main() -> ClientIdentity:
-        stranger = await trusting(join)
-        async with dial(address, join.token, tls=stranger) as channel:
-            answer, tls = await buy(channel, "connect", stranger, name=called)
-        return ClientIdentity(address, answer["name"], answer["role"], answer.get("secret", ""), tls)
-
-    identity = go(main)
     environ = dict(os.environ)
     if home := load().settings.home:
         environ["ASTERISM_HOME"] = home
-    path = save_client(local.home_of(environ), identity)
+    directory = local.home_of(environ)
+    kept = load_client(directory, address)
+    before = kept.tls if kept is not None and kept.name == called else None
+
+    async def main() -> ClientIdentity:
+        stranger = await trusting(join)
+        async with dial(address, join.token, tls=stranger) as channel:
+            answer, tls = await buy(channel, "connect", stranger, before=before, name=called)
+        return ClientIdentity(address, answer["name"], answer["role"], answer.get("secret", ""), tls)
+
+    identity = go(main)
+    path = save_client(directory, identity)
     if output == "json":
         found = {"server": address, "name": identity.name, "role": identity.role, "kept": str(path)}
         show.json_value({"schema": SCHEMA, **found})

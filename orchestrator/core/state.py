@@ -113,6 +113,8 @@ class State(Progress):
 
     def _worker_enrolled(self, event: e.WorkerEnrolled) -> None:
         known = self.workers.get(event.worker)
+        if event.secret_hash.startswith("key:"):
+            self._bought(event.secret_hash)
         if known is not None:  # a new credential: what it announced, and a stream it may have, stay
             known.secret_hash, known.serves, known.gone = event.secret_hash, event.serves, False
             known.token = event.token
@@ -178,7 +180,14 @@ class State(Progress):
         record = self.tokens[event.token]
         record.used += 1
         if event.secret_hash:
+            self._bought(event.secret_hash)
             record.clients.append(Client(event.name, event.secret_hash, event.at))
+
+    def _bought(self, secret_hash: str) -> None:
+        """The same key once more: whatever it had before counts no longer, nor that it was revoked."""
+        for token in self.tokens.values():
+            token.clients = [client for client in token.clients if client.secret_hash != secret_hash]
+            token.ended = [kept for kept in token.ended if kept != secret_hash]
 
     def _token_revoked(self, event: e.TokenRevoked) -> None:
         record = self.tokens[event.token]

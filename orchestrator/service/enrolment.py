@@ -182,6 +182,9 @@ class Enrolment:
             raise NotAllowed("this join string is for workers", hint="asterism token create --role submitter")
         kept, given = self._credential(csr, "client", name)
         self._free(kept, name)
+        if self._authority is not None and self.keyring.held(name, kept):
+            hint = "choose another --name; or let an admin revoke the token that it came with"
+            raise NotAllowed(f"{name} is another's name, who holds its key", hint=hint)
         found = await self._engine.ask(lambda reply: ClientEnrolled(reply, who.token, name, kept))
         self.keyring.add(kept, Principal(name, found["role"]))
         return {"name": name, "role": found["role"], **given}

@@ -34,6 +34,7 @@ PORT: Final = 7420
 TALLY_S: Final = 10.0
 _FILES: Final = 65_536
 _LOOKS: Final = 20
+_LOOK_S: Final = 3600.0
 _ANY: Final = ("0.0.0.0", "[::]", "*")
 
 
@@ -101,7 +102,7 @@ class Entrance:
         if self.authority is None:
             return
         while True:
-            await anyio.sleep(self.authority.life_s / _LOOKS)
+            await anyio.sleep(min(_LOOK_S, self.authority.life_s / _LOOKS))  # sleep of the machine doesn't count
             if self.authority.renew():
                 file = msgspec.structs.replace(file, tls=enrolment.own_certificate(getpass.getuser()))
                 save_server(directory, file)

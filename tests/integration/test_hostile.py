@@ -28,7 +28,7 @@ from protocol.ids import AttemptId, Fence
 from protocol.membership import buy, dial_as
 from protocol.outcome import Outcome, Success
 from protocol.port import Channel
-from protocol.security import ROLES, Role, ServerFile, Tls, allowed
+from protocol.security import ROLES, Role, ServerFile, Tls, allowed, parse_join
 from protocol.transport import dial
 from tests.integration.hand_worker import HandWorker, client, enrolled, events, line, submit
 from tests.integration.test_link import fleet_event
@@ -346,3 +346,37 @@ async def test_a_stream_that_has_grown_old_is_ended_kindly(tmp_path: Path) -> No
             with pytest.raises(Unavailable, match="grown old"):
                 async for _ in channel.watch("events", b'{"fleet":true,"follow":true}'):
                     pass
+
+
+@pytest.mark.anyio
+async def test_a_server_that_starts_again_knows_its_members_and_whom_it_sent_away(tmp_path: Path) -> None:
+    async with server(tmp_path, entrance=TLS) as (_, file), everybody(file) as channels:
+        assert file.tls is not None
+        stranger = Tls(file.tls.ca)
+        pi = await enrolled(file, "pi-2")
+
+        async def token() -> dict[str, Any]:
+            return msgspec.json.decode(await channels["admin"].invoke("token", b'{"role":"viewer","uses":0}'))
+
+        first, second = await token(), await token()
+        bought: list[Tls | None] = []
+        for name, made, before in (("ada", first, 0), ("bob", first, 1), ("bob", second, 2)):
+            async with dial(file.address, made["secret"], tls=stranger) as channel:
+                ours = bought[before - 1] if before == 2 else None
+                bought.append((await buy(channel, "connect", stranger, before=ours, name=name))[1])
+        async with dial(file.address, first["secret"], tls=stranger) as channel:
+            with pytest.raises(NotAllowed, match="another's name"):
+                await buy(channel, "connect", stranger, name="bob")
+        await channels["admin"].invoke("revoke", msgspec.json.encode({"token": int(first["token"][1:])}))
+    async with server(tmp_path, entrance=TLS) as (_, again):
+        assert again.tls is not None
+        assert again.tls.ca == file.tls.ca
+        async with dial(again.address, "", tls=bought[0]) as ada, dial(again.address, "", tls=bought[2]) as bob:
+            with pytest.raises(NotAllowed, match="revoked"):
+                await ada.invoke("ps", b"{}")
+            assert await bob.invoke("ps", b"{}"), "bought again with a token that is still good"
+        async with line(again, pi) as channel:
+            assert await channel.invoke("info", b"{}")
+        with pytest.raises(NotAllowed, match="no credential"):
+            async with dial(again.address, parse_join(file.join).token, tls=stranger) as channel:
+                await channel.invoke("enroll", b"{}")

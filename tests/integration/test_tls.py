@@ -80,7 +80,7 @@ def test_a_client_connects_with_a_token_and_its_commands_work_from_that_home(she
     join = shell.json("token", "create", "--role", "viewer")["join"]
     away = tmp_path / "away"
     server = address(shell.home)
-    assert shell.json("connect", server, stdin=join + "\n", home=away)["role"] == "viewer"
+    assert shell.json("connect", server, "--name", "ada", stdin=join + "\n", home=away)["role"] == "viewer"
     assert shell.json("ps", "--server", server, home=away)["runs"] is not None
     refused = shell.json("cancel", "last", "--server", server, home=away, code=4)
     assert refused["error"]["code"] == "NotAllowed"
@@ -102,7 +102,10 @@ def test_a_token_of_another_authority_never_leaves_this_machine(shell: Shell, tm
     other = join[:-4] + ("0000" if join[-4:] != "0000" else "1111")
     refused = shell.json("connect", address(shell.home), stdin=other + "\n", home=tmp_path / "x", code=4)
     assert "its CA differs" in refused["error"]["message"]
-    assert shell.json("connect", address(shell.home), stdin=join + "\n", home=tmp_path / "x")["role"] == "viewer"
+    assert (
+        shell.json("connect", address(shell.home), "--name", "bob", stdin=join + "\n", home=tmp_path / "x")["role"]
+        == "viewer"
+    )
 
 
 def test_a_server_without_tls_is_told_apart(shell: Shell, tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_server_without_tls_is_told_apart(shell: Shell, tmp_path: Path) -> Non
 
 def test_a_half_worn_certificate_is_renewed_by_the_next_command(shell: Shell, tmp_path: Path) -> None:
     join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
-    shell.json("connect", server, stdin=join + "\n", home=away)
+    shell.json("connect", server, "--name", "cleo", stdin=join + "\n", home=away)
     first = load_client(away, server)
     assert first is not None
     with pytest.MonkeyPatch.context() as patch:
@@ -136,7 +139,7 @@ def test_a_half_worn_certificate_is_renewed_by_the_next_command(shell: Shell, tm
 def test_why_a_certificate_is_refused_is_said(shell: Shell, tmp_path: Path) -> None:
     """A server set up anew has another CA: every handshake fails, and the command says which file is to blame."""
     join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
-    shell.json("connect", server, stdin=join + "\n", home=away)
+    shell.json("connect", server, "--name", "dan", stdin=join + "\n", home=away)
     kept = load_client(away, server)
     assert kept is not None
     fresh = Shell(tmp_path, tmp_path / "fresh")
@@ -165,7 +168,7 @@ def test_files_that_stand_in_a_large_value_of_another_machine_are_read(shell: Sh
 
 def test_doctor_says_how_old_the_certificates_are(shell: Shell, tmp_path: Path) -> None:
     join, server, away = shell.json("token", "create", "--role", "viewer")["join"], address(shell.home), tmp_path / "a"
-    shell.json("connect", server, stdin=join + "\n", home=away)
+    shell.json("connect", server, "--name", "eve", stdin=join + "\n", home=away)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASTERISM_SERVER", server)
         found = {one["name"]: one for one in json.loads(shell.run("doctor", "-o", "json", home=away).stdout)["checks"]}

@@ -120,7 +120,7 @@ def simulate(count: int, first: int, processes: int, seed: int | None, steps: in
 
 
 @bench.command()
-@click.option("--seeds", type=click.IntRange(1), default=200, show_default=True, help="Within so many each must fall.")
+@click.option("--seeds", type=click.IntRange(1), default=200, show_default=True, help="Each must fall within so many.")
 def mutants(seeds: int) -> None:
     """Take one rule at a time out of the real code and see that the simulation notices.
 

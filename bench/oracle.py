@@ -29,9 +29,14 @@ class Oracle:
         found = 0
         for ix, task in enumerate(self.record.tasks):
             made = self.run.tasks[ix]
-            if task.settled == "succeeded" and task.winner and task.count == 0 and not made.reused:
+            if task.settled == "succeeded" and task.winner and task.count == 0 and not made.reused and self._counts(ix):
                 found += self._task(ix, task, msgspec.json.decode(made.value))  # type: ignore[arg-type]
         return found
+
+    def _counts(self, ix: int) -> bool:
+        """Not an element of a map that was written anew since, and expanded again."""
+        parent = self.record.tasks[self.record.tasks[ix].parent]
+        return self.record.tasks[ix].parent < 0 or parent.first < 0 or 0 <= ix - parent.first < parent.count
 
     def _task(self, ix: int, task: TaskRecord, value: Any) -> int:
         args = msgspec.json.decode(task.spec.args)

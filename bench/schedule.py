@@ -270,4 +270,5 @@ def _faults(luck: Random) -> Faults:
         hostile=tuple((at(), who(), luck.choice(["report", "report", "call", "fence", "pin", "rejected", "held"]))
                       for _ in some(3)),
         outboxes=tuple((at(), who(), luck.choice([0.5, 3.0, 8.0])) for _ in some(2)),
+        slips=tuple(sorted(luck.randint(1, luck.choice([20, 100])) for _ in some(3))),
     )  # fmt: skip

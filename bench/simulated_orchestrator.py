@@ -18,6 +18,7 @@ from orchestrator.core import stimulus as s
 from orchestrator.core.machine import Machine
 from orchestrator.core.setting import CoreSettings
 from orchestrator.core.state import State
+from protocol.frame import Bye
 
 from .fault import Faults
 from .simulated_disk import Append, SimulatedDisk
@@ -51,6 +52,7 @@ class SimulatedOrchestrator(SimulatedTime):
         self.decisions = self.performed = self.restarts = self.aheads = 0
         self.started_at = float("inf")
         self.up = True
+        self._slips: dict[int, int] = {}
         self.written = SimulatedDisk()
         self.network = SimulatedNetwork(self)
         self.gateway: SimulatedGateway
@@ -104,6 +106,7 @@ class SimulatedOrchestrator(SimulatedTime):
         self.machine = machine = Machine(state, self.settings)
         self.up = True
         self._life += 1
+        self._slips.clear()
         self._flushing, self._tick_at = False, float("inf")
         self.gateway = SimulatedGateway(self.network, self.handle, self._at_here, lambda: self.now, self._linger)
         decision = machine.handle(s.Started(state.epoch + 1, JOURNAL), self.now, self.luck.random())
@@ -153,6 +156,8 @@ class SimulatedOrchestrator(SimulatedTime):
             return
         decision = self.machine.handle(stimulus, self.now, self.luck.random())
         self.decisions += 1
+        if self.decisions in self.faults.slips and self._slipped(stimulus):
+            return
         self.log.append((self.now, stimulus, decision))
         self.witness.handled(stimulus, decision, self.now)
         if self.check and decision.events:
@@ -181,6 +186,22 @@ class SimulatedOrchestrator(SimulatedTime):
             self.crash()
         if self.up:
             self._schedule()
+
+    def _slipped(self, stimulus: s.Stimulus) -> bool:
+        """As if the core had raised instead: nothing of the decision is told to anybody, and it is taken back as
+        orchestrator.engine does it."""
+        if not self.chaos or isinstance(stimulus, s.TakenBack | s.DiskState):
+            return False
+        self.hit("decision that failed")
+        run, conn = self.machine.focus, 0
+        if isinstance(stimulus, s.WorkerJoined | s.WorkerGone):
+            conn = stimulus.conn
+            self.gateway.send(conn, Bye(1.0, "simulated", "InternalError"))
+            self.gateway.close(conn)
+        self._slips[run] = self._slips.get(run, 0) + 1
+        state, kind = self.written.replay(unwritten=True), type(stimulus).__name__
+        self.handle(s.TakenBack(state, f"slip{self.decisions}", kind, "simulated", run, self._slips[run] > 1, conn))
+        return True
 
     def _schedule(self) -> None:
         if not self._flushing:

@@ -37,6 +37,8 @@ def resume(turn: Turn, run: Run) -> None:
     """Everything an open run waits for, once more."""
     turn.dirty[run.ix] = None
     arm(turn, run)
+    for call in run.calls.values():
+        turn.wake(call.deadline, "planner", run.ix, call.call)
     for task in run.tasks:
         kind = type(task.state)
         if kind is Ready:
@@ -79,8 +81,6 @@ def resumed(turn: Turn, item: TakenBack) -> None:
         if type(run.state) is Closed or run.aside:
             continue
         turn.focus = run.ix
-        for call in run.calls.values():
-            turn.wake(call.deadline, "planner", run.ix, call.call)
         resume(turn, run)
 
 

@@ -128,6 +128,17 @@ def test_a_failed_chunk_stands_for_each_of_its_elements():
     )
 
 
+def test_a_planner_that_a_run_was_set_aside_with_still_has_its_deadline():
+    sim = Simulator(settings=CoreSettings(planner_s=5.0))
+    number = sim.request()
+    state = sim.written.replay(unwritten=True)
+    sim.handle(s.TakenBack(state, "again", "Tick", "simulated", number, aside=True))
+    assert sim.state.runs[number].aside
+    sim.ask(lambda reply: s.PauseRequested(reply, number, "ann", resume=True))
+    sim.settle(10.0)
+    assert sim.state.runs[number].state.code == "PlannerFailed"
+
+
 def test_of_two_attempts_the_one_behind_is_stopped_when_the_other_waits_for_its_children():
     def parent(job):
         yield 4.0

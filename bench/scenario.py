@@ -62,14 +62,31 @@ class Machine(msgspec.Struct, frozen=True):
         return row
 
 
+class Way(msgspec.Struct, frozen=True):
+    """How a worker reaches the server: by another address than the client's; its command behind a prefix."""
+
+    address: str = ""
+    prefix: tuple[str, ...] = ()
+
+
 class Scenario:
-    """`async with Scenario() as fleet`: a fresh folder in `parent`, else in the system's own, left only if `keep`."""
+    """`async with Scenario() as fleet`: a fresh folder in `parent`, else in the system's own, left only if `keep`.
+
+    `listen`: where the server listens, if not on loopback; then the link is TLS, as with `tls`.
+    """
 
     def __init__(
-        self, parent: Path | None = None, *, keep: bool = False, slots_here: int = 0, tls: bool = False
+        self,
+        parent: Path | None = None,
+        *,
+        keep: bool = False,
+        slots_here: int = 0,
+        tls: bool = False,
+        listen: str = "",
     ) -> None:
         self.keep = keep
         self._arguments = ("--tls",) if tls else ()
+        self._listen = listen
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
@@ -81,7 +98,7 @@ class Scenario:
         self.server_pid = 0
         self._identities: dict[str, Identity] = {}
         self._machines: dict[str, Machine] = {}
-        self._addresses: dict[str, str] = {}
+        self._ways: dict[str, Way] = {}
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
 
     async def __aenter__(self) -> Self:
@@ -111,7 +128,7 @@ class Scenario:
     async def start_server(self) -> None:
         """Start the server, at the address it had if it ran before. Raises: ServerUnreachable."""
         before = self.folder / "home" / "address"
-        listen = before.read_text() if before.exists() else ""
+        listen = before.read_text() if before.exists() else self._listen
         endpoint = await start_server(self.environ, listen=listen, arguments=self._arguments)
         before.write_text(endpoint.address)
         self.server_pid = endpoint.pid
@@ -128,29 +145,30 @@ class Scenario:
         """SIGKILL, and wait until it is gone."""
         _kill(self.server_pid)
 
-    async def start_worker(self, client: AsyncClient, machine: Machine, address: str = "") -> int:
+    async def start_worker(self, client: AsyncClient, machine: Machine, way: Way | None = None) -> int:
         """Start a worker, or one that was killed again under the identity it had; its process id.
 
-        `address`: where it finds the server, if not where the client does; kept for its next start.
+        `way` is kept for its next start.
         """
-        identity = self._identities.get(machine.name)
-        if identity is None:
-            identity = await client.connection.enroll(machine.name, "")
-            self._identities[machine.name] = identity
         self._machines[machine.name] = machine
-        if address:
-            self._addresses[machine.name] = address
-        dialled = self._addresses.get(machine.name) or client.connection.endpoint.address
-        credential = msgspec.json.encode(msgspec.structs.replace(identity, address=dialled)) + b"\n"
+        if way is not None:
+            self._ways[machine.name] = way
+        credential = await self._credential(client, machine.name)
         child = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential))
         self._workers[machine.name] = child
         return child.pid
 
+    async def _credential(self, client: AsyncClient, name: str) -> bytes:
+        """Its first line of input: the identity that was bought for it, and where it finds the server."""
+        if name not in self._identities:
+            self._identities[name] = await client.connection.enroll(name, "")
+        address = self._ways.get(name, Way()).address or client.connection.endpoint.address
+        return msgspec.json.encode(msgspec.structs.replace(self._identities[name], address=address)) + b"\n"
+
     async def start_copy(self, client: AsyncClient, name: str) -> str:
         """Start a second daemon with this worker's identity, as on a copied machine; the name to kill it by."""
-        identity, machine, copy = self._identities[name], self._machines[name], f"{name}-copy"
-        dialled = client.connection.endpoint.address
-        credential = msgspec.json.encode(msgspec.structs.replace(identity, address=dialled)) + b"\n"
+        machine, copy = self._machines[name], f"{name}-copy"
+        credential = await self._credential(client, name)
         away = {**self.environ, "ASTERISM_HOME": str(self.folder / copy)}
         self._workers[copy] = await anyio.to_thread.run_sync(lambda: self._spawn(machine, credential, away))
         return copy
@@ -166,7 +184,8 @@ class Scenario:
     def _spawn(
         self, machine: Machine, credential: bytes, environ: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
+        prefix = self._ways.get(machine.name, Way()).prefix
+        argv = [*prefix, sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
         with (self.folder / f"{machine.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 argv,

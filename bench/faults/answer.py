@@ -28,12 +28,13 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Of one call of the bench."""
+    """Of one call of the bench. `network`: what partitions were made of."""
 
     cases: tuple[Case, ...]
     skipped: tuple[Skipped, ...]
     cores: int
     seconds: float
+    network: str = ""
 
     @property
     def sound(self) -> bool:
@@ -47,6 +48,7 @@ class Answer(msgspec.Struct, frozen=True):
             "sound": self.sound,
             "cases": [case.document() for case in self.cases],
             "skipped": msgspec.to_builtins(self.skipped),
+            "network": self.network,
             "cores": self.cores,
             "seconds": self.seconds,
         }
@@ -56,6 +58,7 @@ def table(answer: Answer) -> str:
     """A line a span, its case's counts before the first; then figures, what went wrong and what was skipped."""
     rows = [_HEAD, *(row for case in answer.cases for row in _rows(case))]
     notes = [f"{case.fault}: {why}" for case in answer.cases for why in case.why]
+    notes += [f"partitions: {answer.network}"] if any(case.case.startswith("cut") for case in answer.cases) else []
     notes += [f"skipped: {one.case}: {one.why}" for one in answer.skipped]
     return "\n".join([aligned(rows, numbers=(1, 2, 3, 4, 6, 7, 8, 9)), *notes])
 

@@ -17,8 +17,10 @@ import anyio
 
 from orchestrator.client.client import AsyncClient
 
-from ..scenario import Machine, Scenario
+from ..guard import Guard
+from ..scenario import Machine, Scenario, Way
 from .ledger import Execution
+from .namespace import NamespaceNetwork
 from .network import Network, SimulatedNetwork
 from .process import told
 from .round import Job, Round
@@ -74,20 +76,42 @@ def _lane(victim: str) -> str:
 
 
 @asynccontextmanager
-async def lanes(folder: Path, victims: int, slots: int = 2) -> AsyncIterator[Lanes]:
-    """A server, so many victims, and a spare with room for the work of all of them."""
-    room = slots * victims
+async def lanes(guard: Guard, victims: int, slots: int = 2, *, spaces: bool = False) -> AsyncIterator[Lanes]:
+    """A server, so many victims, and a spare with room for the work of all of them.
+
+    With `spaces` every victim has a network namespace of its own, and the link is TLS; else they reach the server by a
+    simulated network on the loopback.
+    """
     names = [f"victim{number}" for number in range(1, victims + 1)]
-    async with Scenario(folder) as fleet, fleet.client() as client:
+    around = _in_spaces if spaces else _on_loopback
+    async with around(guard, names) as (fleet, client, network, ways):
+        room = slots * victims
+        async with anyio.create_task_group() as group:
+            for name in names:
+                machine = Machine(name, slots, "", (_lane(name),), (f"cpu={slots}", f"{ROOM}={slots}"), (SKILLS,))
+                group.start_soon(fleet.start_worker, client, machine, ways[name])
+            labels = tuple(map(_lane, names))
+            spare = Machine(SPARE, room, "", labels, (f"cpu={room}", f"{ROOM}={room}"), (SKILLS,))
+            group.start_soon(fleet.start_worker, client, spare)
+        await fleet.joined(client, SPARE, *names)
+        yield Lanes(fleet, client, network, names, room)
+
+
+_Around = tuple[Scenario, AsyncClient, Network, dict[str, Way]]
+
+
+@asynccontextmanager
+async def _on_loopback(guard: Guard, names: Sequence[str]) -> AsyncIterator[_Around]:
+    async with Scenario(guard.folder) as fleet, fleet.client() as client:
         async with told("bench.faults.simulated_cut", client.connection.endpoint.address) as process:
-            network = SimulatedNetwork(process)
-            addresses = {name: await network.address_for(name) for name in names}
-            async with anyio.create_task_group() as group:
-                for name in names:
-                    machine = Machine(name, slots, "", (_lane(name),), (f"cpu={slots}", f"{ROOM}={slots}"), (SKILLS,))
-                    group.start_soon(fleet.start_worker, client, machine, addresses[name])
-                labels = tuple(map(_lane, names))
-                spare = Machine(SPARE, room, "", labels, (f"cpu={room}", f"{ROOM}={room}"), (SKILLS,))
-                group.start_soon(fleet.start_worker, client, spare)
-            await fleet.joined(client, SPARE, *names)
-            yield Lanes(fleet, client, network, names, room)
+            ports = {name: int(await process.say(f"open {name}")) for name in names}
+            network = SimulatedNetwork(process, ports)
+            yield fleet, client, network, {name: Way(network.addresses[name]) for name in names}
+
+
+@asynccontextmanager
+async def _in_spaces(guard: Guard, names: Sequence[str]) -> AsyncIterator[_Around]:
+    network = NamespaceNetwork(guard, names)
+    await network.build()
+    async with Scenario(guard.folder, listen=f"{network.server}:0") as fleet, fleet.client() as client:
+        yield fleet, client, network, {name: Way(prefix=network.prefix(name)) for name in names}

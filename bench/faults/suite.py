@@ -16,7 +16,7 @@ import msgspec
 from protocol.errors import UsageError
 
 from ..guard import Guard, guarded
-from . import small_disk
+from . import namespace, small_disk
 from .answer import Answer, Skipped
 from .case import Tally
 from .crowd_case import reconnect
@@ -80,7 +80,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 async def _workers(plan: Plan, tallies: Tallies, times: int) -> None:
     acts = {"skill-killed": skill_killed, "worker-killed": worker_killed, "twins": twins}
-    async with lanes(plan.guard.folder, 2) as place:
+    async with lanes(plan.guard, 2) as place:
         for name, tally in tallies.items():
             await acts[name](place, tally, times if name != "twins" else min(times, FEW))
 
@@ -91,7 +91,7 @@ async def _silence(plan: Plan, tallies: Tallies, times: int) -> None:
     for name, way in _WAYS.items():
         found = {kind: tallies[key] for kind, key in (("pure", name), ("once", f"{name}-once")) if key in tallies}
         blows += [Blow(way, found)] * min(2, times) if found else []
-    async with lanes(plan.guard.folder, len(blows)) as place:
+    async with lanes(plan.guard, len(blows), spaces=not namespace.missing()) as place:
         await silence(place, blows, -(-times // min(2, times)))
 
 
@@ -174,4 +174,5 @@ async def faults(
         tuple(skipped),
         os.cpu_count() or 1,
         round(time.monotonic() - began, 1),
+        f"simulated by a forwarding process ({why})" if (why := namespace.missing()) else "network namespaces, TLS",
     )

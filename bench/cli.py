@@ -64,7 +64,7 @@ def tls(quick: bool, output: str) -> None:
 
 
 @bench.command()
-@click.option("--quick", is_flag=True, help="Each fault once or twice, under 50 seconds on two cores.")
+@click.option("--quick", is_flag=True, help="Each fault once, under 50 seconds on two cores.")
 @click.option("--repeat", type=click.IntRange(1), default=None, metavar="N", help="Each fault so often, not 100 times.")
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Only this one; may be given several times.")
 @click.option("--soak", type=click.FloatRange(1), metavar="SECONDS", help="How long the soak takes, not 300 seconds.")

@@ -293,10 +293,10 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
     try:
         anyio.run(Runtime(settings, number).run, _say_ready)
     except BaseExceptionGroup as group:
-        raise _alone(group) from None
+        raise alone(group) from None
 
 
-def _alone(error: BaseException) -> BaseException:
+def alone(error: BaseException) -> BaseException:
     """The error inside task groups that had no other."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -18,9 +18,9 @@ from .account import Account
 from .case import Tally
 
 SHORT: Final = 10_000
-QUICK: Final = 200_000
+QUICK: Final = 50_000
 LONG: Final = 1_000_000
-_NAMES: Final[Mapping[int, str]] = {SHORT: "10k", QUICK: "200k", LONG: "1m"}
+_NAMES: Final[Mapping[int, str]] = {SHORT: "10k", QUICK: "50k", LONG: "1m"}
 
 
 async def replay(folder: Path, tally: Tally, times: int, long: int) -> None:

@@ -71,6 +71,7 @@ async def _load(crowd: Crowd, client: AsyncClient, tally: Tally, workers: Creden
             await live.wait()
             tally.add(await rows_account(client, live.run, TASKS))
             done = await _removed(client, [*done, live.run])
+            await anyio.sleep(PACE_S)
         group.cancel_scope.cancel()
     names = [name for name, _ in workers]
     await crowd.leave(names[STAY:])

@@ -11,8 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+import anyio
 import msgspec
 
+from orchestrator.runtime import alone
 from protocol.errors import UsageError
 
 from ..guard import Guard, guarded
@@ -130,6 +132,8 @@ class Group(msgspec.Struct, frozen=True):
     run: Callable[[Plan, Tallies, int], Awaitable[None]]
     quick: int = 1
     full: int = KILLS
+    aside: bool = False
+    """In the quick form it runs beside the others: it takes long and is not timed."""
     missing: Callable[[], str] = lambda: ""
     """Why this machine can't show it; "" if it can."""
 
@@ -143,7 +147,7 @@ GROUPS: Final = (
     Group(("worker-disk-full",), _worker_disk, full=FEW, missing=small_disk.missing),
     Group(("slow-watcher",), _watcher, full=FEW),
     Group(("replay",), _replay, full=FEW),
-    Group(("soak",), _soak, full=1),
+    Group(("soak",), _soak, full=1, aside=True),
 )
 
 
@@ -154,23 +158,33 @@ async def faults(
     if unknown := [name for name in cases if name not in FAULTS]:
         raise UsageError(f"there is no case {', '.join(unknown)}", hint=f"the cases are: {' '.join(FAULTS)}")
     began = time.monotonic()
-    tallies: Tallies = {}
-    skipped: list[Skipped] = []
+    wanted = {group: [name for name in group.cases if not cases or name in cases] for group in GROUPS}
+    skipped = [Skipped(name, why) for group, names in wanted.items() if (why := group.missing()) for name in names]
+    tallies = {name: Tally(name, *FAULTS[name]) for name in FAULTS if name not in {one.case for one in skipped}}
+    done: Tallies = {}
+
+    async def do(group: Group, plan: Plan) -> None:
+        found = {name: tallies[name] for name in wanted[group] if name in tallies}
+        if found:
+            times = repeat or (group.quick if quick else group.full)
+            say(f"{', '.join(found)}: {times} times")
+            await group.run(plan, found, times)
+            done.update(found)
+
     with guarded("asterism-faults-") as guard:
         plan = Plan(guard, quick, soak_s or (QUICK_SOAK_S if quick else SOAK_S))
-        for group in GROUPS:
-            wanted = [name for name in group.cases if not cases or name in cases]
-            why = group.missing()
-            if why:
-                skipped += [Skipped(name, why) for name in wanted]
-            elif wanted:
-                found = {name: Tally(name, *FAULTS[name]) for name in wanted}
-                times = repeat or (group.quick if quick else group.full)
-                say(f"{', '.join(wanted)}: {times} times")
-                await group.run(plan, found, times)
-                tallies |= found
+        try:
+            async with anyio.create_task_group() as beside:
+                for group in GROUPS:
+                    if quick and group.aside:
+                        beside.start_soon(do, group, plan)
+                for group in GROUPS:
+                    if not (quick and group.aside):
+                        await do(group, plan)
+        except BaseExceptionGroup as error:
+            raise alone(error) from None
     return Answer(
-        tuple(tally.of() for tally in tallies.values()),
+        tuple(done[name].of() for name in FAULTS if name in done),
         tuple(skipped),
         os.cpu_count() or 1,
         round(time.monotonic() - began, 1),

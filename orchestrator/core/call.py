@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocol.document import canonical
+from protocol.document import FILE_LIMITS, Problems, canonical
 from protocol.errors import AsterismError, Conflict, NotAllowed, NotFound, PlanRefused, Problem, UsageError
 from protocol.frame import Call, Cancel, Return
 from protocol.ids import AttemptId
@@ -19,6 +19,7 @@ from protocol.patch import Patch
 from protocol.plan import parse_patch
 from protocol.schema import check
 from protocol.task import TaskSpec
+from protocol.task_form import TaskReader
 
 from . import event as e
 from .edit import denied, propose
@@ -104,6 +105,7 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
     if call.what == "join":
         return _join(turn, run, task, call, body)
     if call.what == "ask":
+        _check_question(body)
         deadline = turn.now + turn.settings.approval_s
         turn.emit(e.TaskWaited(run.ix, task.ix, number, "ask", canonical(body).decode(), deadline))
         turn.joins[run.ix, task.ix] = (number, call.k, [])
@@ -126,6 +128,12 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
     return None
 
 
+def _check_question(body: Any) -> None:
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not (choices is None or isinstance(choices, list)):
+        raise UsageError("the choices of a question are a list")
+
+
 def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str, str]:
     if not isinstance(body, dict) or not isinstance(body.get("skill"), str):
         raise UsageError("spawn takes a skill and its args")
@@ -138,8 +146,7 @@ def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str
     problems = check(skill.params, args, "args")
     if problems:
         raise PlanRefused(f"spawn of {skill.name} was refused", problems=problems)
-    on = tuple(word for word in (body.get("on") or ()) if isinstance(word, str))
-    spec = TaskSpec(id=task.spec.id, skill=skill.name, args=canonical({"literal": args}), on=on)
+    spec = _child(task, skill.name, args, body)
     spawned = task.spawned
     answered = spawned.calls.items() if spawned is not None else ()
     place = sum(key // _CALLS == number and not bad and value.startswith(_CHILD) for key, (value, bad) in answered)
@@ -155,6 +162,18 @@ def _spawn(turn: Turn, run: Run, task: Task, number: int, body: Any) -> dict[str
     patch = Patch(author=f"task:{run.name_of(task)}", tasks=(spec,), why="spawn", parent=run.name_of(task))
     turn.emit(e.PatchAccepted(run.ix, run.version, patch, turn.now, key))
     return {"id": f"{run.name_of(task)}.{key}"}
+
+
+def _child(task: Task, skill: str, args: Any, body: dict[str, Any]) -> TaskSpec:
+    """The child's spec; `on` and `needs` are read as those of a plan are. Raises: PlanRefused."""
+    said = {key: body[key] for key in ("on", "needs") if body.get(key)}
+    if not (isinstance(said.get("on", []), list) and all(isinstance(word, str) for word in said.get("on", ()))):
+        raise UsageError("`on` of a child is a list of words")
+    problems = Problems()
+    read = TaskReader(problems, FILE_LIMITS.max_string).read({"id": task.spec.id, "skill": skill, **said}, "spawn")
+    problems.raise_any("the child")
+    assert read is not None
+    return msgspec.structs.replace(read, args=canonical({"literal": args}))
 
 
 def _check_room(turn: Turn, run: Run, task: Task) -> None:

@@ -6,15 +6,12 @@ keeps its reason for `explain`.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from typing import Final
 
 import msgspec
 
 from protocol.artifact import ArtifactRef, parse_file
-from protocol.frame import Assign, WorkSpec
-from protocol.ids import AttemptId, Fence
 from protocol.schema import files_in, has_files
 from protocol.skill import SkillSpec
 from protocol.task import substitute
@@ -22,6 +19,7 @@ from protocol.task import substitute
 from ..placement.policy import WAIT, Offer
 from . import event as e
 from .adoption import adopted
+from .assignment import assign
 from .binding import Bound, RefMissing
 from .eligibility import could_return, eligible, kind_of, policy_of
 from .fleet import Load, Session
@@ -217,7 +215,7 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
             if not hedge:
                 turn.suspects[run.ix, task.ix] = None
             continue
-        if bucket.alike and not hedge and _anywhere(run, task):
+        if bucket.alike and not hedge and not bucket.spec.spawns and _anywhere(run, task):
             session, device, needs = room
             _send(turn, run, task, session, bucket.spec, device, needs, "", False, None)
         elif not _place(turn, run, task, bucket, hedge, window):
@@ -283,6 +281,8 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
         worker = session.worker
         if session.phase != "up" or worker in taken or worker in asking:
             continue
+        if bucket.spec.spawns and _crowded(turn, run, task, session):
+            continue
         room = session.has_room(needs, window)
         run_s = turn.estimator.run_s(bucket.spec.name, device, session.speed.get(device, 1.0))
         start = 0.0 if room else _wait_s(turn, session)
@@ -300,6 +300,17 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
     why = turn.policy.why(offers, chosen) if len(offers) > 1 else ""
     _send(turn, run, task, session, bucket.spec, offers[chosen].device, needs, why, hedge, bound)
     return True
+
+
+def _crowded(turn: Turn, run: Run, task: Task, session: Session) -> bool:
+    """As many parents as it has slots are there, running or waiting: another one only if a parent waits for it."""
+    above = task
+    while above.parent >= 0:
+        above = run.tasks[above.parent]
+        if above.spawned is not None:
+            return False
+    skills = (turn.state.skill(load.skill) for load in session.loads.values())
+    return sum(spec is not None and spec.spawns for spec in skills) >= session.profile.slots
 
 
 def _wait_s(turn: Turn, session: Session) -> float:
@@ -375,31 +386,6 @@ def _send(
     )  # fmt: skip
     item = assign(turn, run, task, spec, number, fence, bound, device, needs)
     turn.send(session, item, after_commit=not ahead)
-
-
-def assign(
-    turn: Turn, run: Run, task: Task, spec: SkillSpec, number: int, fence: Fence, bound: Bound, device: str,
-    needs: dict[str, float],
-) -> Assign:  # fmt: skip
-    """The Assign of one attempt; also what is sent once more when the first got lost."""
-    timeout_s = min(spec.timeout_s, task.spec.timeout_s or spec.timeout_s)
-    effect = turn.stricter(spec, task)
-    work = _ENCODER.encode(
-        WorkSpec(
-            task.skill, turn.state.digests[task.skill], msgspec.Raw(task.spec.args), device, effect, timeout_s,
-            needs.get("cpu", 0.0), int(needs.get("memory", 0)), needs.get("gpu", 0.0), int(needs.get("vram", 0)),
-        )
-    )  # fmt: skip
-    key = ""
-    if effect != "pure":
-        key = hashlib.sha256(f"{turn.state.journal}/{run.ix}/{task.ix}/".encode() + bound.pin).hexdigest()[:32]
-    ident = AttemptId(run.ix, task.ix, number)
-    name = turn.name(run, task, number)
-    approval = task.approved if task.approved == bound.pin else b""
-    return Assign(ident, fence, bound.pin, work, name, bound.inputs, bound.items, (), key, approval)
-
-
-_ENCODER: Final = msgspec.json.Encoder()
 
 
 def _stuck(turn: Turn, bucket: Bucket) -> None:

@@ -369,6 +369,13 @@ class RunResumed(Durable, frozen=True):
     by: str
 
 
+class RunDetached(Durable, frozen=True):
+    """It goes on when nobody watches it."""
+
+    run: int
+    by: str
+
+
 class RunSetAside(Durable, frozen=True):
     """Deciding on it failed again and again: nothing more is decided for it until a person resumes or cancels it."""
 
@@ -397,7 +404,7 @@ Event = (
     | TaskRequeued | ResultReused | TaskSettled | FailureSettled | EffectBegun | TaskUnknown | UnknownResolved
     | TaskWaited | TaskResumed | CallAnswered | Emitted | ApprovalAsked | ApprovalGiven | ApprovalRefused
     | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
-    | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside
+    | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside | RunDetached
     | DecisionFailed | RunSettled | RunRemoved | TokenCreated | TokenUsed | TokenRevoked | PeerRefused
     | WorkerLost | WorkerReturned | AttemptRegained
 )

@@ -89,6 +89,9 @@ def _element(turn: Turn, run: Run, task: Task, elements: list[int]) -> None:
     """A child whose upstream element did not succeed: it takes the failure over where that map collects errors."""
     found: Judgement = default_condition(run, task, elements)
     bad = next((run.tasks[ix] for ix in elements if not run.tasks[ix].succeeded), None)
+    may_come = run.settings.on_failure == "replan" and not run.cancelled
+    if may_come and bad is not None and not run.tasks[bad.parent].final:
+        return  # its map may be tried again; due when that is final
     if bad is not None and bad.state_is("failed") and bad.spec.map.on_error == "collect":
         fail(turn, run, task, "UpstreamFailed", found.why)
     else:

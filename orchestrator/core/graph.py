@@ -257,6 +257,8 @@ class Run(msgspec.Struct, array_like=True):
     unsettled: int = 0
     spawned: int = 0
     # appended later
+    detached: bool = False
+    """Somebody let it go on without a watcher."""
     aside: str = ""
     """Nothing is decided for it, because that failed; the reference of the failure."""
 

@@ -16,7 +16,7 @@ from . import command as c
 from . import event as e
 from .adoption import judged
 from .announcement import objection
-from .dispatch import assign
+from .assignment import assign
 from .eligibility import amounts
 from .fleet import Key, Load, Session
 from .lifecycle import Settled

@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol.link import timing
 from protocol.outcome import Failure, Usage
+from protocol.task import RunSettings
 
 from ..placement.eft import Eft
 from ..placement.policy import Policy
@@ -37,6 +38,7 @@ from .steering import (
     approval_decided,
     cancel_asked,
     cancel_run,
+    detached,
     forked,
     guarded,
     judged,
@@ -44,6 +46,7 @@ from .steering import (
     paused,
     plan_finished,
     removed,
+    stop_overspent,
     submitted,
     undone,
     unknown_resolved,
@@ -56,6 +59,7 @@ _REQUESTS: dict[type, Any] = {
     s.PatchProposed: patched,
     s.CancelRequested: cancel_asked,
     s.PauseRequested: paused,
+    s.DetachRequested: detached,
     s.ApprovalDecided: approval_decided,
     s.AnswerGiven: answered,
     s.UnknownResolved: unknown_resolved,
@@ -98,6 +102,11 @@ class Machine:
         if turn.replans:
             replan(turn)
             settle_due(turn)
+        while turn.overspent:
+            over, turn.overspent = turn.overspent, {}
+            for number in over:
+                stop_overspent(turn, turn.state.runs[number])
+            settle_due(turn)
         events, commands = tuple(turn.events), tuple(turn.commands)
         turn.events.clear()
         turn.commands.clear()
@@ -115,6 +124,11 @@ class Machine:
     def explain(self, run: int, task: str) -> dict[str, Any]:
         """Why the task is where it is. Raises: NotFound."""
         return explain(self._turn, run, task)
+
+    def most_tasks(self, settings: RunSettings) -> int:
+        """How many tasks a run with these settings may have."""
+        most = self._turn.settings.max_tasks
+        return min(settings.budget.tasks or most, most)
 
     def check(self) -> None:
         """G1 to G10, as far as one instant shows them. Raises: AssertionError with the story."""

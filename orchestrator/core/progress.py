@@ -12,7 +12,7 @@ from protocol.outcome import Failure, Stopped, Success
 from . import event as e
 from .graph import CHECKPOINT, Attempt, Run, Spawned, Task
 from .growth import Growth
-from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Ready, Settled, Unknown, Waiting
+from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Pending, Ready, Settled, Unknown, Waiting
 
 
 class Progress(Growth):
@@ -124,6 +124,9 @@ class Progress(Growth):
                 run.unsettled += 1
                 child.alt = child.tries = 0
                 child.cancelling, child.stop_code, child.state = False, "", PENDING
+                for ix in child.down or ():  # elements of a chained map that wait for it once more
+                    if type(run.tasks[ix].state) is Pending:
+                        run.tasks[ix].waits += 1
                 self._arrive(run, child, at)
         if task.spread is not None and not task.spread.left:
             self.due.append((run.ix, task.ix))
@@ -169,9 +172,18 @@ class Progress(Growth):
             self._release(run, ix, at)
         if task.wiring.refs and task.parent < 0 and task.spread is None and task.succeeded and not task.reused:
             task.wiring = msgspec.structs.replace(task.wiring, refs=())  # bound for the last time: most of its memory
+        if task.chained and task.spread is not None:
+            self._look_again(run, task)
         if task.chained and task.spread is None:
             for ix in task.chained:
                 self._release(run, ix, at)
+
+    def _look_again(self, run: Run, task: Task) -> None:
+        """A map is final: what still waits to learn whether its failed elements run again is due."""
+        for ix in task.chained or ():
+            for child in run.children(run.tasks[ix]):
+                if type(run.tasks[child].state) is Pending and not run.tasks[child].waits:
+                    self.due.append((run.ix, child))
 
     def _effect_begun(self, event: e.EffectBegun) -> None:
         run = self.runs[event.run]

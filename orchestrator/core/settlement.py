@@ -36,6 +36,8 @@ def end_attempt(
     if session is not None:
         session.drop((run.ix, task.ix, attempt.number))
     turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now, death))
+    if (usage.tokens_in or usage.tokens_out or usage.price) and overspent(run):
+        turn.overspent[run.ix] = None
     if type(task.state) is Settled:
         return
     turn.joins.pop((run.ix, task.ix), None)
@@ -120,6 +122,16 @@ def budget_of(turn: Turn, run: Run, what: str) -> str:
         used, floor, ratio = spend.retries, settings.retry_floor, settings.retry_ratio
     most = floor + int(ratio * spend.successes)
     return f"the run's budget of {most} {what} is used up ({spend.successes} tasks succeeded)" if used >= most else ""
+
+
+def overspent(run: Run) -> str:
+    """What the run has used more of than its budget has: "" if nothing."""
+    budget, spend = run.settings.budget, run.spend
+    if budget.tokens and spend.tokens_in + spend.tokens_out > budget.tokens:
+        return f"{spend.tokens_in + spend.tokens_out} tokens, its budget has {budget.tokens}"
+    if budget.price and spend.price > budget.price:
+        return f"a price of {spend.price:g}, its budget has {budget.price:g}"
+    return ""
 
 
 def retry_of(turn: Turn, task: Task) -> Retry:
@@ -232,7 +244,10 @@ def close_run(turn: Turn, run: Run) -> None:
 def verdict_of(run: Run) -> tuple[str, str, str]:
     """(state, code, message) of a run whose tasks are all final."""
     if run.cancelled:
-        return ("failed", run.stop_code, "") if run.stop_code else ("cancelled", "Cancelled", "")
+        if not run.stop_code:
+            return "cancelled", "Cancelled", ""
+        over = overspent(run)
+        return "failed", run.stop_code, f"it used {over}" if over and run.stop_code == "BudgetSpent" else ""
     if run.plan_error[0]:
         return "failed", *run.plan_error
     failed = [task for task in run.roots() if task.state_is("failed") and not handled(run, task)]

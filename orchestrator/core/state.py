@@ -285,6 +285,9 @@ class State(Progress):
         run.state, run.aside = OPEN, ""
         self.fresh.extend((run.ix, task.ix) for task in run.tasks if type(task.state) is Ready)
 
+    def _run_detached(self, event: e.RunDetached) -> None:
+        self.runs[event.run].detached = True
+
     def _run_set_aside(self, event: e.RunSetAside) -> None:
         run = self.runs[event.run]
         next_state(RUN, run.state, event, run.name)

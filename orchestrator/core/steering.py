@@ -22,7 +22,7 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
 from .resumption import arm, taken_up
-from .settlement import cancel_task, fail, settle
+from .settlement import cancel_task, fail, overspent, settle
 from .turn import Turn
 
 
@@ -133,6 +133,13 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
                 turn.emit(e.FailureSettled(run.ix, task.ix, "stopped", turn.now))
 
 
+def stop_overspent(turn: Turn, run: Run) -> None:
+    """Attempts say what they have used when they end: nothing more of a run that is over its budget goes on."""
+    why = overspent(run)
+    if why and type(run.state) is not Closed and not run.cancelled:
+        cancel_run(turn, run, "budget", f"it used {why}", "BudgetSpent")
+
+
 def paused(turn: Turn, item: s.PauseRequested) -> None:
     run = find_run(turn, item.run)
     if item.resume and type(run.state) is Paused:
@@ -144,6 +151,13 @@ def paused(turn: Turn, item: s.PauseRequested) -> None:
         turn.emit(e.RunPaused(run.ix, item.by))
     elif type(run.state) is Closed:
         raise Conflict(f"{run.name} is settled")
+    turn.reply(item.reply, {"run": run.ix})
+
+
+def detached(turn: Turn, item: s.DetachRequested) -> None:
+    run = find_run(turn, item.run)
+    if not run.detached and type(run.state) is not Closed:
+        turn.emit(e.RunDetached(run.ix, item.by))
     turn.reply(item.reply, {"run": run.ix})
 
 

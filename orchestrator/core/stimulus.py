@@ -193,6 +193,12 @@ class PauseRequested(_Stimulus, frozen=True):
     resume: bool = False
 
 
+class DetachRequested(_Stimulus, frozen=True):
+    reply: int
+    run: int
+    by: str
+
+
 class ApprovalDecided(_Stimulus, frozen=True):
     reply: int
     run: int
@@ -307,6 +313,7 @@ Stimulus = (
     | Resolved
     | CancelRequested
     | PauseRequested
+    | DetachRequested
     | ApprovalDecided
     | AnswerGiven
     | UnknownResolved

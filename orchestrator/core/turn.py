@@ -73,6 +73,8 @@ class Turn:
         """Open failures for which a planner must be asked."""
         self.junk = 0
         """What was inadmissible in the frame that is being read."""
+        self.overspent: dict[int, None] = {}
+        """Runs whose attempts have used more than their budget has."""
         self.disk_full = False
         self.started = False
         self.counter = 0

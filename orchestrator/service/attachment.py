@@ -34,13 +34,14 @@ class Attachments:
         self._leave_s = leave_s
         self._watchers: dict[int, int] = {}
         self._left_at: dict[int, float] = {}
-        self._detached: set[int] = set()
         self._returning: set[int] = set()
         self._kept: set[str] = set()
         self._away_since: dict[int, float] = {}
         self._news = anyio.Event()
         for run in state.runs.values():
-            if is_open(run) and run.settings.attached and run.home:
+            if is_open(run) and run.detached and run.home:
+                self._kept.add(run.home)
+            elif is_open(run) and run.settings.attached and run.home:
                 self._left_at[run.ix] = anyio.current_time() + RETURN_S - leave_s
                 self._returning.add(run.ix)
 
@@ -53,9 +54,8 @@ class Attachments:
         if run not in self._watchers:
             self._leave(run)
 
-    def detach(self, run: int) -> None:
-        """It goes on when nobody watches."""
-        self._detached.add(run)
+    def detached(self, run: int) -> None:
+        """It goes on when nobody watches (RunDetached)."""
         self._left_at.pop(run, None)
         home = self._state.runs[run].home
         if home:
@@ -97,7 +97,7 @@ class Attachments:
 
     def _is_attached(self, run: int) -> bool:
         found = self._state.runs.get(run)
-        return found is not None and is_open(found) and found.settings.attached and run not in self._detached
+        return found is not None and is_open(found) and found.settings.attached and not found.detached
 
     def _has_home(self, run: int) -> bool:
         home = self._state.runs[run].home

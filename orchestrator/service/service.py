@@ -252,10 +252,11 @@ class Service:
         run = self._find(body.run)
         return await self._engine.ask(lambda reply: s.PauseRequested(reply, run.ix, who.name, resume=True))
 
-    async def _detach(self, _: Principal, body: ask.OfRun) -> Any:
+    async def _detach(self, who: Principal, body: ask.OfRun) -> Any:
         run = self._find(body.run)
-        self._attachments.detach(run.ix)
-        return {"run": run.ix}
+        found = await self._engine.ask(lambda reply: s.DetachRequested(reply, run.ix, who.name))
+        self._attachments.detached(run.ix)
+        return found
 
     async def _approve(self, who: Principal, body: ask.Decide) -> Any:
         return await self._decide(who, body, approved=True)

@@ -102,6 +102,9 @@ class Submissions:
                 problems.add("UnknownPlace", where, f"no worker is called {machine}", fix)
         if not (problems.found or given.dry or len(tasks) > WHOLE_TASKS):
             return
+        limit = self._engine.machine.most_tasks(read.settings)
+        if len(tasks) > limit:  # the core would find out with the slice that is one too many
+            problems.add("PlanTooLarge", "tasks", f"{len(tasks)} tasks, the limit is {limit}")
         await self._judge(tasks, read.places, problems, read.settings, read.inputs, given.home)
         problems.raise_any("the plan")
 

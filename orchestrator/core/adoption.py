@@ -20,6 +20,7 @@ from .turn import Turn
 
 REFUSED_KEPT: Final = 20_000
 HOLDS_KEPT: Final = 20_000
+NUMBERS_PASSED: Final = 64
 """What is remembered of one worker's attempts; whoever invents more is refused unheard."""
 
 
@@ -33,6 +34,8 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         refused >= REFUSED_KEPT and found in ("hold", "keep", "resend") and not _known(turn, key)
     ):
         found = "drop" if held.digest else "kill"
+    if found in ("hold", "kill", "drop"):
+        _pass_over(turn, key)
     if found == "hold":
         session.holds[key] = held
         turn.holds[ident.run, ident.task] = session.worker
@@ -45,6 +48,17 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         run = turn.state.runs[ident.run]
         _keep(turn, session, run, run.tasks[ident.task], held)
     return found
+
+
+def _pass_over(turn: Turn, key: Key) -> None:
+    """A verdict names an attempt by its number: no new attempt of the task may get the number of one that is judged.
+
+    An Assign may leave ahead of the commit that a verdict waits for, and the verdict would then be taken for one on it.
+    """
+    run = turn.state.runs.get(key[0])
+    task = run.tasks[key[1]] if run is not None and 0 <= key[1] < len(run.tasks) else None
+    if run is not None and task is not None and 0 <= key[2] - run.next_attempt(task) < NUMBERS_PASSED:
+        turn.passed[key[:2]] = max(key[2], turn.passed.get(key[:2], 0))
 
 
 def _known(turn: Turn, key: Key) -> bool:

@@ -368,7 +368,7 @@ def _send(
         else:
             fail(turn, run, task, "BudgetSpent", f"the run may have {budget.attempts} attempts")
         return
-    number = run.next_attempt(task)
+    number = max(run.next_attempt(task), turn.passed.get((run.ix, task.ix), 0) + 1)
     fence = turn.fence()
     if hedge:
         turn.hedges.discard((run.ix, task.ix))

@@ -61,6 +61,8 @@ class Turn:
         """Reply -> (run, uris, how many are missing) of a worker that waits for files of other machines."""
         self.joins: dict[tuple[int, int], tuple[int, int, list[int]]] = {}
         """(run, task) -> (attempt, k, children) of a join that has no answer yet."""
+        self.passed: dict[tuple[int, int], int] = {}
+        """(run, task) -> the highest number of an attempt that the journal doesn't know and a worker had."""
         self.holds: dict[tuple[int, int], int] = {}
         """(run, task) -> a worker that holds an attempt of it which can't be judged yet."""
         self.refused: set[tuple[int, int, int, Fence]] = set()
@@ -168,7 +170,7 @@ class Turn:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         self.barred.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
-            self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds,
+            self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
         )  # fmt: skip
         for table in tables:
             for key in [key for key in table if key[0] == run]:

@@ -379,8 +379,14 @@ class World:
     def _receive(self, hand: Hand, item: Any) -> None:
         if isinstance(item, Assign):
             hand.seen.append(item.attempt)
-            known = item.attempt in hand.live or item.attempt in hand.spool
-            if not known and (item.attempt, item.fence) not in hand.ended:
+            old: Any = hand.live.get(item.attempt)
+            older = old.assign.fence if old is not None else getattr(hand.spool.get(item.attempt), "fence", None)
+            if older is not None and older < item.fence:  # the orchestrator forgot the old one and gave its number anew
+                hand.live.pop(item.attempt, None)
+                hand.spool.pop(item.attempt, None)
+                hand.held.discard(item.attempt)
+                older = None
+            if older is None and (item.attempt, item.fence) not in hand.ended:
                 hand.live[item.attempt] = Live(item)
                 name = item.name.partition("#")[0]
                 self.fleet.executions[name] = self.fleet.executions.get(name, 0) + 1

@@ -66,6 +66,7 @@ _CLIENT: Final = {
 _SERVER: Final = {
     "grpc.so_reuseport": 0,
     "grpc.server_handshake_timeout_ms": 5_000,
+    "grpc.max_concurrent_streams": 1_024,
     "grpc.http2.min_ping_interval_without_data_ms": 1_000,
     "grpc.max_receive_message_length": MESSAGE_LIMIT + 64 * 1024,
 }

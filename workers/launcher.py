@@ -89,7 +89,10 @@ class Launcher:
             time.sleep(0.002)
 
     def _read(self, inherited: tuple[socket.socket, socket.socket, selectors.BaseSelector]) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 65536, 64)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, 65536, 64)
+        except ConnectionResetError:  # the daemon ended with something of ours unread
+            return False
         if not data:
             return False
         self._descriptors += descriptors

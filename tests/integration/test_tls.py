@@ -254,6 +254,17 @@ async def test_a_name_is_its_keys_until_an_admin_dismisses_it(shell: Shell, tmp_
     assert (await obtain(second, "pi", join)).identity.tls is not None
 
 
+def test_a_worker_with_a_token_for_persons_is_told_so_in_two_lines(shell: Shell, tmp_path: Path) -> None:
+    join = shell.json("token", "create", "--role", "viewer")["join"]
+    process = Shell(tmp_path, tmp_path / "far").start("worker", "start", "--name", "pi-9", ASTERISM_JOIN=join)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert said.splitlines() == [
+        f"NotAllowed: the join token {said.split()[4]} is for the role viewer",
+        "  fix: asterism connect HOST:PORT",
+    ]
+
+
 def test_a_worker_whose_token_is_revoked_is_sent_away_at_once(shell: Shell, tmp_path: Path) -> None:
     made = shell.json("token", "create")
     process = worker(Shell(tmp_path, tmp_path / "far"), "gone", join=made["join"])

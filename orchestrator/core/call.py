@@ -25,6 +25,7 @@ from . import event as e
 from .edit import denied, propose
 from .fleet import Session
 from .graph import CHECKPOINT, Run, Task
+from .joining import assign_again
 from .lifecycle import Running, Waiting
 from .settlement import stop_attempt
 from .turn import Turn
@@ -57,6 +58,12 @@ def called(turn: Turn, session: Session, call: Call) -> None:
     turn.focus = run.ix
     if attempt.fence != call.fence:
         turn.inadmissible(session.name, "StaleFence", "a call", ident)
+        key = (ident.run, ident.task, ident.number)
+        if key in session.loads and call.fence < attempt.fence and not attempt.began:
+            if task.cancelling or run.cancelled:
+                stop_attempt(turn, run, task, attempt)
+            else:
+                assign_again(turn, session, key)  # it runs an older one of this number, so the Assign got lost
         return
     known = task.spawned.calls.get(ident.number * _CALLS + call.k) if task.spawned is not None else None
     if known is not None:

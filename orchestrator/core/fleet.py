@@ -163,6 +163,7 @@ class Session:
             return
         load.paused = True
         self.paused += 1
+        self.kept_for = None  # what it waits for may need the room
         self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
         self.slots_free += 1
         self._start_queued()

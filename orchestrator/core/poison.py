@@ -35,7 +35,8 @@ def evidence(turn: Turn, run: Run, task: Task) -> str:
 def cell(turn: Turn, run: Run, task: Task, offered: Sequence[Offered]) -> Offered | None:
     """The worker to run it on, once that is empty; until then it is kept free of new work."""
     key = (run.ix, task.ix)
-    free = [one for one in offered if one[0].phase == "up" and one[0].kept_for in (None, key)]
+    # A parent that waits there may wait for what would have to run there.
+    free = [one for one in offered if one[0].phase == "up" and one[0].kept_for in (None, key) and not one[0].paused]
     if not free:
         return None
     avoid = task.attempts[-1].worker

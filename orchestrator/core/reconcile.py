@@ -40,6 +40,7 @@ from .call import called
 from .fleet import Key, Session
 from .joining import assign_again
 from .lease import admissible, unknown_for
+from .lifecycle import Running
 from .settlement import end_attempt
 from .staging import staged
 from .turn import Turn
@@ -218,7 +219,8 @@ def _rejected(turn: Turn, session: Session, item: Rejected) -> None:
         return
     run, task, attempt = turn.located(key)
     code, message = item.code[:40], item.message[:1000]
-    if code not in HANDED_BACK or task.live() != [attempt] or task.cancelling or run.cancelled:
+    only = type(task.state) is Running and task.live() == [attempt]
+    if code not in HANDED_BACK or not only or task.cancelling or run.cancelled:
         klass: FailureClass = "permanent" if code in ("BadSpec", "TooLarge") else "infra"
         end_attempt(turn, run, task, attempt, Failure(code, message, klass), _NONE)
         return

@@ -187,6 +187,29 @@ def test_an_older_report_of_a_live_attempt_is_not_acknowledged_but_answered_by_i
     assert len(sim.task("a").attempts) == 1
 
 
+def test_a_worker_that_runs_an_older_attempt_of_a_number_is_told_the_newer_one_again():
+    sim = Simulator(workers=1)
+    sim.submit({"tasks": [work("a", run_s=5.0)]})
+    sim.advance(0.5)
+    session = sim.machine.fleet.sessions[1]
+    sim.handle(s.WorkerSent(session.conn, 1, (Call(AttemptId(1, 0, 1), Fence(0, 7), 1, "spawn"),)))
+    _, _, decision = sim.log[-1]
+    sent = [one.item for one in decision.commands if isinstance(one, c.Send)]
+    assert [(type(item), item.fence) for item in sent] == [(Assign, sim.task("a").attempts[0].fence)]
+    assert finish(sim) == {"a": "succeeded"}
+
+
+def test_a_task_that_is_won_does_not_run_again_because_another_attempt_is_handed_back():
+    sim = Simulator(workers=2, slots=1, faults=Faults(freezes=((0.5, 0, 3.5),)))
+    sim.submit({"tasks": [work("a", run_s=3.9)]})
+    sim.run_until(sim.now + 10.0, lambda: sim.task("a").succeeded)
+    assert [attempt.live for attempt in sim.task("a").attempts] == [False, True]
+    session = sim.machine.fleet.sessions[2]
+    sim.handle(s.WorkerSent(session.conn, 2, (Rejected(AttemptId(1, 0, 2), "DiskFull"),)))
+    assert sim.task("a").succeeded
+    assert finish(sim) == {"a": "succeeded"}
+
+
 def test_an_attempt_that_is_over_and_still_asks_is_stopped():
     sim = Simulator(workers=1)
     sim.submit({"tasks": [work("a", run_s=5.0)]})
@@ -224,6 +247,15 @@ def test_a_parent_that_its_worker_began_before_its_turn_returns_its_slot_when_it
     session.take(child, Load({"cpu": 1.0}, Fence(1, 3), "sim.work", "cpu", 0.0, False))
     session.check()
     assert session.loads[child].started
+
+
+def test_a_worker_kept_empty_is_not_kept_from_what_its_own_parent_waits_for():
+    session, parent = Session(1, 1, "w1", "b", profile_of(2), 0.0), (1, 0, 1)
+    session.take(parent, Load({"cpu": 1.0}, Fence(1, 1), "sim.parent", "cpu", 0.0, False))
+    session.kept_for = (1, 7)
+    assert not session.has_room({"cpu": 1.0}, 0)
+    session.yield_cpu(parent)
+    assert session.has_room({"cpu": 1.0}, 0)
 
 
 def test_no_verdict_speaks_of_an_older_attempt_once_its_number_is_given_anew():

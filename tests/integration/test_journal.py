@@ -48,7 +48,7 @@ def test_a_journal_is_looked_at_checked_and_copied_while_its_server_runs_and_aft
     (ended,) = [row for row in rows if row["kind"] == "attempt_ended" and row["task"] == "b"]
     assert ended["value"] == {"value": 2}
     everything = shell.run("journal", "export").stdout
-    assert "secret" not in everything
+    assert "secret_hash" not in everything
     assert len(lines(everything)) == about["events"]
     assert lines(shell.run("journal", "export", "--after", "5").stdout)[0]["seq"] == 6
     copy = shell.folder / "copy" / "server" / "journal.db"

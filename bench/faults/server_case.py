@@ -64,11 +64,12 @@ async def _round(fleet: Scenario, tally: Tally) -> None:
     tally.add(Account(why=tuple(f"{name} had ended and ran again" for name in again)), times=0)
     tally.figure("finished_ran_again", len(again))
     dispatched = [float(row["at"]) for row in run.rows if row["kind"] == "attempt_dispatched"]
-    tally.note(
-        reassign_s=min(at for at in dispatched if at > started) - started,
-        recover_s=max(min(o.began for o in executions if o.worker == name and o.began > started) for name in WORKERS)
-        - started,
-    )
+    late = run.settled_at()  # a worker that came back after the run had ended counts with that
+    back = [
+        min((o.began for o in executions if o.worker == name and o.began > started), default=late) for name in WORKERS
+    ]
+    first = min((at for at in dispatched if at > started), default=late)
+    tally.note(reassign_s=first - started, recover_s=max(back) - started)
 
 
 def _again(executions: list[Execution], killed: float) -> list[str]:

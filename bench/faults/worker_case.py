@@ -14,10 +14,12 @@ from typing import Final
 
 import anyio
 
+from protocol.errors import TimedOut
+
 from .case import Tally
 from .lanes import Lanes
 from .ledger import Execution
-from .round import Round, jobs, noticed
+from .round import PATIENCE_S, Round, jobs, noticed
 
 TASK_S: Final = 0.4
 LEAVE_S: Final = 5.0
@@ -73,7 +75,8 @@ async def twins(place: Lanes, tally: Tally, times: int) -> None:
     """A second daemon with the victim's identity starts, as on a copied machine, and is the worker from then on.
 
     What the older one held and the newer knows nothing of is given out again; spans count from the start of its
-    process, which takes most of them.
+    process, which takes most of them. At last, but not in the quick form, each is started again whenever the other took
+    over, as a service manager would: `detect_s` is until the orchestrator names the two.
     """
     victim = place.victims[0]
     for _ in range(times):
@@ -88,7 +91,39 @@ async def twins(place: Lanes, tally: Tally, times: int) -> None:
         tally.note(reassign_s=again - at, recover_s=run.settled_at() - at)
         stays = not await place.fleet.ended(victim, LEAVE_S)
         tally.figure("daemons_that_stay", stays + (not await place.fleet.ended(copy, 0.0)))
-        for name in (copy, victim):
-            place.fleet.kill_worker(name)
+        place.fleet.kill_worker(copy)
         await place.fleet.restart_worker(place.client, victim)
         await place.back(victim)
+    if times > 1:
+        tally.note(detect_s=await _flap(place, victim))
+        await place.back(victim)
+
+
+async def _flap(place: Lanes, worker: str) -> float:
+    """Two daemons take over from each other until they are named; seconds until then."""
+    began, named = time.time(), 0.0
+
+    async def again() -> None:
+        while True:
+            copy = await place.fleet.start_copy(place.client, worker)
+            await place.fleet.ended(worker, LEAVE_S)
+            await place.fleet.restart_worker(place.client, worker)
+            await place.fleet.ended(copy, LEAVE_S)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(again)
+        named = await _named(place, worker, began)
+        group.cancel_scope.cancel()
+    for one in (worker, f"{worker}-copy"):
+        place.fleet.kill_worker(one)
+    await place.fleet.restart_worker(place.client, worker)
+    return named - began
+
+
+async def _named(place: Lanes, worker: str, after: float) -> float:
+    """Wait until the fleet's events say that two daemons are this worker; when they do. Raises: TimedOut."""
+    with anyio.move_on_after(PATIENCE_S):
+        async for row in place.client.fleet_events():
+            if row.get("code") == "TwoDaemons" and row["source"] == f"worker:{worker}" and row["at"] > after:
+                return float(row["at"])
+    raise TimedOut(f"nobody was told of the two daemons of {worker} in {PATIENCE_S:g} s")

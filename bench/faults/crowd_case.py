@@ -23,6 +23,7 @@ from ..workload import fan_out
 from .account import Account
 from .case import Tally
 from .process import Told, told
+from .simulated_crowd import HEALTHY_S
 
 CROWD: Final = 500
 PROCESSES: Final = 2
@@ -102,7 +103,9 @@ async def reconnect(folder: Path, tally: Tally, times: int) -> None:
         async with fleet.client() as client:
             await crowd.join(client, await crowd.enrol(client, CROWD))
             await crowd.welcomed(CROWD)
-        for _ in range(times):
+        for number in range(times):
+            if number:
+                await anyio.sleep(HEALTHY_S + 1)  # a worker whose stream was short waits longer, as if that had failed
             fleet.kill_server()
             killed = time.time()
             await fleet.start_server()

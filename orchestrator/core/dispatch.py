@@ -21,7 +21,7 @@ from . import event as e
 from .adoption import adopted
 from .assignment import assign
 from .binding import Bound, RefMissing
-from .eligibility import could_return, eligible, kind_of, policy_of
+from .eligibility import could_return, eligible, kind_of, lacking, policy_of
 from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Open, Ready, Running
@@ -409,16 +409,9 @@ def _stuck(turn: Turn, bucket: Bucket) -> None:
             rest.append(entry)
             first = min(first, due)
         else:
-            fail(turn, run, task, "NoEligibleWorker", _lacking(bucket))
+            fail(turn, run, task, "NoEligibleWorker", lacking(turn.state, turn.fleet, bucket.kind, bucket.spec))
     if rest and bucket.wakes_at != first:
         bucket.wakes_at = first
         turn.wake(first, "flush")
     heapq.heapify(rest)
     bucket.heap = rest
-
-
-def _lacking(bucket: Bucket) -> str:
-    kind = bucket.kind
-    if "here" in kind.on and not kind.home:
-        return f"{kind.skill} runs `here` by default and this run has no `here`; name a worker with on"
-    return f"no worker offers {kind.skill} on {' or '.join(kind.on)}; see asterism explain"

@@ -126,6 +126,20 @@ def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
     return ""
 
 
+def lacking(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> str:
+    """Why no connected worker can run it, in a sentence."""
+    if "here" in kind.on and not kind.home:
+        return f"{kind.skill} runs `here` by default and this run has no `here`; name a worker with on"
+    whys = [
+        f"{session.name} {why}"
+        for session in sorted(fleet.sessions.values(), key=lambda one: one.name)
+        if any(matches(session, kind, word) for word in kind.on) and (why := refusal(state, session, kind, spec))
+    ]
+    if whys:
+        return f"no worker can run {kind.skill}: {'; '.join(whys[:3])}" + ("; ..." if len(whys) > 3 else "")
+    return f"no worker offers {kind.skill} on {' or '.join(kind.on)}; see asterism explain"
+
+
 def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> list[WorkerRecord]:
     """Enrolled workers that are away and would be eligible: the task waits for them rather than fail."""
     digest = state.digests.get(kind.skill)

@@ -73,6 +73,8 @@ def test_skill_goes_only_where_its_level_holds_and_explain_says_so() -> None:
     sim.advance(1.0)
     story = sim.machine.explain(1, "a")
     assert "sandbox level process" in msgspec.json.encode(story).decode()
+    sim.settle(4000.0)
+    assert "holds skills at sandbox level process; sim.held needs bubblewrap" in sim.task("a").state.message
     sim = Simulator(workers=[low, profile_of(skills=(held,), sandbox="bubblewrap")])
     sim.submit(plan)
     sim.settle()

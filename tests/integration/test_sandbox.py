@@ -230,6 +230,28 @@ async def test_skill_that_forks_itself_away_leaves_nobody_behind(
         await server.until(lambda: not alive(int(marker.read_text())))
 
 
+@needs("cgroup")
+@pytest.mark.anyio
+async def test_what_a_killed_worker_and_launcher_left_is_ended_by_the_next_start(home: Path) -> None:
+    marker = home / "runaway.pid"
+    async with open_scene(home) as (server, daemon):
+        server.send(assign(1, "runaway", {"marker": str(marker)}))
+        await server.until(lambda: marker.exists() and marker.read_text())
+        [launcher] = psutil.Process(daemon.process.pid).children()
+        launcher.suspend()
+        daemon.kill()
+        launcher.kill()
+        pid = int(marker.read_text())
+        await server.until(lambda: not alive(launcher.pid))
+        assert alive(pid), "nobody was there to end it"
+        again = harness.Daemon(home, server.port, "--skills", str(home / "skills" / "held_skills.py"))
+        try:
+            await server.joined(2)
+            assert not alive(pid)
+        finally:
+            again.close()
+
+
 @needs("bubblewrap")
 @pytest.mark.anyio
 async def test_cell_shows_its_inputs_and_nothing_else_of_this_machine(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import tarfile
 import warnings
 import zipfile
@@ -314,6 +315,37 @@ def test_archives_of_every_packing_are_read(tmp_path: Path, mode: str) -> None:
             archive.addfile(about, io.BytesIO(b"x"))
     made = file_skills.unpack(_context(tmp_path), File(tmp_path / "a.tar"))
     assert [one.path.name for one in made["files"]] == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_any_broken_archive_is_read_or_refused(tmp_path: Path) -> None:
+    """Seeded, so that a failure comes again."""
+    seeds = []
+    for mode in ("w", "w:gz", "w:bz2", "w:xz"):
+        made = io.BytesIO()
+        with tarfile.open(fileobj=made, mode=mode, format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+            for name in ("a.txt", "d/é.txt", "l" * 120):
+                about = _info(name)
+                about.size = 5
+                archive.addfile(about, io.BytesIO(b"hello"))
+        seeds.append(made.getvalue())
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", kind) as packed:
+            packed.writestr("a.txt", "hello" * 20)
+        seeds.append(made.getvalue())
+    luck, ctx, refused = random.Random(7), _context(tmp_path), 0
+    for _ in range(600):
+        data = bytearray(luck.choice(seeds))
+        for _ in range(luck.choice((1, 1, 3))):
+            at = luck.randrange(min(len(data), 1500))
+            data[at] = luck.choice((0, 255, luck.randrange(256)))
+        path = tmp_path / "broken"
+        path.write_bytes(data[: luck.randrange(len(data))] if luck.random() < 0.2 else data)
+        try:
+            file_skills.unpack(ctx, File(path))
+        except SkillFailed:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_bomb_is_cut_by_what_it_really_unpacks_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

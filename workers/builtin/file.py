@@ -12,8 +12,10 @@ import hashlib
 import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, TypedDict
@@ -29,6 +31,11 @@ MAX_MEMBERS: Final = 20_000
 MAX_UNPACKED_BYTES: Final = 4 * 1024**3
 _CHUNK: Final = 1 << 20
 _DEEPEST: Final = 64
+_BROKEN: Final = (
+    tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error,
+    EOFError, OSError, RuntimeError, ValueError, LookupError, OverflowError,
+)  # fmt: skip
+"""What the libraries raise for an archive that is none."""
 _TAR: Final = (".tar.gz", ".tgz")
 
 
@@ -128,7 +135,7 @@ def unpack(ctx: SkillContext, file: File) -> UnpackResult:
             target.parent.mkdir(parents=True, exist_ok=True)
             left -= _copy(source, target, left, file.name)
             made.append(File(target))
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
+    except _BROKEN as error:
         shutil.rmtree(top, ignore_errors=True)
         raise SkillFailed(f"{file.name} can't be unpacked: {error}") from error
     except BaseException:

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from protocol.errors import NotAllowed, NotFound
 
 _LOOK: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def open_plain(path: str) -> BinaryIO:
@@ -77,7 +78,10 @@ def replace_plain(path: str, write: Callable[[BinaryIO], object]) -> int:
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 raise NotAllowed(f"{path} is no regular file", hint="name another one to write")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
+        try:
+            fd = os.open(fresh, _MAKE, 0o666, dir_fd=folder)
+        except FileNotFoundError as error:  # the folder has been removed since
+            raise _refused(path, error) from None
         try:
             with os.fdopen(fd, "wb") as file:
                 write(file)

@@ -35,6 +35,7 @@ _SUBMIT: Final = frozenset({"submitter", "approver", "admin"})
 _APPROVE: Final = frozenset({"approver", "admin"})
 _ADMIN: Final = frozenset({"admin"})
 _WORKER: Final = frozenset({"worker"})
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 ROLES: Final[Mapping[str, frozenset[str]]] = {
     # the RPCs that are not invocations
@@ -248,7 +249,7 @@ def parse_join(text: str) -> Join:
     """Raises: UsageError, without repeating the secret."""
     address, _, secret = text.strip().rpartition("/")
     token, _, ca = secret.partition(".")
-    if not address or not token or (":" not in address):
+    if not address or not token or ":" not in address or (ca and _DIGEST.fullmatch(ca) is None):
         raise UsageError(
             "this is not a join string", hint="copy the whole line that `asterism server start` or `info` printed"
         )

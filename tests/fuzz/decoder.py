@@ -155,6 +155,13 @@ def _said(data: bytes) -> Any:
     return found
 
 
+def _join(data: bytes) -> Any:
+    """A join string, and the look for the authority that it names."""
+    found = parse_join(_text(data))
+    certificate.authority_in([data], found.ca)
+    return found
+
+
 def _outbox(path: Path) -> Any:
     (path.parent / "journal").write_text(path.stem)
     box = Outbox(path.parent)
@@ -195,11 +202,11 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("notation", lambda data: parse_notation(_text(data)), share=50),
     Target("event_body", decode_events, encode_events, (msgspec.DecodeError,)),
     Target("journal_record", recover_record, share=10),
-    Target("journal_snapshot", recover_snapshot, share=10),
+    Target("journal_snapshot", recover_snapshot, share=4),
     Target("journal_file", recover_file, share=2),
     Target("request_body", _ask),
     Target("submission", _submission, share=30),
-    Target("join", lambda data: parse_join(_text(data)), lambda join: str(join).encode("utf-8", "surrogateescape")),
+    Target("join", _join, lambda join: str(join).encode("utf-8", "surrogateescape")),
     Target("join_line", lambda data: parse_join_line(_text(data))),
     Target("certificate", lambda data: certificate.read(data, _AUTHORITY), share=30),
     Target("certificate_request", lambda data: certificate.requested_key(_text(data)), share=30),

@@ -70,6 +70,8 @@ def verdict(
         return goon if held.digest else _regainable(state, binder, run, task, held, goon, stop)
     if attempt is not None or task.live() or ident.number < run.next_attempt(task):
         return stop
+    if held.fence.epoch >= state.epoch or any(one.fence == held.fence for one in task.attempts):
+        return stop  # made up: what this epoch has issued is known, and no fence is issued twice
     return adoptable(state, binder, run, task, held, goon, stop)
 
 

@@ -174,12 +174,24 @@ def undo(args: tuple[str, ...], output: str, server: str | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=RunParam())
+@click.argument("runs", type=RunParam(), nargs=-1, required=True, metavar="RUN...")
 @output_option("json")
 @server_option
-def rm(run: int, output: str, server: str | None) -> None:
-    """Forget a settled run: its events, values and log lines."""
-    _tell("rm", "{run} is removed", server, output, run)
+def rm(runs: tuple[int, ...], output: str, server: str | None) -> None:
+    """Forget settled runs: their events, values and log lines."""
+
+    async def main(client: AsyncClient) -> list[str]:
+        names: list[str] = []
+        for run in runs:
+            names.append(run_name(run) if run else (await client.ask("status", 0))["run"])
+            await client.ask("rm", names[-1])
+            if output != "json":
+                show.say(f"{names[-1]} is removed")
+        return names
+
+    names = use(main, server)
+    if output == "json":
+        show.json_value({"schema": SCHEMA, "run": names[0], "runs": names})
 
 
 def _start(method: str, run: int, body: dict[str, Any], detach: bool, output: str, server: str | None) -> None:

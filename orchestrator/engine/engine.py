@@ -62,6 +62,7 @@ class _Pending(msgspec.Struct, gc=False):
     later: list[c.Command]
     logged: list[int]
     records: int
+    forget: list[int]
 
 
 class Engine:
@@ -154,6 +155,11 @@ class Engine:
             await self._sound.wait()
         if self._pending:
             await self._last.wait()
+
+    @property
+    def forgetting(self) -> bool:
+        """Whether a run was removed and that is not on disk yet: a crash would bring it back."""
+        return any(turn.forget for turn in self._pending)
 
     def log(self, line: LogLine) -> None:
         """Keep a line of an attempt; written with the next group, never waited for."""
@@ -334,7 +340,7 @@ class Engine:
     ) -> Commit:
         if records or logs:
             logged = list({line.run for line in logs})
-            self._pending.append(_Pending(self.seq, seen, later, logged, len(records)))
+            self._pending.append(_Pending(self.seq, seen, later, logged, len(records), forget))
             self.pressure.appended(len(records))
             pressing = not records or any(
                 type(command) is not c.Send or type(command.item) is not Ack for command in later

@@ -42,6 +42,10 @@ SHOWN: Final = frozenset({"ps", "status", "tasks", "result", "get", "explain", "
 """Methods that show what is journaled: an answer waits until all that it was made of is on disk."""
 
 
+FULL_PATIENCE_S: Final = 0.5
+"""How long a look waits for a disk that is full, which may have room again in a moment."""
+
+
 class Links(Protocol):
     """The gateway: serves one worker stream until it ends."""
 
@@ -344,7 +348,7 @@ class Service:
         return found if body.uris else {"digest": found[body.uri][0]}
 
     async def _gc(self, _: Principal, body: ask.Collect) -> Any:
-        if not self._engine.pressure.full:  # then this is what makes room; nothing can have been removed since
+        if self._engine.forgetting or not self._engine.pressure.full:  # on a full disk this is what makes room
             await self._on_disk()
         return await self._garbage.collect(self._engine.clock(), body.grace_s, body.dry)
 
@@ -369,7 +373,7 @@ class Service:
         return rows
 
     async def _on_disk(self) -> None:
-        with anyio.move_on_after(LOOK_PATIENCE_S):
+        with anyio.move_on_after(FULL_PATIENCE_S if self._engine.pressure.full else LOOK_PATIENCE_S):
             await self._engine.on_disk()
             return
         why = "the disk of the server is full" if self._engine.pressure.full else "the disk of the server is behind"

@@ -497,7 +497,8 @@ def test_gc_frees_what_no_run_names_and_rm_takes_the_events(own: Shell) -> None:
     assert own.run("rm", "r1").returncode == 0
     assert own.json("gc", "--grace", "0")["artifacts"] == 0, "r2 has the same values"
     assert own.json("get", "r2/b/value")["value"] == text
-    assert own.run("rm", "r2").returncode == 0
+    assert own.json("run", "-f", name)["run"] == "r3"
+    assert own.json("rm", "r2", "r3")["runs"] == ["r2", "r3"]
     assert own.json("gc")["artifacts"] == 0, "younger than the grace"
     would = own.json("gc", "--grace", "0", "--dry-run")
     assert would["artifacts"] > 0
@@ -509,6 +510,7 @@ def test_gc_frees_what_no_run_names_and_rm_takes_the_events(own: Shell) -> None:
         assert journal.execute("SELECT run, kind FROM event WHERE run > 0").fetchall() == [
             (1, "RunRemoved"),
             (2, "RunRemoved"),
+            (3, "RunRemoved"),
         ]
         assert journal.execute("SELECT COUNT(*) FROM snapshot WHERE part > 0").fetchone() == (0,)
 

@@ -16,6 +16,7 @@ from orchestrator.core.state import State
 from orchestrator.journal.journal import Journal, Record
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.recovery import recover
+from orchestrator.journal.schema import part_checksum
 from orchestrator.journal.snapshot import TAIL_RECORDS, Snapshots
 from orchestrator.journal.sqlite import SqliteJournal
 from protocol.errors import JournalCorrupt
@@ -233,6 +234,54 @@ def test_an_epoch_that_was_opened_but_never_journaled_is_not_used_again(tmp_path
     again = SqliteJournal(path)
     assert recover(again).epoch == 2
     anyio.run(again.aclose)
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        ("UPDATE meta SET value = '0-old' WHERE key = 'snapshot_layout'", "another build"),
+        ("DELETE FROM meta WHERE key = 'snapshot_layout'", "another build"),
+        ("UPDATE snapshot SET crc = crc + 1 WHERE part = 1", "damaged"),
+        ("UPDATE snapshot SET body = x'c1', crc = :crc WHERE part = 1", "can't be read"),
+    ],
+)
+def test_a_snapshot_that_is_of_no_use_is_left_aside_for_the_events_and_replaced_whole(
+    tmp_path: Path, harm: str, says: str
+) -> None:
+    path = tmp_path / "journal.db"
+    told: dict[int, bytes] = {}
+
+    async def write() -> None:
+        journal = SqliteJournal(path)
+        journal.start(Quiet())
+        writer = begin(journal)
+        writer.run(1, tasks=2)
+        writer.run(2, tasks=1)
+        await writer.snapshots.take(writer.seq, 5.0).wait()
+        writer.task(2, 0)
+        told.update(encoded(writer.state))
+        await journal.aclose()
+
+    async def again() -> None:
+        journal = SqliteJournal(path)
+        found = recover(journal)
+        assert says in found.note
+        assert "every event was replayed" in found.note
+        assert encoded(found.state) == told
+        journal.start(Quiet())
+        await Snapshots(journal, found.state, found.behind, found.tail).take(found.seq, found.at).wait()
+        mended = recover(journal)
+        assert mended.note == ""
+        assert mended.tail == {}
+        assert encoded(mended.state) == told
+        await journal.aclose()
+
+    anyio.run(write)
+    with sqlite3.connect(path) as file:
+        seq = file.execute("SELECT seq FROM snapshot WHERE part = 1").fetchone()[0]
+        file.execute(harm, {"crc": part_checksum(1, seq, b"\xc1")} if ":crc" in harm else {})
+    file.close()
+    anyio.run(again)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x91", msgspec.msgpack.encode([["NoSuchEvent", 1]])])

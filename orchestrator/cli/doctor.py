@@ -29,6 +29,7 @@ from protocol.task import SECRET_NAME
 from .. import local
 from ..client.client import AsyncClient
 from ..client.connection import own_version
+from ..journal.archive import Archive
 from . import show
 from .option import output_option, use
 from .server import tls_words
@@ -165,6 +166,17 @@ def _secrets() -> Iterator[Check]:
         yield Check("secrets", "ok", f"{names}; who may have them: secrets.allow")
 
 
+def _journal() -> Iterator[Check]:
+    """What its file says of itself; whether every record is sound is for `journal verify`."""
+    path = local.home_of(os.environ) / "server" / "journal.db"
+    if path.exists():
+        with Archive(path) as archive:
+            last, _ = archive.last()
+            yield Check(
+                "journal", "ok", f"up to event {last}, epoch {archive.epoch}, {show.size(archive.size_bytes())}"
+            )
+
+
 def _server() -> Iterator[Check]:
     environ = dict(os.environ)
     if local.read_endpoint(environ) is None and not environ.get("ASTERISM_SERVER"):
@@ -214,4 +226,4 @@ def _membership() -> Iterator[Check]:
             yield Check(name, "ok", f"the certificate is good for {show.seconds(left_s)}")
 
 
-_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _secrets, _server, _membership)
+_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _secrets, _journal, _server, _membership)

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.event_codec import decode_events
+from orchestrator.journal.archive import Archive
+from orchestrator.journal.recovery import records
 from tests.integration.test_command import Shell
 
 PLAN = {
@@ -48,6 +51,11 @@ def test_a_journal_is_looked_at_checked_and_copied_while_its_server_runs_and_aft
     (ended,) = [row for row in rows if row["kind"] == "attempt_ended" and row["task"] == "b"]
     assert ended["value"] == {"value": 2}
     everything = shell.run("journal", "export").stdout
+    with Archive(shell.home / "server" / "journal.db") as archive:
+        events = [event for record in records(archive) for event in decode_events(record.body)]
+    hashes = {found for event in events if (found := getattr(event, "secret_hash", ""))}
+    assert hashes
+    assert not [one for one in hashes if one in everything]
     assert "secret_hash" not in everything
     assert len(lines(everything)) == about["events"]
     assert lines(shell.run("journal", "export", "--after", "5").stdout)[0]["seq"] == 6
@@ -66,3 +74,20 @@ def test_a_journal_is_looked_at_checked_and_copied_while_its_server_runs_and_aft
     assert (found["sound"], found["first_bad"]) == (False, 4)
     missing = shell.json("journal", "info", "--home", str(shell.folder / "nowhere"), code=3)
     assert missing["error"]["code"] == "NotFound"
+
+
+def test_a_journal_that_a_newer_build_wrote_is_refused_with_exit_code_9_and_the_way_out(shell: Shell) -> None:
+    assert shell.run("run", "-f", str(shell.folder / "plan.json")).returncode == 0
+    shell.run("server", "stop")
+    with sqlite3.connect(shell.home / "server" / "journal.db") as file:
+        file.execute("UPDATE meta SET value = '99' WHERE key = 'body'")
+    file.close()
+    for words in (("journal", "info"), ("journal", "verify"), ("journal", "export")):
+        refused = shell.json(*words, code=9)["error"]
+        assert refused["code"] == "VersionMismatch"
+        assert "newer asterism" in refused["hint"]
+    started = shell.start("server", "start", "-o", "json")
+    out, _ = started.communicate(timeout=60)
+    assert started.returncode == 9, out
+    checks = {check["name"]: check for check in shell.json("doctor", code=1)["checks"]}
+    assert (checks["journal"]["level"], "newer asterism" in checks["journal"]["fix"]) == ("error", True)

@@ -59,7 +59,7 @@ def taken_back(old: Turn, item: TakenBack) -> Turn:
     old.state.become(item.state)
     turn = Turn(old.state, old.settings, old.policy)
     turn.fleet, turn.estimator, turn.counter = old.fleet, old.estimator, old.counter
-    turn.refused, turn.refusals = old.refused, old.refusals
+    turn.refused, turn.refusals, turn.passed = old.refused, old.refusals, old.passed
     turn.now, turn.disk_full, turn.started = old.now, old.disk_full, old.started
     turn.state.fresh, turn.state.due = [], []
     for reply in old.stages:

@@ -77,6 +77,13 @@ def task_error(run: Run, task: Task) -> dict[str, Any] | None:
 
 
 def run_error(run: Run) -> dict[str, Any] | None:
+    if run.aside:
+        return {
+            "code": "InternalError",
+            "ref": run.aside,
+            "message": "the server failed to decide on this run and set it aside",
+            "hint": f"asterism resume {run.name}, or asterism cancel {run.name}",
+        }
     if not isinstance(run.state, Closed) or not run.state.code:
         return None
     return {

@@ -79,6 +79,13 @@ class Fleet:
         done = self.said(*words, "-o", "json")
         return json.loads(done.stdout) if done.returncode == 0 and done.stdout else None
 
+    def rows(self, *words: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "asterism", *words, "-o", "jsonl"],
+            env=self.env, cwd=self.folder, capture_output=True, timeout=60, check=True,
+        )  # fmt: skip
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def found(self) -> dict[str, Any]:
         """What the last server said of itself; it may be dead."""
         file = self.folder / "home" / "server.json"

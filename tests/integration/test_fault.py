@@ -22,6 +22,7 @@ from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.recovery import recover
 from orchestrator.placement.eft import Eft
 from orchestrator.placement.policy import Offer
+from orchestrator.service.query import run_error
 from protocol.builtin import BUILTINS
 from protocol.errors import InternalError
 from protocol.frame import Assign, Bye, Heartbeat, Hello, Report, Welcome
@@ -147,6 +148,7 @@ async def test_a_run_that_makes_it_raise_again_is_set_aside_and_the_others_go_on
         assert type(state.runs[bad].state) is Paused
         reference = state.runs[bad].aside
         assert reference in rig.engine.machine.explain(bad, "a")["why"]
+        assert (run_error(state.runs[bad]) or {})["ref"] == reference
     assert len(told(journal, e.DecisionFailed)) == 2
     assert [one.run for one in told(journal, e.RunSetAside)] == [bad]
 

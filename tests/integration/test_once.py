@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ def wait(gate: str) -> None:
 @skill(effect="once")
 def pay(ledger: str, gate: str) -> int:
     note(ledger, "paid")
+    if gate == "kill":
+        os.kill(os.getpid(), 9)
     wait(gate)
     return 42
 
@@ -108,4 +112,19 @@ def test_the_server_dies_while_the_effect_goes_on_and_its_report_counts(fleet: F
     fleet.server()
     fleet.until(is_in(fleet, run, "succeeded"))
     assert fleet.json("result", run)["outputs"] == {"a": 42}
+    assert ledger(fleet) == ["paid"]
+
+
+def test_a_process_that_dies_in_its_effect_leaves_a_run_that_waits_for_a_person(fleet: Fleet) -> None:
+    args = {"ledger": str(fleet.folder / "ledger"), "gate": "kill"}
+    (fleet.folder / "plan.json").write_text(json.dumps({"tasks": [{"id": "a", "skill": "pay", "args": args}]}))
+    command = [sys.executable, "-m", "asterism", "run", "-f", "plan.json", "-o", "json"]
+    done = subprocess.run(command, env=fleet.env, cwd=fleet.folder, capture_output=True, timeout=60, check=False)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["error"]["code"]) == (8, "AwaitingApproval")
+    assert report["tasks"]["a"]["state"] == "unknown"
+    rows = [row for row in fleet.rows("events", report["run"]) if row["kind"] == "task_unknown"]
+    assert "HostDied" in rows[0]["why"]
+    assert fleet.json("resolve", f"{report['run']}/a", "--fail") is not None
+    fleet.until(is_in(fleet, report["run"], "failed"))
     assert ledger(fleet) == ["paid"]

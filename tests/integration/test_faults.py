@@ -15,6 +15,7 @@ import anyio
 import psutil
 import pytest
 
+from bench.faults import namespace
 from bench.faults.account import account
 from bench.faults.case import Tally
 from bench.faults.ledger import Execution
@@ -60,6 +61,22 @@ def test_killed_processes_lose_nothing_and_apply_nothing_twice(tmp_path: Path) -
     assert found["cases"][2]["figures"]["finished_ran_again"] == 0
     assert not list(tmp_path.iterdir())
     assert living(tmp_path) == []
+
+
+@pytest.mark.skipif(bool(namespace.missing()), reason=namespace.missing())
+def test_packets_that_vanish_lose_nothing_and_apply_nothing_twice(tmp_path: Path) -> None:
+    words = command("--quick", "--case", "cut", "--case", "cut-down", "-o", "json")
+    bench = subprocess.Popen(words, env=environ(tmp_path), cwd=tmp_path, stdout=subprocess.PIPE)
+    said, _ = bench.communicate(timeout=100)
+    assert bench.returncode == 0, said
+    found = json.loads(said)
+    assert found["network"] == "network namespaces, TLS"
+    for case in found["cases"]:
+        assert (case["results_lost"], case["results_applied_twice"]) == (0, 0), case["why"]
+        assert case["re_executed"] == case["times"] == 1
+    spaces = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    assert f"asterism-{bench.pid}" not in spaces
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bench_that_is_killed_itself_leaves_nothing_behind(tmp_path: Path) -> None:

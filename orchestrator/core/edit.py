@@ -46,7 +46,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     for index, spec in enumerate(patch.tasks):
         where = f"tasks/{index}"
         old = run.tasks[run.names[spec.id]] if spec.id in run.names else None
-        if old is not None and (first or not editable(old)):
+        if old is not None and (first or not rewritable(old)):
             code, why = (
                 ("DuplicateId", "is used already") if first else ("AlreadyDispatched", "is dispatched or settled")
             )
@@ -66,7 +66,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
         if name not in run.names and name not in ids:
             found.append(Problem("UnknownReference", "links", f"there is no task {name}", nearest(name, run.names)))
     for _, down in (*patch.links, *patch.unlinks):
-        if down in run.names and not editable(run.tasks[run.names[down]]):
+        if down in run.names and not rewritable(run.tasks[run.names[down]]):
             found.append(Problem("AlreadyDispatched", "links", f"{down} is dispatched or settled"))
     for output in patch.outputs or ():
         for ref in output.ref.refs if isinstance(output.ref, FirstOf) else (output.ref,):
@@ -141,6 +141,11 @@ def editable(task: Task) -> bool:
     if type(task.state) is Settled:
         return task.state.open
     return type(task.state) in (Pending, Ready, AwaitingApproval) and not task.attempts
+
+
+def rewritable(task: Task) -> bool:
+    """Editable, and no map whose elements others were expanded from: theirs would wait for elements that are gone."""
+    return editable(task) and not (task.spread is not None and task.chained)
 
 
 def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -> None:

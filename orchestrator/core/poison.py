@@ -35,8 +35,10 @@ def evidence(turn: Turn, run: Run, task: Task) -> str:
 def cell(turn: Turn, run: Run, task: Task, offered: Sequence[Offered]) -> Offered | None:
     """The worker to run it on, once that is empty; until then it is kept free of new work."""
     key = (run.ix, task.ix)
-    # A parent that waits there may wait for what would have to run there.
-    free = [one for one in offered if one[0].phase == "up" and one[0].kept_for in (None, key) and not one[0].paused]
+    free = [one for one in offered if one[0].phase == "up" and one[0].kept_for in (None, key)]
+    # A parent that only waits counts as nothing; but no worker is kept from what such a parent may wait for.
+    empty = [one for one in free if len(one[0].loads) == one[0].paused]
+    free = empty or [one for one in free if not one[0].paused]
     if not free:
         return None
     avoid = task.attempts[-1].worker
@@ -45,7 +47,7 @@ def cell(turn: Turn, run: Run, task: Task, offered: Sequence[Offered]) -> Offere
         if session.kept_for == key and session is not best[0]:
             session.kept_for = None
     best[0].kept_for = key
-    return best if not best[0].loads else None
+    return best if empty else None
 
 
 def release(turn: Turn, key: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ from bench.simulator import JOURNAL, Refused, Simulator
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
 from orchestrator.core.fleet import Load, Session
+from orchestrator.core.poison import cell
 from orchestrator.core.setting import CoreSettings
 from protocol.frame import (
     Ack,
@@ -137,6 +138,39 @@ def test_a_planner_that_a_run_was_set_aside_with_still_has_its_deadline():
     sim.ask(lambda reply: s.PauseRequested(reply, number, "ann", resume=True))
     sim.settle(10.0)
     assert sim.state.runs[number].state.code == "PlannerFailed"
+
+
+def test_a_map_that_others_were_expanded_from_is_not_rewritten():
+    tasks = [
+        {"id": "l", "skill": "flow.list", "args": {"items": [1, 2]}},
+        work("m", value={"ref": "l/items[]"}),
+        work("n", value={"ref": "m[]"}),
+        work("other"),
+    ]
+    sim = replanning(tasks, program={"m": fails})
+    sim.advance(1.0)
+    assert sim.states()["m"] == "failed"
+    with pytest.raises(Refused) as refused:
+        propose(sim, parse_patch({"links": [["other", "m"]], "tasks": []}, author="person:ann"))
+    assert refused.value.codes == ["AlreadyDispatched"]
+    assert finish(sim)["n"] in ("failed", "skipped")
+
+
+def test_a_task_that_must_run_alone_does_so_beside_its_own_parent_that_waits():
+    def parent(job):
+        child = yield "spawn", {"skill": "sim.work", "args": {"value": 1, "run_s": 1.0}}
+        yield "join", {"ids": [child["id"]]}
+        return {"value": 1}
+
+    sim = Simulator(workers=2, slots=1, program={"p": parent})
+    sim.submit({"tasks": [work("p", "sim.parent", on=["w1"])]})
+    sim.advance(0.2)
+    child = sim.task("p.0")
+    session = sim.machine.fleet.sessions[1]
+    offered = [(session, "cpu", {"cpu": 1.0})]
+    session.drop((1, child.ix, 1))
+    assert session.paused == len(session.loads) == 1
+    assert cell(sim.machine._turn, sim.state.runs[1], child, offered) == offered[0]
 
 
 def test_of_two_attempts_the_one_behind_is_stopped_when_the_other_waits_for_its_children():

@@ -56,7 +56,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     unconfirmed: int = 16_384
     bye_s: float = 2.0
     retry_after_s: float = 1.0
-    hello_s: float = 10.0
+    hello_s: float = 30.0
     streams: int = 4
 
 

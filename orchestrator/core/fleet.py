@@ -71,6 +71,8 @@ class Session:
         self.clear()
         self.holds: dict[Key, Held] = {}
         """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
+        self.graced = False
+        """It has had the moment after a stall of our loop, and was not heard since."""
         self.junk = 0
         """What it said that doesn't count."""
         self.short = ""
@@ -250,6 +252,7 @@ class Fleet:
         self.last_boot: dict[int, str] = {}
         self.welcomed: dict[int, int] = {}
         """Worker -> the epoch it was last welcomed in by this start."""
+        self._graced: dict[int, set[str]] = {}
         self._announced: dict[int, deque[float]] = {}
         self._takeovers: dict[int, deque[tuple[float, str]]] = {}
         self.changes = 0
@@ -264,8 +267,17 @@ class Fleet:
         self.by_conn[session.conn] = session
         self.away.pop(session.worker, None)
         self.broken_at.pop(session.worker, None)
+        self._graced.pop(session.worker, None)
         self.last_boot[session.worker] = session.boot_id
         self.changes += 1
+
+    def grace(self, worker: int, what: str) -> bool:
+        """Whether a worker that is away may have one more moment of this kind; it has each once until it is back."""
+        had = self._graced.setdefault(worker, set())
+        if what in had:
+            return False
+        had.add(what)
+        return True
 
     def may_announce(self, worker: int, now: float) -> bool:
         """Whether a worker may say something new of itself: that is journaled, and stays in the catalog."""

@@ -64,7 +64,7 @@ def received(
     if session is None or session.worker != worker:
         turn.count("stale_session")
         return
-    session.heard_at, session.welcomed = turn.now, True
+    session.heard_at, session.welcomed, session.graced = turn.now, True, False
     if session.phase == "suspect":
         session.phase = "up"
         turn.fleet.changes += 1

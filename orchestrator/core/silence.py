@@ -2,8 +2,9 @@
 
 A worker's silence kills nothing: at 300 ms after its stream broke its pure work may start elsewhere as a hedge, at the
 end of its lease its attempts are lost, and a late report of a lost attempt still wins if it is admissible. Time in
-which our own loop stood still is not a worker's silence: the leases that it cut short are extended by it, and after a
-stall of a lease or more, as when the machine slept, every worker has a whole one.
+which our own loop stood still is not a worker's silence: the leases that it cut short are extended by it, with a moment
+to be heard, once, so that a loop that always lags still finds out who is gone. After a stall of a lease or more, as
+when the machine slept, every worker has a whole one.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ def silent(turn: Turn, conn: int) -> None:
         return
     if turn.late_s >= lease_of(turn, session):  # we slept: whatever was open may be broken, it has to find back to us
         session.heard_at = turn.now
-    elif turn.late_s > STALL_S:  # what it said meanwhile is about to be read
-        session.heard_at = max(session.heard_at + turn.late_s, turn.now - session.suspect_s + session.heartbeat_s)
+    elif turn.late_s > STALL_S:
+        session.heard_at += turn.late_s
+        if not session.graced:  # what it said meanwhile is about to be read
+            session.graced = True
+            session.heard_at = max(session.heard_at, turn.now - session.suspect_s + session.heartbeat_s)
     quiet = turn.now - session.heard_at
     if quiet + 1e-6 >= lease_of(turn, session):
         turn.command(c.Close(conn))
@@ -86,7 +90,7 @@ def broken(turn: Turn, worker: int) -> None:
     """Timer, 300 ms after a stream broke: still away?"""
     if worker in turn.fleet.sessions or worker not in turn.fleet.away:
         return
-    if turn.late_s > STALL_S:
+    if turn.late_s > STALL_S and turn.fleet.grace(worker, "broken"):
         turn.wake(turn.now + turn.settings.broken_grace_s, "broken", worker)
     else:
         hedge(turn, worker)
@@ -97,9 +101,10 @@ def expired(turn: Turn, worker: int) -> None:
     deadline = turn.fleet.away.get(worker)
     if worker in turn.fleet.sessions or deadline is None:
         return
-    if turn.late_s > STALL_S:  # it could not come back to us either
-        lease_s = timing(turn.state.workers[worker].edge).lease_s * turn.settings.lease_factor
-        fresh_s = lease_s if turn.late_s >= lease_s else 1.0
+    lease_s = timing(turn.state.workers[worker].edge).lease_s * turn.settings.lease_factor
+    slept = turn.late_s >= lease_s
+    if slept or (turn.late_s > STALL_S and turn.fleet.grace(worker, "lease")):  # it could not come back to us either
+        fresh_s = lease_s if slept else 1.0
         deadline = turn.fleet.away[worker] = max(deadline + turn.late_s, turn.now + fresh_s)
     if deadline > turn.now:
         turn.wake(deadline, "lease", worker)

@@ -396,6 +396,21 @@ def test_a_stall_of_our_own_loop_is_nobodys_silence() -> None:
     assert [one.outcome.code for one in floor.of(e.AttemptEnded)] == ["Lost"]
 
 
+def test_a_loop_that_always_lags_still_finds_out_who_is_gone() -> None:
+    for leaves in (False, True):
+        floor, (assign,) = working("sim.idem")
+        floor.beat(assign.attempt)
+        if leaves:
+            floor.leave()
+        start = floor.now
+        while floor.task().attempts[0].live:
+            wake = floor.machine.next_wake()
+            assert wake is not None
+            floor.now = max(floor.now, wake) + 0.4
+            floor.turn(s.Tick())
+        assert LEASE_S < floor.now - start < 2 * LEASE_S
+
+
 def test_a_stall_gives_those_that_are_away_the_time_to_come_back() -> None:
     floor, (assign,) = working("sim.idem")
     floor.leave()

@@ -163,6 +163,12 @@ class Keyring:
         self._kept[kept] = principal
         self._barred.discard(kept)
 
+    def replace(self, kept: str, principal: Principal) -> None:
+        """As `add`, and whatever else it had ends."""
+        for other in [one for one, who in self._kept.items() if who == principal and one != kept]:
+            self.remove(other)
+        self.add(kept, principal)
+
     def remove(self, kept: str) -> None:
         if (who := self._kept.pop(kept, None)) is not None:
             self.on_ended(who)

@@ -116,9 +116,10 @@ class Enrolment:
             hint = f"choose another --name; or asterism worker dismiss {name}, as an admin"
             raise NotAllowed(f"{name} is another's name, who holds its key", hint=hint)
         found = await self._engine.ask(lambda reply: Enrolled(reply, name, kept, serves, who.token))
-        if old and old != kept:
-            self.keyring.remove(old)
-        self.keyring.add(kept, Principal(name, "worker", int(found["worker"])))
+        number = int(found["worker"])
+        if self._state.workers[number].secret_hash != kept:  # revoked or sold again meanwhile
+            raise NotAllowed(f"{name} went to another at the same moment", hint="choose another --name")
+        self.keyring.replace(kept, Principal(name, "worker", number))
         return {"worker": found["worker"], "name": found["name"], **given}
 
     def _free(self, kept: str, name: str) -> None:
@@ -186,6 +187,8 @@ class Enrolment:
             hint = "choose another --name; or let an admin revoke the token that it came with"
             raise NotAllowed(f"{name} is another's name, who holds its key", hint=hint)
         found = await self._engine.ask(lambda reply: ClientEnrolled(reply, who.token, name, kept))
+        if all(client.secret_hash != kept for client in self._state.tokens[int(found["token"])].clients):
+            raise NotAllowed("the token was revoked at the same moment", hint="ask for another")
         self.keyring.add(kept, Principal(name, found["role"]))
         return {"name": name, "role": found["role"], **given}
 

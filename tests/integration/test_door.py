@@ -101,7 +101,7 @@ def foreign(gate: Gate, how: str) -> Tls | None:
     made = {
         "no TLS": "",
         "another authority's": make_peer("asterism://client/ada", public, other, other_key, now, 600.0),
-        "one's own": make_ca("ada", key, now),
+        "one's own": make_peer("asterism://client/ada", public, make_ca("ada", key, now), key, now, 600.0),
         "expired": make_peer("asterism://client/ada", public, ca, ca_key, now - 7200, 3600.0),
         "not good yet": make_peer("asterism://client/ada", public, ca, ca_key, now + 7200, 3600.0),
         "a server's": make_server(("localhost",), key, ca, ca_key, now, 600.0),

@@ -380,3 +380,30 @@ async def test_a_server_that_starts_again_knows_its_members_and_whom_it_sent_awa
         with pytest.raises(NotAllowed, match="no credential"):
             async with dial(again.address, parse_join(file.join).token, tls=stranger) as channel:
                 await channel.invoke("enroll", b"{}")
+
+
+@pytest.mark.anyio
+async def test_of_two_that_want_one_name_at_once_one_has_it(tmp_path: Path) -> None:
+    async with server(tmp_path, entrance=TLS) as (_, file), client(file) as owner:
+        assert file.tls is not None
+        stranger, secret = Tls(file.tls.ca), parse_join(file.join).token
+        bought: list[Tls | None] = []
+        async with dial(file.address, secret, tls=stranger) as channel:
+
+            async def enrol() -> None:
+                try:
+                    bought.append((await buy(channel, "enroll", stranger, name="pi-3"))[1])
+                except NotAllowed:
+                    bought.append(None)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(enrol)
+        good = 0
+        for tls in bought:
+            if tls is not None:
+                async with dial(file.address, "", tls=tls) as channel:
+                    error = await attempted(channel, "info")
+                    good += not isinstance(error, NotAllowed)
+        assert good == 1
+        assert await owner.invoke("info", b"{}")

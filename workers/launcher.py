@@ -79,11 +79,11 @@ class Launcher:
         deadline = time.monotonic() + _GROUP_DEADLINE_S
         while time.monotonic() < deadline:
             swept = self._groups is None or self._groups.remove()
-            strays = sandbox.strays(self._hosts)
-            for pid in strays:
-                _kill(pid)
             while (found := _dead()) is not None:
                 self._hosts.pop(found[0], None)
+            strays = sandbox.strays(self._hosts)  # only now: the death of a host is what makes them ours
+            for pid in strays:
+                _kill(pid)
             if swept and not strays and not self._hosts:
                 break
             time.sleep(0.002)

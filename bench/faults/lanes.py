@@ -29,6 +29,8 @@ SKILLS: Final = "bench.faults.work"
 SPARE: Final = "spare"
 ROOM: Final = "room"
 """A resource that every worker of the fleet declares: as much as it has slots."""
+SAME: Final = ("memory=1GiB", "disk=1GiB")
+"""A worker that finds another amount at every start says something new of itself, and may do that only so often."""
 LONG_S: Final = 0.12
 _NUMBERS: Final = itertools.count(1)
 
@@ -88,7 +90,9 @@ async def lanes(guard: Guard, victims: int, slots: int = 2, *, spaces: bool = Fa
         room = slots * victims
         async with anyio.create_task_group() as group:
             for name in names:
-                machine = Machine(name, slots, "", (_lane(name),), (f"cpu={slots}", f"{ROOM}={slots}"), (SKILLS,))
+                machine = Machine(
+                    name, slots, "", (_lane(name),), (f"cpu={slots}", f"{ROOM}={slots}", *SAME), (SKILLS,)
+                )
                 group.start_soon(fleet.start_worker, client, machine, ways[name])
             labels = tuple(map(_lane, names))
             spare = Machine(SPARE, room, "", labels, (f"cpu={room}", f"{ROOM}={room}"), (SKILLS,))

@@ -21,6 +21,8 @@ from .turn import Turn
 REFUSED_KEPT: Final = 20_000
 HOLDS_KEPT: Final = 20_000
 NUMBERS_PASSED: Final = 64
+HELD_LEASES: Final = 2
+"""So many leases an attempt on hold may run in a slot that the work it waits for may need itself."""
 """What is remembered of one worker's attempts; whoever invents more is refused unheard."""
 
 
@@ -34,6 +36,10 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         refused >= REFUSED_KEPT and found in ("hold", "keep", "resend") and not _known(turn, key)
     ):
         found = "drop" if held.digest else "kill"
+    if found == "hold" and not held.digest and _in_the_way(turn, session, key):
+        found = "kill"
+    if found != "hold":
+        session.held_since.pop(key, None)
     if found in ("hold", "kill", "drop"):
         _pass_over(turn, key)
     if found == "hold":
@@ -48,6 +54,12 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         run = turn.state.runs[ident.run]
         _keep(turn, session, run, run.tasks[ident.task], held)
     return found
+
+
+def _in_the_way(turn: Turn, session: Session, key: Key) -> bool:
+    """It runs where every slot is spoken for: what must be done again before it can be judged may wait for its slot."""
+    since = session.held_since.setdefault(key, turn.now)
+    return session.slots_free <= 0 and turn.now - since > HELD_LEASES * session.lease_s
 
 
 def _pass_over(turn: Turn, key: Key) -> None:

@@ -71,6 +71,8 @@ class Session:
         self.clear()
         self.holds: dict[Key, Held] = {}
         """What it has and the orchestrator can't judge yet: judged again at every heartbeat."""
+        self.held_since: dict[Key, float] = {}
+        """Of those that run there: since when."""
         self.graced = False
         """It has had the moment after a stall of our loop, and was not heard since."""
         self.junk = 0

@@ -1,5 +1,6 @@
 """Defects that drawn schedules have found, each by itself: they must not come back."""
 
+import msgspec
 import pytest
 
 from bench.fault import Faults
@@ -7,6 +8,7 @@ from bench.simulated_worker import profile_of
 from bench.simulator import JOURNAL, Refused, Simulator
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
+from orchestrator.core.adoption import HELD_LEASES, judged
 from orchestrator.core.fleet import Load, Session
 from orchestrator.core.poison import cell
 from orchestrator.core.setting import CoreSettings
@@ -254,6 +256,23 @@ def test_an_attempt_that_is_over_and_still_asks_is_stopped():
     _, _, decision = sim.log[-1]
     assert Cancel(ident, 2.0) in [one.item for one in decision.commands if isinstance(one, c.Send)]
     assert finish(sim) == {"a": "succeeded"}
+
+
+def test_what_is_on_hold_gives_its_slot_to_the_work_it_is_on_hold_for():
+    sim = Simulator(workers=1, slots=1)
+    sim.submit({"tasks": [work("a", run_s=60.0), work("b", after=["a"])]})
+    sim.advance(1.0)
+    session, orphan = sim.machine.fleet.sessions[1], Held(AttemptId(1, 1, 1), Fence(0, 9), b"pin")
+    turn = sim.machine._turn
+    assert judged(turn, session, orphan) == "hold"
+    turn.now += HELD_LEASES * session.lease_s
+    assert judged(turn, session, orphan) == "hold"
+    turn.now += 0.1
+    assert judged(turn, session, orphan) == "kill"
+    spooled = msgspec.structs.replace(orphan, attempt=AttemptId(1, 1, 2), digest=b"d")
+    assert judged(turn, session, spooled) == "hold"
+    turn.now += 60.0
+    assert judged(turn, session, spooled) == "hold"
 
 
 def test_a_hold_is_said_with_every_answer_until_it_is_over():

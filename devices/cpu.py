@@ -54,6 +54,12 @@ def _read(path: Path) -> str:
         return ""
 
 
+def _roughly(free: float) -> int:
+    """Rounded down by at most an eighth: what a worker says of itself should be the same at its next start."""
+    found = int(free)
+    return found >> (dropped := max(0, found.bit_length() - 4)) << dropped
+
+
 class Cpu:
     """The pool of cores and memory. `share` is this worker's part of the machine, for several on one."""
 
@@ -71,7 +77,7 @@ class Cpu:
     ) -> None:
         self.cores = cores if cores is not None else usable_cores() * share
         self.memory = memory if memory is not None else int(usable_memory() * _MEMORY_SHARE * share)
-        self.disk = disk if disk is not None else int(shutil.disk_usage(folder).free * share)
+        self.disk = disk if disk is not None else _roughly(shutil.disk_usage(folder).free * share)
         self.speed = speed
         self._free_cores = self.cores
         self._free_memory = self.memory

@@ -40,6 +40,14 @@ def test_this_machine_is_found_and_fits_its_own_profile() -> None:
     assert profile.has("gpu") is bool(find_gpus())
 
 
+def test_what_is_free_on_the_disk_is_said_roughly(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for free in (79 * GIB, 79 * GIB - 123_456_789, 15, 0):
+        monkeypatch.setattr("devices.cpu.shutil.disk_usage", lambda _, free=free: types.SimpleNamespace(free=free))
+        found.append(Cpu().disk)
+    assert found == [72 * GIB, 72 * GIB, 15, 0]
+
+
 def test_several_workers_on_one_machine_split_it() -> None:
     whole, half = discover().capacity(), discover(share=0.5).capacity()
     assert half.cpu == whole.cpu / 2

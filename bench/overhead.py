@@ -82,7 +82,7 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         wide, whole = [count / run for run, _ in runs], [count / both for _, both in runs]
         say(f"{side} layers of {side}, {sizes.repeats} times")
         deep = [side * side / (await timed(client, layered(side, side)))[0] for _ in range(sizes.repeats)]
-        large, per_task = await _large(fleet, client, sizes.large, spread(wide), say)
+        large, per_task = await _large(fleet, client, sizes.large, spread(whole), say)
     say("asterism --help")
     started = await anyio.to_thread.run_sync(help_s, sizes.help)
     return Overhead(
@@ -115,9 +115,12 @@ async def timed(client: AsyncClient, plan: Mapping[str, Any]) -> tuple[float, fl
 
 
 async def _large(
-    fleet: Scenario, client: AsyncClient, tasks: int, wide: Spread, say: Say
+    fleet: Scenario, client: AsyncClient, tasks: int, whole: Spread, say: Say
 ) -> tuple[dict[str, float], float]:
-    """One large run: its rate against the smaller ones', and what the orchestrator keeps for each finished task."""
+    """One large run: its rate against the smaller ones', and what the orchestrator keeps for each finished task.
+
+    Both with their submission: a large plan runs while it is still being taken in.
+    """
     say(f"{tasks} tasks in one run")
     before = resident([fleet.server_pid])
     start = time.perf_counter()
@@ -129,13 +132,13 @@ async def _large(
         raise RunFailed(f"{live.name} is {state}", hint="the numbers of a failed run mean nothing")
     await anyio.sleep(_SETTLE_S)
     kept = resident([fleet.server_pid]) - before
-    rate = tasks / (settled - acknowledged)
+    rate = tasks / (settled - start)
     found = {
         "tasks": float(tasks),
         "submit_s": round(acknowledged - start, 3),
         "run_s": round(settled - acknowledged, 3),
         "tasks_per_s": round(rate, 1),
-        "time_per_task_against_fanout": round(wide.median / rate, 3),
+        "time_per_task_against_fanout": round(whole.median / rate, 3),
         "kept_mib": round(kept / MIB, 1),
     }
     return found, round(kept / tasks, 1)

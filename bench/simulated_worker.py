@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from protocol.artifact import ArtifactRef
 from protocol.frame import Assign, Frame, FromWorker, Heartbeat, Item, Report, Staged
 from protocol.ids import AttemptId
-from protocol.link import Fault, redial_s
+from protocol.link import HEALTHY_S, Fault, redial_s
 from protocol.outcome import Usage
 from protocol.profile import WorkerProfile
 from workers import instruction as do
@@ -35,7 +35,6 @@ from .simulated_skill import profile_of as profile_of
 
 SYNC_S: Final = 0.03
 FSYNC_S: Final = 0.004
-HEALTHY_S: Final = 5.0
 EXIT_S: Final = 0.001
 _NO_USAGE: Final = Usage()
 

@@ -361,6 +361,10 @@ def lost_from(heard_at: float, times: Timing, loop_lag_s: float = 0.0) -> float:
     return heard_at + times.lease_s * times.stretch + loop_lag_s
 
 
+HEALTHY_S: Final = 1.0
+"""A stream that lived so long is no failure: the waits start anew. A server that dies at once is not dialled faster."""
+
+
 def redial_s(failures: int, luck: float) -> float:
     """How long to wait before dialling again: full jitter, 0.1 s to 5 s. `luck` is a uniform draw.
 

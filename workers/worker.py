@@ -24,7 +24,7 @@ import msgspec
 from devices.device import Device
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
 from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
-from protocol.link import redial_s
+from protocol.link import HEALTHY_S, redial_s
 from protocol.outcome import Usage
 from protocol.port import Channel, Dialled
 from protocol.profile import WorkerProfile
@@ -75,7 +75,6 @@ from .stimulus import (
 )
 from .transfer import Transfer
 
-HEALTHY_S: Final = 5.0
 _NO_USAGE: Final = Usage()
 _LEGAL: Final = re.compile(r"[^a-z0-9_.-]")
 
@@ -169,6 +168,7 @@ class Worker:
         self._ahead = now() - time.monotonic()
         """By how much our clock, which runs on while the machine sleeps, is ahead of the one that doesn't."""
         self._retry_after_s: float | None = None
+        self._admitted_at = float("inf")
         self._leave: Leave | None = None
         self._left = anyio.Event()
 
@@ -217,7 +217,7 @@ class Worker:
     async def _dial_until_left(self) -> None:
         failures, heard = 0, now()
         while self._leave is None and now() - heard <= self.alone_s:
-            began = now()
+            self._admitted_at = float("inf")
             try:
                 async with self._dial() as channel:
                     await self._converse(channel)
@@ -226,7 +226,7 @@ class Worker:
             except (AsterismError, OSError):
                 failures += 1
             self.step(Broken())
-            if now() - began > HEALTHY_S:
+            if now() - self._admitted_at > HEALTHY_S:
                 failures, heard = 0, now()
             if self._leave is None:
                 told_s = self._retry_after_s  # many were told the same: not all at once, and nobody earlier
@@ -238,6 +238,7 @@ class Worker:
 
     async def _converse(self, channel: Channel) -> None:
         stream = await channel.link()
+        self._admitted_at = now()
         if self._leave is not None:  # told to leave while the line was being opened: nobody would end it any more
             await stream.aclose()
             return

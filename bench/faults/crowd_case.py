@@ -17,13 +17,13 @@ import msgspec
 
 from orchestrator.client.client import AsyncClient
 from protocol.errors import TimedOut
+from protocol.link import HEALTHY_S
 
 from ..scenario import Scenario
 from ..workload import fan_out
 from .account import Account
 from .case import Tally
 from .process import Told, told
-from .simulated_crowd import HEALTHY_S
 
 CROWD: Final = 500
 PROCESSES: Final = 2

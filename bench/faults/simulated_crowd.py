@@ -25,7 +25,7 @@ from protocol.builtin import BUILTINS
 from protocol.errors import AsterismError
 from protocol.frame import Item, Report, Welcome
 from protocol.ids import AttemptId
-from protocol.link import redial_s
+from protocol.link import HEALTHY_S, redial_s
 from protocol.outcome import Failure, Outcome, Stopped, Success
 from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import Resources
@@ -38,7 +38,6 @@ from workers.setting import MachineSettings
 from workers.spool import Spools
 
 SLOTS: Final = 2
-HEALTHY_S: Final = 5.0
 
 
 class SimulatedMember:
@@ -64,10 +63,11 @@ class SimulatedMember:
             group.start_soon(self._tick)
             failures = 0
             while True:
-                began = time.monotonic()
+                began = float("inf")
                 try:
                     async with dial(self._address, self._secret) as channel:
                         self._session = Session(await channel.link(), self._heard)
+                        began = time.monotonic()
                         self._step(on.Connected())
                         await self._session.run()
                 except (AsterismError, OSError):

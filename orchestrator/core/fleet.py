@@ -120,6 +120,7 @@ class Session:
         self.loads[key] = load
         held = self.holds.get(key)
         if held is not None and held.fence != load.fence:
+            self.held_since.pop(key, None)
             del self.holds[key]  # an older one of this number: a verdict on it would be taken for one on this
         if not load.needs.get("cpu"):
             self.light += 1

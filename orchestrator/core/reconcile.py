@@ -210,6 +210,8 @@ def _judged_again(turn: Turn, session: Session, held: Container[Key]) -> Iterato
         del session.holds[key]
         if key in held:
             yield HeldVerdict(one.attempt, judged(turn, session, one))
+        else:
+            session.held_since.pop(key, None)
 
 
 def _rejected(turn: Turn, session: Session, item: Rejected) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -18,22 +15,8 @@ import pytest
 from protocol.artifact import ArtifactRef, digest_of
 from protocol.frame import Cancel, Stage, Staged
 from protocol.outcome import Failure, Stopped, Success
+from tests.integration.scripted_server import Daemon, ScriptedServer, assign, scene
 from workers import sandbox
-
-
-def _harness() -> ModuleType:
-    name = "scripted_server"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-harness = _harness()
-scene, assign, ScriptedServer = harness.scene, harness.assign, harness.ScriptedServer
 
 SKILLS = '''
 import os, socket, sys, time
@@ -244,7 +227,7 @@ async def test_what_a_killed_worker_and_launcher_left_is_ended_by_the_next_start
         pid = int(marker.read_text())
         await server.until(lambda: not alive(launcher.pid))
         assert alive(pid), "nobody was there to end it"
-        again = harness.Daemon(home, server.port, "--skills", str(home / "skills" / "held_skills.py"))
+        again = Daemon(home, server.port, "--skills", str(home / "skills" / "held_skills.py"))
         try:
             await server.joined(2)
             assert not alive(pid)
@@ -397,7 +380,7 @@ async def test_untrusted_source_without_bubblewrap_ends_the_worker_with_the_reas
     monkeypatch.setenv("ASTERISM_SANDBOX__MAXIMUM", "process")
     server = ScriptedServer()
     await server.start()
-    daemon = harness.Daemon(home, server.port, "--untrusted", str(home / "skills" / "held_skills.py"))
+    daemon = Daemon(home, server.port, "--untrusted", str(home / "skills" / "held_skills.py"))
     try:
         assert await daemon.exit_status() == 2
     finally:

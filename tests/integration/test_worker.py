@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import anyio
 import msgspec
@@ -31,24 +28,7 @@ from protocol.frame import (
     StagedFile,
 )
 from protocol.outcome import Failure, Stopped, Success
-
-
-def _harness() -> ModuleType:
-    """The neighbour module, whatever import mode pytest runs in."""
-    name = "scripted_server"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-harness = _harness()
-scene, assign, Daemon, ScriptedServer, said = (
-    harness.scene, harness.assign, harness.Daemon, harness.ScriptedServer, harness.said,
-)  # fmt: skip
+from tests.integration.scripted_server import Daemon, ScriptedServer, assign, said, scene
 
 SKILLS = '''
 import asyncio, os, signal, subprocess, sys, time

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,21 +12,7 @@ from bench.faults.small_disk import SmallDisk, missing
 from protocol.artifact import digest_of
 from protocol.frame import Heartbeat
 from protocol.outcome import Failure, Success
-
-
-def _harness() -> ModuleType:
-    name = "scripted_server"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-harness = _harness()
-scene, assign, ScriptedServer = harness.scene, harness.assign, harness.ScriptedServer
+from tests.integration.scripted_server import ScriptedServer, assign, scene
 
 SKILLS = """
 import time

@@ -10,7 +10,7 @@ import pytest
 
 from planner.catalog_planner import CatalogPlanner
 from planner.planner import Planner, PlanOutcome, collect
-from planner.scripted import Script, ScriptedPlanner
+from planner.scripted.planner import Script, ScriptedPlanner
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
 from protocol.errors import PlannerAbstained, PlanRefused

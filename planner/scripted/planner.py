@@ -17,8 +17,8 @@ from protocol.errors import PlanRefused
 from protocol.patch import Patch
 from protocol.plan import parse_patch
 
-from .planner import PlanOutcome
-from .view import PlanView
+from ..planner import PlanOutcome
+from ..view import PlanView
 
 Document = Mapping[str, Any] | str | bytes | Patch
 Step = tuple[float, Document]

@@ -13,6 +13,8 @@ import msgspec
 from protocol.skill import SkillSpec
 from protocol.task import RunBudget
 
+from .example import Example
+
 
 class WorkerView(msgspec.Struct, frozen=True, omit_defaults=True):
     """One worker in the eyes of a planner. `free`: slots without an attempt."""
@@ -30,7 +32,8 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything one call of a planner gets.
 
     `inputs` are JSON by name. `base` is the graph's version for a re-plan, whose `digest` says what happened (None: a
-    first plan). `deadline_s` is the planner's own; it returns `failed` rather than overrun it.
+    first plan). `deadline_s` is the planner's own; it returns `failed` rather than overrun it. `examples`: what served
+    like requests before, the likest first.
     """
 
     request: str
@@ -41,3 +44,4 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
     base: int = -1
     digest: dict[str, Any] | None = None
     deadline_s: float = 120.0
+    examples: tuple[Example, ...] = ()

@@ -17,6 +17,7 @@ from orchestrator.service.service import _body
 from orchestrator.service.submission import Header
 from orchestrator.service.submission import _decode as read_header
 from orchestrator.service.submission import _parse as parse_submission
+from planner.decoder import Decoder
 from planner.notation import parse_notation
 from protocol import certificate
 from protocol.artifact import is_digest, parse_file
@@ -83,6 +84,14 @@ def _rpc(codec: Codec, inner: Callable[[Any], Any] | None = None) -> Callable[[b
 def _task(data: bytes) -> Any:
     check_json(data)
     return parse_task(msgspec.json.decode(data))
+
+
+def _plan_stream(data: bytes) -> Any:
+    """A model's text, in chunks of a size that its first byte says."""
+    text, size = _text(data), data[0] % 16 + 1 if data else 1
+    decoder = Decoder(PLANNER_LIMITS)
+    found = [piece for at in range(0, len(text), size) for piece in decoder.feed(text[at : at + size])]
+    return found, decoder.end()
 
 
 def _reference(data: bytes) -> Any:
@@ -189,6 +198,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     *(Target(name, _rpc(codec, inner), codec.encode) for name, codec, inner in _ROUND),
     Target("plan_json", parse_plan, lambda plan: canonical(plan_document(plan)), share=40),
     Target("plan_planner", lambda data: parse_plan(data, limits=PLANNER_LIMITS, lenient_ids=True), share=40),
+    Target("plan_stream", _plan_stream, share=40),
     Target("plan_toml", lambda data: parse_plan(data, "toml"), share=20),
     Target("patch_json", lambda data: parse_patch(data, author="a"),
            lambda patch: canonical(patch_document(patch)), share=40),

@@ -1,0 +1,255 @@
+"""What a model writes, read while it is written: each task of a plan the moment its last brace is there.
+
+Read are one document (`{"tasks": [...]}` with base, why, edits, outputs beside it), a bare list of tasks, one task a
+line, each in prose, fences or after `<think>`. Invariant: the same text gives the same pieces however it is cut into
+chunks; the cost is linear in it, what is kept of it bounded; whatever the text, nothing is raised. One plan is read: a
+second one in the same text stops the reading. It must not know what a task means, nor who sent the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from protocol.document import PLANNER_LIMITS, Limits
+from protocol.errors import Problem
+
+TASKS: Final = "tasks"
+MEMBERS: Final = frozenset(("schema", "base", "why", "relies", "edits", TASKS, "outputs"))
+"""What stands at the top of a document. One object with none of these is a task, if it has an id or a skill."""
+
+_OUTSIDE: Final = re.compile(r"[{\[<]")
+_MARK: Final = re.compile(r'["{}\[\],:]')
+_NESTED: Final = re.compile(r'["{}\[\]]')
+_BREAK: Final = re.compile(r'["\\]')
+_REST: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""The rest of a string: up to its quote, to a backslash that nothing follows yet, or to the end of the text."""
+_WORD: Final = re.compile(r"\S")
+_FIRST: Final = {"{": '"}', "[": "{]"}
+"""What makes a bracket in prose the start of JSON: the character that follows it."""
+_CLOSER: Final = {"{": "}", "[": "]"}
+_THINK: Final = "<think>"
+_THOUGHT: Final = "</think>"
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """One whole part of a plan. `key`: "tasks" (then `index` counts them), or the member of the document it is.
+
+    `problem`: the text was no JSON, or too deep; then there is no value.
+    """
+
+    key: str
+    value: Any = None
+    index: int = -1
+    problem: Problem | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.key}/{self.index}" if self.index >= 0 else self.key
+
+
+class Decoder:
+    """One text. `stopped` is why nothing more is read: a limit, a second plan, brackets that don't match."""
+
+    def __init__(self, limits: Limits = PLANNER_LIMITS) -> None:
+        self.limits = limits
+        self.stopped: Problem | None = None
+        self.tasks = 0
+        self._found: list[Piece] = []
+        self._size = 0
+        self._held = ""  # prose that may turn out to begin something
+        self._thinking = False
+        self._stack: list[str] = []  # the closers that are awaited
+        self._level = 1  # how many of them are awaited between two items: members, tasks
+        self._parts: list[str] = []  # the item so far, as far as it came in earlier chunks
+        self._search: Callable[[str], object] | None = None  # inside: finds what is more than a part of the item
+        self._string = self._escaped = self._deep = False
+        self._key: str | None = None
+        self._members: list[Piece] = []  # of an object that may be a task or a document
+        self._roots = 0
+        self._home = 0  # the root with the plan; -1: each line is a task
+        self._known = False  # something was a part of a document
+
+    def feed(self, text: str) -> list[Piece]:
+        """What became whole with this text, in order."""
+        self._found = []
+        self._size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if self._size > self.limits.max_bytes:
+            self._stop("PlanTooLarge", f"max_bytes is {self.limits.max_bytes}; the text goes on")
+        elif self._search is not None and not self._escaped and self._search(text) is None:
+            self._parts.append(text)
+            return self._found
+        if self._held and text:
+            text, self._held = self._held + text, ""
+        at, self._search = 0, None
+        while at < len(text) and self.stopped is None:
+            at = self._inside(text, at) if self._stack else self._outside(text, at)
+        return self._found
+
+    def end(self) -> Problem | None:
+        """Why the text is no whole plan, or None. A line of its own can't tell that more were meant."""
+        if self._home > 0 and (self._home < self._roots or not self._stack):  # whole, and what followed it is prose
+            return self.stopped if self.stopped is not None and self.stopped.code == "TwoPlans" else None
+        if self._stack:
+            self._stop("CutOff", "the text ends before the plan does")
+        if self.stopped is None and not self.tasks and not self._known:
+            self._stop("NoPlan", "there is no plan in the text", 'write {"tasks": [...]}')
+        return self.stopped
+
+    def _outside(self, text: str, at: int) -> int:
+        """Through prose and thoughts, to where JSON begins. What can't be told yet is held back."""
+        if self._thinking:
+            end = text.find(_THOUGHT, at)
+            if end < 0:
+                self._held = text[max(at, len(text) - len(_THOUGHT) + 1) :]
+                return len(text)
+            self._thinking = False
+            return end + len(_THOUGHT)
+        match = _OUTSIDE.search(text, at)
+        if match is None:
+            return len(text)
+        at, char = match.start(), match[0]
+        if char == "<":
+            self._thinking = text.startswith(_THINK, at)
+            if not self._thinking and _THINK.startswith(text[at:]):
+                self._held = text[at:]
+                return len(text)
+            return at + 1
+        follows = _WORD.search(text, at + 1)
+        if follows is None:
+            self._held = char
+            return len(text)
+        if follows[0] in _FIRST[char]:
+            self._stack.append(_CLOSER[char])
+            self._level, self._key, self._members = 1, None, []
+            self._roots += 1
+        return at + 1
+
+    def _inside(self, text: str, at: int) -> int:
+        """Through one root, to its end or to that of the text."""
+        begin, stack, marks = at, self._stack, _MARK
+        if self._escaped:
+            self._escaped = False
+            at += 1
+        while True:
+            if self._string:
+                match = _REST.match(text, at)
+                assert match is not None
+                at = match.end()
+                if at == len(text):
+                    break
+                if text[at] == "\\":
+                    self._escaped = True
+                    break
+                self._string = False
+                at += 1
+            marks = _MARK if len(stack) == self._level else _NESTED
+            match = marks.search(text, at)
+            if match is None:
+                break
+            char, at = match[0], match.end()
+            if char == '"':
+                self._string = True
+                continue
+            if char in "{[":
+                if self._key == TASKS and char == "[" and len(stack) == 1 and self._level == 1:
+                    self._level, begin, self._known = 2, at, True
+                    self._parts.clear()
+                stack.append(_CLOSER[char])
+                self._deep = self._deep or len(stack) > self.limits.max_depth
+                continue
+            if char in ",:":
+                if char == "," or (stack == ["}"] and self._key is None):
+                    self._item(text[begin : at - 1], char)
+                    begin = at
+                continue
+            if stack[-1] != char:
+                self._stop("NotJson", f"{char} where {stack[-1]} was due")
+            if self.stopped is not None:
+                return at
+            if len(stack) > self._level:  # the end of something inside an item, or of the item
+                stack.pop()
+                if len(stack) == self._level:
+                    self._item(text[begin:at])
+                    begin = at
+                continue
+            self._item(text[begin : at - 1])
+            begin = at
+            stack.pop()
+            if self._level == 2:
+                self._level, self._key = 1, None
+            else:
+                self._close(char)
+                return at
+            if self.stopped is not None:
+                return at
+        self._search = (_BREAK if self._string else marks).search
+        self._parts.append(text[begin:])
+        return len(text)
+
+    def _item(self, tail: str, mark: str = "") -> None:
+        """Something between two marks is over: a task, a member, or (before a colon) the name of one."""
+        self._parts.append(tail)
+        text = "".join(self._parts).strip()
+        self._parts.clear()
+        deep, self._deep = self._deep, False
+        if not text:
+            return
+        listed = self._stack[self._level - 1] == "]"
+        piece = self._read(text, TASKS if listed else self._key or "", deep, self.tasks if listed else -1)
+        if mark == ":":
+            self._key = piece.value if isinstance(piece.value, str) else text[:64]
+        elif listed:
+            if self._level == 2 or piece.problem is not None or _is_task(piece.value):
+                self._task(piece, self._roots)
+        else:
+            self._key = None
+            if piece.key in MEMBERS:
+                self._found.append(piece)
+                self._known = True
+            else:
+                self._members.append(piece)
+
+    def _close(self, char: str) -> None:
+        """A root is over. An object without a member of a document was a task, or nothing."""
+        members, self._members = self._members, []
+        if char == "]" or not members:
+            return
+        value = {piece.key: piece.value for piece in members}
+        if _is_task(value) and self._home <= 0:
+            problem = next((piece.problem for piece in members if piece.problem is not None), None)
+            where = f"{TASKS}/{self.tasks}"
+            problem = problem and msgspec.structs.replace(problem, where=f"{where}/{problem.where}")
+            self._task(Piece(TASKS, None if problem else value, self.tasks, problem), -1)
+        elif self._home == self._roots:
+            self._found.extend(members)
+
+    def _task(self, piece: Piece, home: int) -> None:
+        if self._home not in (0, home):
+            self._stop("TwoPlans", "a second plan follows the first and is not read", "write one document")
+        elif self.tasks >= self.limits.max_tasks:
+            self._stop("PlanTooLarge", f"max_tasks is {self.limits.max_tasks}; the plan goes on")
+        else:
+            self._home = home
+            self.tasks += 1
+            self._found.append(piece)
+
+    def _read(self, text: str, key: str, deep: bool, index: int) -> Piece:
+        where = f"{key}/{index}" if index >= 0 else key
+        if deep:
+            limit = self.limits.max_depth
+            return Piece(key, None, index, Problem("PlanTooLarge", where, f"it nests deeper than max_depth={limit}"))
+        try:
+            return Piece(key, msgspec.json.decode(text), index)
+        except ValueError as error:
+            return Piece(key, None, index, Problem("NotJson", where, str(error), "write it as JSON"))
+
+    def _stop(self, code: str, message: str, fix: str = "") -> None:
+        self.stopped = self.stopped or Problem(code, "document", message, fix)
+
+
+def _is_task(value: object) -> bool:
+    return isinstance(value, dict) and ("id" in value or "skill" in value)

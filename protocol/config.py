@@ -27,8 +27,10 @@ from .toml_text import read_toml
 
 PREFIX: Final = "ASTERISM_"
 DEFAULT: Final = "default"
-PERSONAL: Final = ("secrets.", "http.", "policy.")
+PERSONAL: Final = ("secrets.", "http.", "policy.", "llm.")
 """What a project's own file may not set: it may come from anybody, and these open doors of its user."""
+ALIASES: Final = {"OPENAI_BASE_URL": "llm.base_url", "ASTERISM_MODEL": "llm.model"}
+"""Variables known by other names; a setting's own variable is stronger."""
 
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -136,6 +138,45 @@ class HttpDefaults(_Section):
     allow: tuple[str, ...] = ()
 
 
+class LlmDefaults(_Section):
+    """The language model of this machine, for its planner and its workers' skills. The key is no setting.
+
+    `max_tokens`: of one answer. `first_token`, `stall`: how long the server may be silent, before and within an answer.
+    Prices are per million tokens. `plain_key`: send the key also where others can read it on its way.
+    """
+
+    base_url: str = ""
+    model: str = ""
+    profile: Literal["auto", "openai", "vllm", "llama.cpp", "ollama", "generic"] = "auto"
+    max_tokens: Annotated[int, Field(ge=1)] = 8192
+    first_token: Annotated[float, Field(gt=0)] = 60.0
+    stall: Annotated[float, Field(gt=0)] = 30.0
+    price_in: Amount = 0.0
+    price_out: Amount = 0.0
+    plain_key: bool = False
+
+    @field_validator("first_token", "stall", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
+class PlannerDefaults(_Section):
+    """Who plans. `default` "": the model if there is one, else the catalog. `fallback`: who plans when the model can't.
+    `examples`: at most so many earlier plans, and `shortlist`: so many skills, are shown to a model."""
+
+    default: Literal["", "llm", "catalog"] = ""
+    deadline: Annotated[float, Field(gt=0)] = 120.0
+    fallback: Literal["catalog", "none"] = "catalog"
+    examples: Count = 3
+    shortlist: Annotated[int, Field(ge=1)] = 24
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
 class RetentionDefaults(_Section):
     """Which settled runs a server keeps: so many, so long, while its journal is no larger. 0 is no limit."""
 
@@ -157,7 +198,6 @@ class Settings(_Section):
 
     home: str = ""
     server: str = ""
-    model: str = ""
     run: RunDefaults = RunDefaults()
     here: HereDefaults = HereDefaults()
     daemon: ServerDefaults = ServerDefaults()
@@ -167,6 +207,8 @@ class Settings(_Section):
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()
+    llm: LlmDefaults = LlmDefaults()
+    planner: PlannerDefaults = PlannerDefaults()
 
 
 class Config(_Section):
@@ -255,6 +297,9 @@ def _from_file(path: Path, table: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, Any]]:
     known = _known()
+    for name, key in ALIASES.items():
+        if environ.get(name):
+            yield key, name, environ[name]
     for name in sorted(environ):
         key = name.removeprefix(PREFIX).replace("__", ".").lower()
         if name.startswith(PREFIX) and key in known:

@@ -181,7 +181,7 @@ def test_config_view_says_where_each_value_comes_from(tmp_path: Path) -> None:
     done = run("config", "view", "--sources", "-o", "json", home=tmp_path, ASTERISM_MODEL="m")
     rows = json.loads(done.stdout)["settings"]
     assert rows["run.priority"] == {"value": 3, "source": "asterism.toml"}
-    assert rows["model"] == {"value": "m", "source": "ASTERISM_MODEL"}
+    assert rows["llm.model"] == {"value": "m", "source": "ASTERISM_MODEL"}
     assert "run.priority\t3\tasterism.toml" in run("config", "view", "--sources", home=tmp_path).stdout
 
 

@@ -250,7 +250,7 @@ class SimulatedPeople:
 
     def _replan(self, how: str, command: c.StartPlanner, luck: Random) -> list[Patch]:
         assert command.digest is not None
-        base, failed = command.digest["base"], [one["id"] for one in command.digest["failed"]]
+        base, failed = command.digest.base, command.digest.failed
         run = self.world.state.runs[command.run]
         if how == "retries":
             return [Patch("planner", edits=(Edit("retry", name),), base=base) for name in failed]
@@ -264,7 +264,7 @@ class SimulatedPeople:
             pairs = [(task.spec.id, name) for task in run.roots() for name in failed if task.spec.id != name]
             return [Patch("planner", links=tuple(pairs[:2]), base=base)]
         spec = TaskSpec(f"p{luck.randrange(100)}", "sim.work", canonical({"value": luck.randrange(100)}))
-        return [Patch("planner", (spec,), base=base - (how == "stale"), relies=tuple(failed))]
+        return [Patch("planner", (spec,), base=base - (how == "stale"), relies=failed)]
 
 
 def editable(task: Task) -> bool:

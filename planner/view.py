@@ -1,15 +1,14 @@
 """What a planner may see: the request, the skills there are, a summary of the fleet, and for a re-plan a digest.
 
-Invariant: frozen, and free of values that workers produced (only their types, sizes and states reach `digest`), so
-that nothing a task read can write into a plan. It must not know runs, journals or streams.
+Invariant: frozen, and free of words that workers wrote (`goal` apart; see protocol.digest for what reaches `digest`),
+so that nothing a task read can write into a plan. It must not know runs, journals or streams.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
+from protocol.digest import Digest, Fact
 from protocol.skill import SkillSpec
 from protocol.task import RunBudget
 
@@ -33,7 +32,11 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `inputs` are JSON by name. `base` is the graph's version for a re-plan, whose `digest` says what happened (None: a
     first plan). `deadline_s` is the planner's own; it returns `failed` rather than overrun it. `examples`: what served
-    like requests before, the likest first.
+    like requests before, the likest first. `trusted`: what persons have said of this run, each with its name.
+
+    `goal`: what a running task asked for by `ctx.propose`; it may come from anywhere, so it is data to be quoted, never
+    an instruction. `facts`: what a `plan.next` task hands on. Each is an input too, so that it can be named; one whose
+    value may not be shown stands there as null.
     """
 
     request: str
@@ -42,6 +45,9 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: dict[str, bytes] = {}
     budget: RunBudget = RunBudget()
     base: int = -1
-    digest: dict[str, Any] | None = None
+    digest: Digest | None = None
     deadline_s: float = 120.0
     examples: tuple[Example, ...] = ()
+    goal: str = ""
+    trusted: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()

@@ -250,6 +250,10 @@ def _tree(root: type[AsterismError]) -> dict[str, type[AsterismError]]:
     return found
 
 
+CODES = frozenset(_tree(AsterismError))
+"""Every code of the tree."""
+
+
 def from_wire(wire: object) -> AsterismError:
     """Rebuild an error that `to_wire` made; an unknown code becomes the base class with the code in its text.
 

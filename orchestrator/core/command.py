@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.digest import Digest, Fact
 from protocol.frame import ToWorker
 
 
@@ -54,13 +55,17 @@ class Resolve(_Command, frozen=True):
 
 
 class StartPlanner(_Command, frozen=True):
-    """Run the planner for `call`; `digest` describes what a re-plan needs to know (None: a first plan)."""
+    """Run the planner for `call`; `digest` describes what a re-plan needs to know (None: a first plan). `goal`,
+    `trusted` and `facts` are those of the view."""
 
     run: int
     call: int
     request: str
     deadline: float
-    digest: dict[str, Any] | None = None
+    digest: Digest | None = None
+    goal: str = ""
+    trusted: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
     after_commit: bool = True
 
 

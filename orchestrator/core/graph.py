@@ -261,6 +261,8 @@ class Run(msgspec.Struct, array_like=True):
     """Somebody let it go on without a watcher."""
     aside: str = ""
     """Nothing is decided for it, because that failed; the reference of the failure."""
+    said: list[tuple[int, str, str]] = []
+    """(task, person, text) of the last rejections: what a planner is told in a person's name."""
 
     @property
     def version(self) -> int:

@@ -5,6 +5,8 @@ A part of `State`: appliers of events, nothing is decided.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from protocol.outcome import Failure, Stopped, Success
@@ -13,6 +15,9 @@ from . import event as e
 from .graph import CHECKPOINT, Attempt, Run, Spawned, Task
 from .growth import Growth
 from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Pending, Ready, Settled, Unknown, Waiting
+
+_SAID: Final = 8
+"""Words of persons that a run keeps for its planner."""
 
 
 class Progress(Growth):
@@ -254,3 +259,5 @@ class Progress(Growth):
         task = run.tasks[event.task]
         self._enter(run, task, event)
         task.by = event.by
+        if event.message:
+            run.said = [*run.said, (event.task, event.by, event.message)][-_SAID:]

@@ -5,12 +5,11 @@ A re-plan claims what hangs on the failure until its deadline; when its call end
 
 from __future__ import annotations
 
-from typing import Any
-
 from . import command as c
 from . import event as e
+from .digest import Room, digest, trusted
 from .graph import Run, Task
-from .lifecycle import Settled, shown
+from .lifecycle import Settled
 from .turn import Turn
 
 
@@ -70,7 +69,9 @@ def _open_replan(turn: Turn, run: Run, failed: list[Task]) -> None:
     turn.emit(e.ClaimTaken(run.ix, call, closure, until))
     turn.emit(e.PlannerCallOpened(run.ix, call, "replan", call, deadline, why, run.planner, turn.now))
     _reserve(turn, run, call)
-    turn.command(c.StartPlanner(run.ix, call, run.request, deadline, digest(turn, run, closure, failed, why)))
+    room = Room(turn.settings.replan_rounds - run.rounds, turn.settings.edits_a_round, turn.settings.tasks_a_round)
+    found = digest(turn, run, "replan", closure, failed=failed, held=closure, room=room)
+    turn.command(c.StartPlanner(run.ix, call, run.request, deadline, found, trusted=trusted(run)))
     turn.wake(deadline, "planner", run.ix, call)
 
 
@@ -83,26 +84,6 @@ def _closure(run: Run, failed: list[Task]) -> set[int]:
                 seen.add(ix)
                 stack.append(ix)
     return seen
-
-
-def digest(turn: Turn, run: Run, closure: tuple[int, ...], failed: list[Task], why: str) -> dict[str, Any]:
-    """What a planner is told for a re-plan: typed state only, never a worker's text."""
-    return {
-        "base": run.version,
-        "why": why,
-        "failed": [
-            {"id": run.name_of(task), "skill": task.skill, "code": task.state.code, "attempts": len(task.attempts)}
-            for task in failed
-            if type(task.state) is Settled
-        ],
-        "tasks": [
-            {"id": run.name_of(task), "skill": task.skill, "state": shown(task.state)}
-            for task in (run.tasks[ix] for ix in closure)
-        ],
-        "outputs": [output.name for output in run.outputs],
-        "rounds_left": turn.settings.replan_rounds - run.rounds,
-        "workers": [session.name for session in turn.fleet.sessions.values()],
-    }
 
 
 def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str) -> None:

@@ -137,8 +137,11 @@ class PlannerDesk:
             fleet=fleet_view(state, self._fleet, run.home),
             inputs=run.inputs,
             budget=run.settings.budget,
-            base=run.version if command.digest is not None else -1,
+            base=command.digest.base if command.digest is not None else -1,
             digest=command.digest,
+            goal=command.goal,
+            trusted=command.trusted,
+            facts=command.facts,
             deadline_s=max(0.1, command.deadline - self._clock()),
         )
 

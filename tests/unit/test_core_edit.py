@@ -222,7 +222,7 @@ def test_a_failure_opens_a_replan_that_claims_what_hangs_on_it_while_the_rest_go
     sim = start(tasks, program={"a": once_bad()}, settings=REPLAN)
     sim.advance(3.0)
     call = sim.planner_calls[0]
-    assert [one["id"] for one in call.digest["failed"]] == ["a"]
+    assert call.digest.failed == ("a",)
     assert sim.states() == {"a": "failed", "b": "", "c": "succeeded", "d": "succeeded"}
     edit(sim, {"base": 1, "edits": [{"op": "retry", "id": "a"}], "tasks": []}, author="planner", call=call.call)
     sim.handle(s.PlanFinished(1, call.call))

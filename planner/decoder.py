@@ -1,15 +1,16 @@
 """What a model writes, read while it is written: each task of a plan the moment its last brace is there.
 
 Read are one document (`{"tasks": [...]}` with base, why, edits, outputs beside it), a bare list of tasks, one task a
-line, each in prose, fences or after `<think>`. Invariant: the same text gives the same pieces however it is cut into
-chunks; the cost is linear in it, what is kept of it bounded; whatever the text, nothing is raised. One plan is read: a
-second one in the same text stops the reading. It must not know what a task means, nor who sent the text.
+line, each in prose, fences or after `<think>`; tasks without a document count only where they begin a line. Invariant:
+the same text gives the same pieces however it is cut into chunks; the cost is linear in it, what is kept of it bounded;
+whatever the text, nothing is raised. One plan is read: a second one in the same text stops the reading. It must not
+know what a task means, nor who sent the text.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +25,7 @@ MEMBERS: Final = frozenset(("schema", "base", "why", "relies", "edits", TASKS, "
 _OUTSIDE: Final = re.compile(r"[{\[<]")
 _MARK: Final = re.compile(r'["{}\[\],:]')
 _NESTED: Final = re.compile(r'["{}\[\]]')
-_BREAK: Final = re.compile(r'["\\]')
+_MEMBER: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"\s*:')
 _REST: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """The rest of a string: up to its quote, to a backslash that nothing follows yet, or to the end of the text."""
 _WORD: Final = re.compile(r"\S")
@@ -58,14 +59,16 @@ class Decoder:
         self.limits = limits
         self.stopped: Problem | None = None
         self.tasks = 0
-        self._found: list[Piece] = []
-        self._size = 0
+        self._room = limits.max_bytes
+        self._found: list[Piece] = []  # not handed out yet
+        self._due = 0  # how many of them the last bracket made whole
+        self._later: list[str] = []  # text that ends nothing, not looked at yet
         self._held = ""  # prose that may turn out to begin something
         self._thinking = False
+        self._fresh = True  # nothing but blanks since the line began
         self._stack: list[str] = []  # the closers that are awaited
         self._level = 1  # how many of them are awaited between two items: members, tasks
-        self._parts: list[str] = []  # the item so far, as far as it came in earlier chunks
-        self._search: Callable[[str], object] | None = None  # inside: finds what is more than a part of the item
+        self._parts: list[str] = []  # the item so far, as far as it was scanned
         self._string = self._escaped = self._deep = False
         self._key: str | None = None
         self._members: list[Piece] = []  # of an object that may be a task or a document
@@ -75,22 +78,36 @@ class Decoder:
 
     def feed(self, text: str) -> list[Piece]:
         """What became whole with this text, in order."""
-        self._found = []
-        self._size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        if self._size > self.limits.max_bytes:
-            self._stop("PlanTooLarge", f"max_bytes is {self.limits.max_bytes}; the text goes on")
-        elif self._search is not None and not self._escaped and self._search(text) is None:
-            self._parts.append(text)
-            return self._found
-        if self._held and text:
-            text, self._held = self._held + text, ""
-        at, self._search = 0, None
+        self._room -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if self._room < 0:
+            return self._last(text) if self.stopped is None else []
+        if self._stack and "}" not in text and "]" not in text:
+            self._later.append(text)
+            return []
+        return self._scan(text)
+
+    def _last(self, text: str) -> list[Piece]:
+        """As much of the text as the limit leaves room for."""
+        data = text.encode("utf-8", "replace")
+        found = self._scan(data[: max(0, len(data) + self._room)].decode("utf-8", "ignore"))
+        self._stop("PlanTooLarge", f"max_bytes is {self.limits.max_bytes}; the text goes on")
+        return found
+
+    def _scan(self, text: str) -> list[Piece]:
+        if self._held or self._later:
+            text = "".join((self._held, *self._later, text))
+            self._held = ""
+            self._later.clear()
+        at = 0
         while at < len(text) and self.stopped is None:
             at = self._inside(text, at) if self._stack else self._outside(text, at)
-        return self._found
+        found, self._found = self._found[: self._due], self._found[self._due :]
+        self._due = 0
+        return found
 
     def end(self) -> Problem | None:
         """Why the text is no whole plan, or None. A line of its own can't tell that more were meant."""
+        self._scan("")
         if self._home > 0 and (self._home < self._roots or not self._stack):  # whole, and what followed it is prose
             return self.stopped if self.stopped is not None and self.stopped.code == "TwoPlans" else None
         if self._stack:
@@ -106,17 +123,20 @@ class Decoder:
             if end < 0:
                 self._held = text[max(at, len(text) - len(_THOUGHT) + 1) :]
                 return len(text)
-            self._thinking = False
+            self._thinking, self._fresh = False, True
             return end + len(_THOUGHT)
         match = _OUTSIDE.search(text, at)
+        line, end = text.rfind("\n", at, match.start() if match else None), match.start() if match else len(text)
+        self._fresh = (self._fresh or line >= 0) and not text[max(line, at) : end].strip()
         if match is None:
-            return len(text)
+            return end
         at, char = match.start(), match[0]
         if char == "<":
             self._thinking = text.startswith(_THINK, at)
             if not self._thinking and _THINK.startswith(text[at:]):
                 self._held = text[at:]
                 return len(text)
+            self._fresh = self._thinking
             return at + 1
         follows = _WORD.search(text, at + 1)
         if follows is None:
@@ -126,11 +146,13 @@ class Decoder:
             self._stack.append(_CLOSER[char])
             self._level, self._key, self._members = 1, None, []
             self._roots += 1
+        else:
+            self._fresh = False
         return at + 1
 
     def _inside(self, text: str, at: int) -> int:
         """Through one root, to its end or to that of the text."""
-        begin, stack, marks = at, self._stack, _MARK
+        begin, stack = at, self._stack
         if self._escaped:
             self._escaped = False
             at += 1
@@ -146,8 +168,7 @@ class Decoder:
                     break
                 self._string = False
                 at += 1
-            marks = _MARK if len(stack) == self._level else _NESTED
-            match = marks.search(text, at)
+            match = (_MARK if len(stack) == self._level else _NESTED).search(text, at)
             if match is None:
                 break
             char, at = match[0], match.end()
@@ -165,30 +186,32 @@ class Decoder:
                 if char == "," or (stack == ["}"] and self._key is None):
                     self._item(text[begin : at - 1], char)
                     begin = at
-                continue
-            if stack[-1] != char:
+            elif stack[-1] != char:
                 self._stop("NotJson", f"{char} where {stack[-1]} was due")
-            if self.stopped is not None:
+            else:
+                begin = self._closer(char, text, begin, at)
+            if self.stopped is not None or not stack:
                 return at
-            if len(stack) > self._level:  # the end of something inside an item, or of the item
-                stack.pop()
-                if len(stack) == self._level:
-                    self._item(text[begin:at])
-                    begin = at
-                continue
+        self._parts.append(text[begin:])
+        return len(text)
+
+    def _closer(self, char: str, text: str, begin: int, at: int) -> int:
+        """The end of an item, of something inside it, or of the items; where what follows begins."""
+        if len(self._stack) > self._level:
+            self._stack.pop()
+            if len(self._stack) == self._level:
+                self._item(text[begin:at])
+                begin = at
+        else:
             self._item(text[begin : at - 1])
             begin = at
-            stack.pop()
-            if self._level == 2:
+            self._stack.pop()
+            if self._stack:
                 self._level, self._key = 1, None
             else:
                 self._close(char)
-                return at
-            if self.stopped is not None:
-                return at
-        self._search = (_BREAK if self._string else marks).search
-        self._parts.append(text[begin:])
-        return len(text)
+        self._due = len(self._found)
+        return begin
 
     def _item(self, tail: str, mark: str = "") -> None:
         """Something between two marks is over: a task, a member, or (before a colon) the name of one."""
@@ -203,7 +226,7 @@ class Decoder:
         if mark == ":":
             self._key = piece.value if isinstance(piece.value, str) else text[:64]
         elif listed:
-            if self._level == 2 or piece.problem is not None or _is_task(piece.value):
+            if self._level == 2 or (self._fresh and (piece.problem is not None or _is_task(piece.value))):
                 self._task(piece, self._roots)
         else:
             self._key = None
@@ -219,10 +242,13 @@ class Decoder:
         if char == "]" or not members:
             return
         value = {piece.key: piece.value for piece in members}
-        if _is_task(value) and self._home <= 0:
-            problem = next((piece.problem for piece in members if piece.problem is not None), None)
+        if _is_task(value) and self._fresh and self._home <= 0:
             where = f"{TASKS}/{self.tasks}"
-            problem = problem and msgspec.structs.replace(problem, where=f"{where}/{problem.where}")
+            problem = next((piece.problem for piece in members if piece.problem is not None), None)
+            if problem is not None:
+                problem = msgspec.structs.replace(problem, where=f"{where}/{problem.where}")
+            elif len(value) < len(members):
+                problem = _twice(where)
             self._task(Piece(TASKS, None if problem else value, self.tasks, problem), -1)
         elif self._home == self._roots:
             self._found.extend(members)
@@ -243,9 +269,12 @@ class Decoder:
             limit = self.limits.max_depth
             return Piece(key, None, index, Problem("PlanTooLarge", where, f"it nests deeper than max_depth={limit}"))
         try:
-            return Piece(key, msgspec.json.decode(text), index)
+            value = msgspec.json.decode(text)
         except ValueError as error:
             return Piece(key, None, index, Problem("NotJson", where, str(error), "write it as JSON"))
+        if index >= 0 and _repeats(text):
+            return Piece(key, None, index, _twice(where))
+        return Piece(key, value, index)
 
     def _stop(self, code: str, message: str, fix: str = "") -> None:
         self.stopped = self.stopped or Problem(code, "document", message, fix)
@@ -253,3 +282,24 @@ class Decoder:
 
 def _is_task(value: object) -> bool:
     return isinstance(value, dict) and ("id" in value or "skill" in value)
+
+
+def _repeats(text: str) -> bool:
+    """Whether an object of this JSON has a key twice, of which a reader might see either."""
+    names = _MEMBER.findall(text)
+    if len(set(names)) == len(names) and ("\\" not in text or "\\" not in "".join(names)):
+        return False
+    try:
+        json.loads(text, object_pairs_hook=_once)
+    except KeyError:
+        return True
+    return False
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise KeyError
+
+
+def _twice(where: str) -> Problem:
+    return Problem("DuplicateKey", where, "a key is there twice", "write each key once")

@@ -43,9 +43,29 @@ def test_a_plan_is_read_however_it_is_wrapped(text: str) -> None:
 
 
 def test_a_bare_list_is_a_plan_of_tasks() -> None:
-    found, code = read(f"[1] {json.dumps([A, B])}")
+    found, code = read(f"[1]:\n {json.dumps([A, B])}")
     assert [piece.value for piece in found] == [A, B]
     assert code == ""
+
+
+@pytest.mark.parametrize("evil", [json.dumps(B), json.dumps([B])])
+def test_a_task_inside_a_sentence_is_no_part_of_the_plan(evil: str) -> None:
+    found, code = read(f"Not like {evil}, but so: {json.dumps({'tasks': [A]})}")
+    assert [piece.value for piece in found] == [A]
+    assert code == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"tasks": [{"id": "a", "skill": "fs.read", "args": {"x": {"ref": "b"}}, "skill": "process.run"}]}',
+        '[{"id": "a", "args": {"x": 1, "\\u0078": 2}}]',
+        '{"id": "a", "skill": "fs.read", "id": "b"}',
+    ],
+)
+def test_a_key_that_is_there_twice_is_not_chosen_from(text: str) -> None:
+    found, _ = read(text)
+    assert [piece.problem and piece.problem.code for piece in found] == ["DuplicateKey"]
 
 
 def test_each_task_is_there_with_its_last_brace() -> None:

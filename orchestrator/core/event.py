@@ -352,6 +352,8 @@ class PlannerCallClosed(Durable, frozen=True):
     outcome: str
     message: str = ""
     first_task_s: float = -1.0
+    planner: str = ""
+    """Who planned in the end, such as `template:errors`."""
 
 
 class PlannerCallLost(Durable, frozen=True):

@@ -86,7 +86,7 @@ def _closure(run: Run, failed: list[Task]) -> set[int]:
     return seen
 
 
-def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str) -> None:
+def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, planner: str = "") -> None:
     """A planner call ended: release its claim; a first plan is closed, open failures that it left are continued."""
     call = run.calls.get(number)
     if call is None:
@@ -97,7 +97,7 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str) ->
         first = run.versions[0].at - run.submitted_at if run.versions else -1.0
     if number in run.spend.reserved:
         turn.emit(e.BudgetSpent(run.ix, number, 0, 0, 0.0))
-    turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first))
+    turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first, planner))
     if call.claim in run.claims:
         turn.emit(e.ClaimReleased(run.ix, call.claim))
     if call.kind == "plan":

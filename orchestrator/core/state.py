@@ -265,7 +265,9 @@ class State(Progress):
 
     def _planner_call_closed(self, event: e.PlannerCallClosed) -> None:
         run = self.runs[event.run]
-        run.calls.pop(event.call, None)
+        call = run.calls.pop(event.call, None)
+        if event.planner and call is not None and call.kind == "plan":
+            run.planner = event.planner
         if event.first_task_s >= 0 and run.spend.first_task_s < 0:
             run.spend.first_task_s = event.first_task_s
 

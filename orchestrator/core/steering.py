@@ -98,7 +98,7 @@ def plan_finished(turn: Turn, item: s.PlanFinished) -> None:
     if item.call:
         if item.tokens_in or item.tokens_out or item.price:
             turn.emit(e.BudgetSpent(run.ix, item.call, item.tokens_in, item.tokens_out, item.price))
-        close_call(turn, run, item.call, item.outcome, item.message)
+        close_call(turn, run, item.call, item.outcome, item.message, item.planner)
     elif not run.planned:
         turn.emit(e.PlanClosed(run.ix, "" if item.outcome == "complete" else "PlanRefused", item.message))
 

@@ -163,6 +163,7 @@ class PlanFinished(_Stimulus, frozen=True):
     tokens_in: int = 0
     tokens_out: int = 0
     price: float = 0.0
+    planner: str = ""
 
 
 class Resolved(_Stimulus, frozen=True):

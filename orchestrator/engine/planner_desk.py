@@ -103,6 +103,7 @@ class PlannerDesk:
                 tokens_in=outcome.tokens_in,
                 tokens_out=outcome.tokens_out,
                 price=outcome.price,
+                planner=outcome.planner,
             )
         )
 

@@ -148,6 +148,10 @@ def test_a_request_in_notation_is_planned_without_a_model(place: Place) -> None:
     assert [row["matches"] for row in report["outputs"]["count"]] == [2, 0]
 
 
+def test_the_report_names_the_template_that_planned(place: Place) -> None:
+    assert place.json("run", "count the errors in logs/")["planner"]["kind"] == "template:errors"
+
+
 def test_a_request_that_no_skill_serves_is_abstained_from(place: Place) -> None:
     done = place.run("run", "make me a sandwich")
     assert done.returncode == 2

@@ -87,7 +87,7 @@ _CLI = "orchestrator.cli"
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": (f"{_CLI}.run:run", "Plan a request and run it to the end."),
-        "plan": (f"{_CLI}.run:plan", "Compile a request and show the plan."),
+        "plan": (f"{_CLI}.plan:plan", "Compile a request and show the plan."),
         "exec": (f"{_CLI}.exec:exec_", "Run one command on the fleet."),
         "call": (f"{_CLI}.exec:call", "Call one skill on the fleet."),
     },

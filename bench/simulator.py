@@ -222,10 +222,10 @@ class Simulator(SimulatedOrchestrator):
         made = self.ask(lambda reply: s.Submitted(reply, "", key, "sim", found.settings, inputs, home, patch=patch))
         return int(made["run"])
 
-    def request(self, settings: RunSettings | None = None) -> int:
+    def request(self, settings: RunSettings | None = None, words: str = "do it") -> int:
         """A request without a plan: its planner is asked. The run's number."""
         settings = settings or RunSettings()
-        made = self.ask(lambda reply: s.Submitted(reply, "do it", "", "sim", settings, {}, "w1", plan=True))
+        made = self.ask(lambda reply: s.Submitted(reply, words, "", "sim", settings, {}, "w1", plan=True))
         return int(made["run"])
 
     def task(self, name: str, run: int = 1) -> Task:

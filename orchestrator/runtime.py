@@ -35,6 +35,7 @@ from .core.machine import Machine
 from .core.setting import CoreSettings
 from .engine.artifact_desk import ArtifactDesk
 from .engine.engine import Engine
+from .engine.example_desk import ExampleDesk
 from .engine.planner_desk import PlannerDesk
 from .engine.progress_desk import ProgressDesk
 from .gateway import Gateway
@@ -63,7 +64,8 @@ STOP_S: Final = 10.0
 
 class ServerSettings(msgspec.Struct, frozen=True):
     """How a server is started. `idle_s`: a private one ends after so long without run, watcher or client.
-    `leave_s`: an attached run is cancelled so long after its last watcher left."""
+    `leave_s`: an attached run is cancelled so long after its last watcher left. `examples`: earlier plans
+    that a planner is shown at most."""
 
     directory: Path
     entrance: EntranceSettings = EntranceSettings()
@@ -72,6 +74,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     leave_s: float = LEAVE_S
     core: CoreSettings = CoreSettings()
     retention: RetentionDefaults = RetentionDefaults()
+    examples: int = 3
 
 
 class Runtime:
@@ -110,7 +113,7 @@ class Runtime:
         machine = Machine(state, self._settings.core)
         instrument = Instrument()
         store = ArtifactStore(directory / "server" / "artifacts")
-        planners = PlannerDesk(choose_planner, machine.fleet, clock.now)
+        planners = PlannerDesk(choose_planner, machine.fleet, clock.now, ExampleDesk(self._settings.examples))
         engine = self._engine = Engine(
             machine,
             journal,

@@ -46,6 +46,7 @@ class CatalogPlanner:
     """A `Planner`. `templates` are tried in order; of two that match, the one with more words spelled out wins."""
 
     name = "catalog"
+    learns = False
 
     def __init__(self, templates: Sequence[Template] = ()) -> None:
         self.templates = tuple(templates)

@@ -19,7 +19,7 @@ import msgspec
 from protocol.document import PLANNER_LIMITS
 from protocol.errors import AsterismError
 from protocol.plan import parse_plan, plan_document
-from protocol.task import INPUT, FirstOf, Plan, references
+from protocol.task import INPUT, FirstOf, Plan, references, secrets_in
 
 from .shortlist import STOP, stem
 
@@ -34,6 +34,14 @@ _BYTES_A_TOKEN: Final = 3
 _KEYS: Final = ("id", "on", "when", "skill", "args", "approve")
 _MORE: Final = ("after", "map", "alt", "effect")
 """Without these it would be another plan; how often and how urgently to try is not what an example teaches."""
+_SECRET: Final = re.compile(
+    r"-----BEGIN|\b(?:sk|pk|rk|ghp|gho|ghs|glpat|xox[abp]|hf|npm)[-_][A-Za-z0-9_-]{12}|\bAKIA[0-9A-Z]{12}"
+    r"|\beyJ[A-Za-z0-9_-]{10}|://[^\s/@:]{1,64}:[^\s/@]{1,256}@|\bbearer\s+[A-Za-z0-9._~+/-]{8}"
+    r"|\b(?:password|passwd|passphrase|pwd|token|secret|api[ _-]?key|access[ _-]?key|credential)s?\b"
+    r"\W{0,3}(?:is|:|=|to|as)?\W{0,3}(?=[^\s]*[0-9!$%^*])[^\s]{6}"
+    r"|(?<![\w/.-])(?=[A-Za-z0-9+_-]*[0-9])(?=[A-Za-z0-9+_-]*[A-Za-z])[A-Za-z0-9+_-]{32,}(?![\w/.])",
+    re.IGNORECASE,
+)
 _WORD: Final = re.compile(r"\w+")
 _STEP: Final = re.compile(
     r"\b(?:then|and|after|afterwards|before|finally|next|each|every|parallel|if|unless|otherwise|when|until|which"
@@ -45,21 +53,25 @@ _STEP: Final = re.compile(
 class Example(msgspec.Struct, frozen=True, omit_defaults=True):
     """A request and the plan that served it, as JSON in the notation of graph.md, tasks and outputs only.
 
-    `inputs` are the names of the run inputs that the plan reads; their values are never kept.
+    `inputs` are the names of the run inputs that the plan reads; their values are never kept. `run` is where the pair
+    is from, for people.
     """
 
     request: str
     plan: str
     inputs: tuple[str, ...] = ()
+    run: int = 0
 
 
-def example_of(request: str, plan: Plan) -> Example | None:
-    """The pair as it may be shown; None where the plan needs more than the six keys that a planner writes.
+def example_of(request: str, plan: Plan, run: int = 0) -> Example | None:
+    """The pair as it may be shown; None where the plan needs more than a planner may write: other keys, a secret.
 
     Read back by the parser before it is given, so an example can't be malformed.
     """
     document = plan_document(plan)
     if any(key in task for task in document["tasks"] for key in _MORE):
+        return None
+    if any(secret for task in document["tasks"] for secret in secrets_in(task.get("args"))):
         return None
     shown = {"tasks": [{key: task[key] for key in _KEYS if key in task} for task in document["tasks"]]}
     if plan.outputs:
@@ -70,7 +82,12 @@ def example_of(request: str, plan: Plan) -> Example | None:
         parse_plan(text, limits=PLANNER_LIMITS, inputs=named)
     except AsterismError:
         return None
-    return Example(" ".join(request.split()), text, named)
+    return Example(" ".join(request.split()), text, named, run)
+
+
+def tells_secret(text: str) -> bool:
+    """Whether it looks as if a credential stands in it. Usual forms only: it guards against carelessness."""
+    return _SECRET.search(text) is not None
 
 
 def usable(example: Example, skills: Collection[str]) -> bool:
@@ -102,8 +119,15 @@ def rank(request: str, examples: Iterable[Example]) -> list[tuple[float, Example
     return sorted(scored, key=lambda pair: -pair[0])
 
 
-def choose(request: str, examples: Sequence[Example], *, most: int = MOST, budget: int = TOKENS) -> tuple[Example, ...]:
-    """As many as the request needs, the likest first, within `budget` tokens.
+def choose(
+    request: str,
+    examples: Sequence[Example],
+    *,
+    skills: Collection[str] | None = None,
+    most: int = MOST,
+    budget: int = TOKENS,
+) -> tuple[Example, ...]:
+    """As many as the request needs, the likest first, within `budget` tokens; with `skills`, usable ones only.
 
     The second and later ones have to cover words of the request that those before leave open.
     """
@@ -119,6 +143,8 @@ def choose(request: str, examples: Sequence[Example], *, most: int = MOST, budge
             break
         covered = open_terms & _terms(one.request).keys()
         if tokens(one) > left or (found and sum(weight[term] for term in covered) / total < _GAIN):
+            continue
+        if skills is not None and not usable(one, skills):
             continue
         found.append(one)
         left -= tokens(one)

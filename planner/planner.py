@@ -42,7 +42,8 @@ class PlanOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Planner(Protocol):
-    """What the engine runs. `name` is shown to people and kept in the journal."""
+    """What the engine runs. `name` is shown to people and kept in the journal. One that doesn't read `view.examples`
+    says `learns = False`."""
 
     @property
     def name(self) -> str: ...

@@ -19,7 +19,8 @@ from .task_form import SKILL_NAME, SOURCE, TaskReader
 
 SCHEMA: Final = "asterism/plan/v1"
 INPUT_TYPES: Final = ("string", "integer", "number", "boolean", "file", "array", "object", "any")
-PLAN_KEYS: Final = ("schema", "inputs", "run", "tasks", "outputs")
+PLAN_KEYS: Final = ("schema", "inputs", "run", "tasks", "outputs", "planner")
+"""`planner`: who planned it, as `asterism plan` says. Only for people."""
 PATCH_KEYS: Final = ("schema", "base", "why", "relies", "edits", "links", "unlinks", "tasks", "outputs")
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")

@@ -1,4 +1,4 @@
-"""`run` and `plan`: a request or a plan file, to the end.
+"""`run`: a request or a plan file, to the end.
 
 What a run printed is its report whether it succeeded or not; the exit code says which. It must not know how a run is
 followed or drawn.
@@ -13,9 +13,8 @@ from typing import Any, Final
 import anyio.to_thread
 import click
 
-from protocol.errors import AwaitingApproval, Interrupted, PlanRefused, UsageError
+from protocol.errors import AwaitingApproval, Interrupted, UsageError
 from protocol.ids import run_name
-from protocol.plan import parse_plan, plan_document
 from protocol.report import SCHEMA, exit_code
 
 from ..client.client import AsyncClient
@@ -24,6 +23,7 @@ from ..client.result import Result
 from ..client.submission import Work, declared_text, plan_text, read_inputs
 from . import show
 from .option import has_server, output_option, read_pairs, server_option, use
+from .plan import compile_request, read_plan_file, show_plan
 from .progress import Progress
 from .view import choose
 from .watch import Ending, Watcher
@@ -33,7 +33,12 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 
 @click.command()
 @click.argument("request", required=False)
-@click.option("-f", "--file", type=click.Path(path_type=Path), help="A plan file (JSON or TOML) instead.")
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(path_type=Path),
+    help="A plan file (JSON or TOML) instead; a REQUEST then says in words what it is for.",
+)
 @click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills for the worker here (repeatable).")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
 @click.option("--on-failure", type=click.Choice(["continue", "stop", "replan"]), help="After a task failed for good.")
@@ -89,7 +94,7 @@ def run(
     if dry_run and isinstance(work, Path):
         if has_server(server):
             use(lambda client: client.check(work, inputs=given), server, home=True, skills=skills, roots=roots)
-        _show_plan(_checked(work, given), output)
+        show_plan(read_plan_file(work, given), output)
         return
     options: dict[str, Any] = {
         "inputs": given,
@@ -100,17 +105,18 @@ def run(
         "priority": priority,
         "labels": read_pairs(labels, "label"),
         "planner": planner or "",
+        "request": request or "",
     }
 
     async def main(client: AsyncClient) -> int:
         chosen: Work = work
         if (dry_run or confirm) and isinstance(work, str):
-            chosen = await _plan(client, work, given, planner or "")
+            chosen = await compile_request(client, work, given, planner or "")
         if dry_run:
-            _show_plan(chosen, output)
+            show_plan(chosen, output)
             return 0
         if confirm:
-            _show_plan(_checked(chosen, given) if isinstance(chosen, Path) else chosen, "text", err=True)
+            show_plan(read_plan_file(chosen, given) if isinstance(chosen, Path) else chosen, "text", err=True)
             if not click.confirm("run this?", err=True):
                 return Interrupted.exit_code
         live = await client.submit(chosen, detach=detach, **options)
@@ -132,24 +138,6 @@ def run(
             allow=allow,
         )
     )
-
-
-@click.command()
-@click.argument("request")
-@click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills that may be planned (repeatable).")
-@click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
-@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
-@output_option("json")
-@server_option
-def plan(
-    request: str, skills: tuple[str, ...], inputs: tuple[str, ...], planner: str | None, output: str, server: str | None
-) -> None:
-    """Compile a REQUEST into a plan and show it; nothing runs."""
-
-    async def main(client: AsyncClient) -> Mapping[str, Any]:
-        return await _plan(client, request, read_inputs(inputs), planner or "")
-
-    _show_plan(use(main, server, home=True, start=True, skills=skills), output)
 
 
 async def follow(
@@ -221,51 +209,14 @@ def print_failures(report: Mapping[str, Any], limit: int = 20) -> None:
 
 
 def _work(request: str | None, file: Path | None) -> Work:
-    if (request is None) == (file is None):
-        raise UsageError("say what to run, once", hint='asterism run "REQUEST", or asterism run -f PLAN.json')
+    if request is None and file is None:
+        raise UsageError("say what to run", hint='asterism run "REQUEST", or asterism run -f PLAN.json')
     if file is not None:
         return file
     assert request is not None
     if not request.strip():
         raise UsageError("the request is empty", hint='say what to do: asterism run "count the errors in logs/"')
     return request
-
-
-def _checked(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan file as it would be read. Raises: PlanRefused with every problem."""
-    return plan_document(parse_plan(plan_text(path), inputs=tuple(inputs)))
-
-
-async def _plan(client: AsyncClient, request: str, inputs: Mapping[str, Any], planner: str) -> Mapping[str, Any]:
-    home = await client.join()
-    document = await client.connection.call("plan", request=request, inputs=dict(inputs), planner=planner, home=home)
-    if not isinstance(document, dict) or not document.get("tasks"):
-        raise PlanRefused("the planner wrote no task", hint="say it in other words, or give a plan file with -f")
-    return document
-
-
-def _show_plan(plan: Any, output: str, *, err: bool = False) -> None:
-    if output != "text":
-        show.json_value(plan)
-        return
-    for task in plan["tasks"]:
-        on = f"  on {', '.join(map(_place, task['on']))}" if task.get("on") else ""
-        click.echo(f"{task['id']}: {task['skill']}{on}  {show.short(_args(task.get('args', {})), 90)}", err=err)
-
-
-def _place(place: Any) -> str:
-    return f"where {place['ref']} ran" if isinstance(place, dict) else str(place)
-
-
-def _args(args: Mapping[str, Any]) -> str:
-    parts = []
-    for key, value in args.items():
-        if isinstance(value, dict) and set(value) == {"ref"}:
-            ref = value["ref"]
-            parts.append(f"{key}=<{' | '.join(ref) if isinstance(ref, list) else ref}>")
-        else:
-            parts.append(f"{key}={value if isinstance(value, str) else show.compact(value)}")
-    return " ".join(parts)
 
 
 def _print_detached(live: AsyncLive, output: str) -> None:

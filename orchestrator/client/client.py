@@ -114,10 +114,12 @@ class AsyncClient(Reader):
         labels: Mapping[str, str] | None = None,
         planner: str = "",
         detach: bool = False,
+        request: str = "",
     ) -> AsyncLive:
         """Hand in a request, a plan file, a plan document or a Graph. Returns once the server has it on disk.
 
-        `id` makes it idempotent: the same id is the same run. Raises: PlanRefused with every problem,
+        `id` makes it idempotent: the same id is the same run. `request` says in words what a plan is for, so that it
+        can be an example for planners. Raises: PlanRefused with every problem,
         PlannerAbstained, UsageError.
         """
         defaults = self._settings.run
@@ -137,6 +139,7 @@ class AsyncClient(Reader):
             planner=planner,
             detach=detach,
             home=home,
+            request=request,
         )
         answer = await self.connection.submit(ready.header, ready.chunks)
         live = self._live(int(answer["run"]))

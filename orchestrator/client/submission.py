@@ -50,8 +50,12 @@ def submission(
     detach: bool = False,
     home: str = "",
     dry: bool = False,
+    request: str = "",
 ) -> Submission:
-    """Build the header and the text. Raises: NotFound, UsageError, PlanRefused for a file that can't be read."""
+    """Build the header and the text; `request` says in words what a plan is for.
+
+    Raises: NotFound, UsageError, PlanRefused for a file that can't be read.
+    """
     settings: dict[str, Any] = {}
     if on_failure:
         settings["on_failure"] = on_failure
@@ -61,9 +65,9 @@ def submission(
         settings["budget"] = dict(budget)
     if priority is not None:
         settings["priority"] = priority
-    request, text = _read(work)
+    words, text = _read(work)
     header = {
-        "request": request,
+        "request": words or request,
         "key": id or secrets.token_hex(8),
         "settings": settings,
         "inputs": dict(inputs or {}),

@@ -24,6 +24,7 @@ from ..core.fleet import Fleet
 from ..core.graph import Run
 from ..core.state import State
 from ..core.stimulus import PatchProposed, PlanFinished, Stimulus
+from .example_desk import ExampleDesk
 
 STREAM_PATCHES: Final = 16
 GRACE_S: Final = 5.0
@@ -68,8 +69,11 @@ def fleet_view(state: State, fleet: Fleet, home: str) -> tuple[WorkerView, ...]:
 class PlannerDesk:
     """One per engine. `choose` finds the planner a run asked for."""
 
-    def __init__(self, choose: Choose, fleet: Fleet, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, choose: Choose, fleet: Fleet, clock: Callable[[], float], examples: ExampleDesk | None = None
+    ) -> None:
         self._choose = choose
+        self._examples = examples or ExampleDesk(0)
         self._fleet = fleet
         self._clock = clock
         self._running: dict[tuple[int, int], anyio.CancelScope] = {}
@@ -88,6 +92,7 @@ class PlannerDesk:
             except AsterismError as error:
                 outcome = PlanOutcome("failed", error.message, hint=error.hint)
             else:
+                view = await self.taught(planner, view, state)
                 with anyio.move_on_after(view.deadline_s + GRACE_S) as limit:
                     outcome = await self._call(planner, view, command, post)
                 if limit.cancelled_caught:
@@ -116,6 +121,10 @@ class PlannerDesk:
     def ask(self, name: str) -> Planner:
         """The planner of that name, to compile a plan without a run. Raises: UsageError, ConfigInvalid."""
         return self._choose(name)
+
+    async def taught(self, planner: Planner, view: PlanView, state: State) -> PlanView:
+        """The view with examples for this planner, if it reads any."""
+        return await self._examples.offer(view, state) if getattr(planner, "learns", True) else view
 
     async def _call(
         self, planner: Planner, view: PlanView, command: StartPlanner, post: Callable[[Stimulus], None]

@@ -17,6 +17,7 @@ from planner.view import PlanView
 from protocol.artifact import FileUri, parse_file
 from protocol.document import FILE_LIMITS, Limits, Problems, canonical, nearest
 from protocol.errors import PlanRefused, PlanTooLarge, UsageError, WireError
+from protocol.ids import run_name
 from protocol.json_bytes import read_json
 from protocol.patch import Patch
 from protocol.plan import plan_document, read_patch, read_plan
@@ -180,8 +181,14 @@ class Submissions:
             fleet=fleet_view(machine.state, machine.fleet, home),
             inputs={name: canonical(value) for name, value in inputs.items()},
         )
-        plan, outcome = await collect(self._planners.ask(planner), view)
-        return {**plan_document(plan), "planner": {"kind": outcome.planner, "message": outcome.message}}
+        chosen = self._planners.ask(planner)
+        view = await self._planners.taught(chosen, view, machine.state)
+        plan, outcome = await collect(chosen, view)
+        shown = [{"run": run_name(one.run), "request": one.request} for one in view.examples]
+        return {
+            **plan_document(plan),
+            "planner": {"kind": outcome.planner, "message": outcome.message, "examples": shown},
+        }
 
 
 async def _read(chunks: AsyncIterator[bytes]) -> bytes:

@@ -148,6 +148,14 @@ def test_a_request_in_notation_is_planned_without_a_model(place: Place) -> None:
     assert [row["matches"] for row in report["outputs"]["count"]] == [2, 0]
 
 
+def test_what_plan_prints_runs_as_a_plan_file_with_the_request_beside_it(place: Place) -> None:
+    document = place.json("plan", "count the errors in logs/")
+    assert document["planner"]["kind"] == "template:errors"
+    report = place.json("run", "my usual errors", "-f", place.write("plan.json", document))
+    assert report["state"] == "succeeded"
+    assert "my usual errors" in [row["request"] for row in place.json("ps")["runs"]]
+
+
 def test_the_report_names_the_template_that_planned(place: Place) -> None:
     assert place.json("run", "count the errors in logs/")["planner"]["kind"] == "template:errors"
 

@@ -98,7 +98,6 @@ def test_an_unknown_command_is_a_usage_error_with_the_nearest(tmp_path: Path) ->
     [
         ("run",),
         ("run", ""),
-        ("run", "x", "-f", "y.json"),
         ("run", "x", "--input", "novalue"),
         ("run", "x", "--budget", "gold=3"),
         ("run", "x", "--deadline"),

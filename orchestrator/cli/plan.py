@@ -1,0 +1,83 @@
+"""`plan`: a request compiled and shown, or saved as a template; nothing runs.
+
+It must not know how runs are followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from protocol.errors import PlanRefused
+from protocol.plan import parse_plan, plan_document
+
+from ..client.client import AsyncClient
+from ..client.submission import plan_text, read_inputs
+from . import show
+from .option import output_option, server_option, use
+
+
+@click.command()
+@click.argument("request")
+@click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills that may be planned (repeatable).")
+@click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
+@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@output_option("json")
+@server_option
+def plan(
+    request: str, skills: tuple[str, ...], inputs: tuple[str, ...], planner: str | None, output: str, server: str | None
+) -> None:
+    """Compile a REQUEST into a plan and show it; nothing runs."""
+
+    async def main(client: AsyncClient) -> Mapping[str, Any]:
+        return await compile_request(client, request, read_inputs(inputs), planner or "")
+
+    document = use(main, server, home=True, start=True, skills=skills)
+    show_plan(document, output)
+    examples = document["planner"].get("examples")
+    if examples:
+        show.say(f"the planner was shown what served {', '.join(one['run'] for one in examples)}")
+
+
+async def compile_request(
+    client: AsyncClient, request: str, inputs: Mapping[str, Any], planner: str
+) -> Mapping[str, Any]:
+    """The plan document of a request, and who planned it. Raises: PlannerAbstained, PlanRefused."""
+    home = await client.join()
+    document = await client.connection.call("plan", request=request, inputs=dict(inputs), planner=planner, home=home)
+    if not isinstance(document, dict) or not document.get("tasks"):
+        raise PlanRefused("the planner wrote no task", hint="say it in other words, or give a plan file with -f")
+    return document
+
+
+def read_plan_file(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan file as it would be read. Raises: PlanRefused with every problem."""
+    return plan_document(parse_plan(plan_text(path), inputs=tuple(inputs)))
+
+
+def show_plan(plan: Any, output: str, *, err: bool = False) -> None:
+    """One line a task, or the document."""
+    if output != "text":
+        show.json_value(plan)
+        return
+    for task in plan["tasks"]:
+        on = f"  on {', '.join(map(_place, task['on']))}" if task.get("on") else ""
+        click.echo(f"{task['id']}: {task['skill']}{on}  {show.short(_args(task.get('args', {})), 90)}", err=err)
+
+
+def _place(place: Any) -> str:
+    return f"where {place['ref']} ran" if isinstance(place, dict) else str(place)
+
+
+def _args(args: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in args.items():
+        if isinstance(value, dict) and set(value) == {"ref"}:
+            ref = value["ref"]
+            parts.append(f"{key}=<{' | '.join(ref) if isinstance(ref, list) else ref}>")
+        else:
+            parts.append(f"{key}={value if isinstance(value, str) else show.compact(value)}")
+    return " ".join(parts)

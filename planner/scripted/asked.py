@@ -26,7 +26,7 @@ class Asked:
         self.request = request
         self.at = at
         self.written: list[tuple[float, str]] = []
-        """(when, what it said) of each token, just after it went out."""
+        """(when, what it said) of each token that went out; the time is just before that."""
         self.ended = ""
         self.ended_at = 0.0
         self.over = anyio.Event()

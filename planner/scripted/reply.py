@@ -87,8 +87,9 @@ class Reply:
             await self._clock.sleep_until(self._start + (index / rate if rate else 0.0))
             if index == 0:
                 await self._send(self._said.chunk({"role": "assistant", "content": ""}))
+            leaves = self._clock.now()
             await self._send(self._said.chunk(delta))
-            self._asked.written.append((self._clock.now(), part))
+            self._asked.written.append((leaves, part))
             written += len(part) if "content" in delta else 0
         return await self._faults(_END, written)
 

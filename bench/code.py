@@ -164,7 +164,7 @@ class Outliers(TypedDict):
     name="code.outliers",
     effect="pure",
     timeout="1h",
-    spawns=True,
+    spawns=("code.inspect",),
     cached=False,
     examples=("inspect the outliers of {rows}",),
     tags=("python", "outliers", "inspect", "complexity", "ranking"),

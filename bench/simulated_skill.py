@@ -34,7 +34,8 @@ SIMULATED_SKILLS: Final = (
     SkillSpec(name="sim.asks", doc="Asks before it runs.", params=_OPEN, effect="pure", asks=True),
     SkillSpec(name="sim.gpu", doc="Simulated work on a card.", params=_OPEN, effect="pure",
               variants=(Variant("gpu", Resources(cpu=1.0, gpu=1.0)),)),
-    SkillSpec(name="sim.parent", doc="Spawns and joins.", params=_OPEN, effect="pure", spawns=True),
+    SkillSpec(name="sim.parent", doc="Spawns and joins.", params=_OPEN, effect="pure",
+              spawns=("sim.work", "sim.parent", "sim.once")),
 )  # fmt: skip
 
 

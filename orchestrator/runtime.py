@@ -288,6 +288,7 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             dispatch_ahead=daemon.dispatch == "ahead",
             policies=policy.rules(),
             self_approval=policy.self_approval,
+            untrusted=policy.untrusted,
             retry_floor=given.retry.floor,
             retry_ratio=given.retry.ratio,
         ),

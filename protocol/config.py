@@ -98,11 +98,13 @@ class ServerDefaults(_Section):
 class PolicyDefaults(_Section):
     """What skills may do, for the server and for every worker of this machine. `skills`: patterns of names and a word
     each; of several that fit the most restrictive counts. `self_approval`: who submitted a run may approve its tasks.
+    `untrusted`: what becomes of a task that was not in the plan, or whose sink holds a value of nobody's word.
     """
 
     default: Policy = "allow"
     skills: dict[str, Policy] = {}
     self_approval: bool = True
+    untrusted: Literal["ask", "deny"] = "ask"
 
     def rules(self, allow: tuple[str, ...] = ()) -> Policies:
         """In the order in which they count; `allow` are patterns that were allowed beside."""

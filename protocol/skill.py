@@ -39,8 +39,10 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `params` and `result` are JSON Schema objects of the closed subset (protocol/schema.py); `{"type": "file"}` is
     the scalar file type. `place`: "local" acts on one machine's own files (default `here`), "engine" is served by the
-    orchestrator itself. `sinks` names arguments that leave the system (url, path, command). `inline` runs on the
-    worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker allows it.
+    orchestrator itself. `spawns`: it starts children, of the plan's skills and of those that it names here
+    (`@skills`: of those in its literal argument `skills`). `sinks` names arguments that leave the system (url, path,
+    command), `tainted` says that its result may be anybody's text. `inline` runs on the worker's own loop: only for
+    built-ins that never block. `asks`: needs an approval unless the worker allows it.
     `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no network
     unless it declares `network`.
     """
@@ -60,7 +62,7 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     hedge: bool = False
     tainted: bool = False
     begin_effect: Literal["runner", "own"] = "runner"
-    spawns: bool = False
+    spawns: bool | tuple[str, ...] = False
     sinks: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()

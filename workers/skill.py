@@ -159,7 +159,7 @@ def skill(
     tags: Iterable[str] = (),
     tainted: bool = False,
     cached: bool = True,
-    spawns: bool = False,
+    spawns: bool | Iterable[str] = False,
     begin_effect: Literal["runner", "own"] = "runner",
     device: str = "cpu",
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
@@ -186,7 +186,7 @@ def skill(
     tags: Iterable[str] = (),
     tainted: bool = False,
     cached: bool = True,
-    spawns: bool = False,
+    spawns: bool | Iterable[str] = False,
     begin_effect: Literal["runner", "own"] = "runner",
     device: str = "cpu",
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
@@ -211,7 +211,7 @@ def skill(
         tags: More words to find it by.
         tainted: Its result may be anybody's text.
         cached: Whether a fork may reuse an equal result.
-        spawns: It uses ctx.spawn.
+        spawns: It uses ctx.spawn: for skills of the plan and its own, and for those named here.
         begin_effect: `own` when the code itself calls ctx.begin_effect() just before it acts.
         device: What the function itself drives; further ones by `.on(...)`.
         sandbox: The lowest level that may hold it: bubblewrap for what handles untrusted input. No worker that reaches
@@ -254,7 +254,7 @@ def skill(
             hedge=hedge,
             tainted=tainted,
             begin_effect=begin_effect,
-            spawns=spawns,
+            spawns=spawns if isinstance(spawns, bool) else tuple(spawns),
             sinks=tuple(sinks),
             examples=tuple(examples),
             tags=tuple(tags),

@@ -28,6 +28,7 @@ from .lifecycle import Open, Ready, Running
 from .poison import cell, release, suspect
 from .queue import Bucket, Entry
 from .settlement import fail, settle
+from .trust import asked, barred, doubt
 from .turn import Turn
 
 _PATIENCE: Final = 8
@@ -118,12 +119,15 @@ def _alone(turn: Turn) -> None:
         found = eligible(turn.state, turn.fleet, kind, spec)
         sessions = turn.fleet.sessions
         offered = [(sessions[worker], device, needs) for worker, device, needs in found]
-        if not task.approved and any(
-            turn.ruling(spec.name) == "ask" or policy_of(one, spec) == "ask" for one, _, _ in offered
-        ):
-            release(turn, key)
-            _ask(turn, run, task, spec)
-            continue
+        why = doubt(turn, run, task, spec)
+        asks = task.spec.approve or why or turn.ruling(spec.name) == "ask"
+        if asks or any(policy_of(one, spec) == "ask" for one, _, _ in offered):
+            bound = _bind(turn, run, task)
+            if bound is None or bound.pin != task.approved:
+                release(turn, key)
+                if bound is not None:
+                    _ask(turn, run, task, spec, why, bound)
+                continue
         if not offered:
             release(turn, key)
             turn.queue.push(kind, spec, run, task)  # it waits for a worker as any other task does
@@ -185,7 +189,6 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
     window = _window(turn, bucket)
     aside: list[Entry] = []
     heap, hedges, skill = bucket.heap, turn.hedges, bucket.kind.skill
-    once = bucket.spec.effect == "once"
     while heap and len(aside) < _PATIENCE:
         room = _room(bucket, window)
         if room is None:
@@ -205,8 +208,8 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
             continue  # it was replaced, or goes on by other means, and is queued as such
         if run.claims and run.held(task.ix):
             continue  # ClaimReleased brings it back
-        if not run.planned and (once or task.spec.effect == "once"):
-            turn.barred.setdefault(run.ix, {})[task.ix] = None  # the commit barrier: until the plan is complete
+        if barred(run, task, bucket.spec):
+            turn.barred.setdefault(run.ix, {})[task.ix] = None
             continue
         if task.parent >= 0 and task.spec.map.limit and _parked(turn, run, task):
             continue
@@ -215,10 +218,11 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
             if not hedge:
                 turn.suspects[run.ix, task.ix] = None
             continue
-        if bucket.alike and not hedge and not bucket.spec.spawns and _anywhere(run, task):
+        why = doubt(turn, run, task, bucket.spec)
+        if bucket.alike and not hedge and not why and not bucket.spec.spawns and _anywhere(run, task):
             session, device, needs = room
             _send(turn, run, task, session, bucket.spec, device, needs, "", False, None)
-        elif not _place(turn, run, task, bucket, hedge, window):
+        elif not _place(turn, run, task, bucket, hedge, window, why):
             aside.append(entry)
     for entry in aside:
         heapq.heappush(heap, entry)
@@ -260,21 +264,24 @@ def _window(turn: Turn, bucket: Bucket) -> int:
     return int(min(turn.settings.prefetch_max, target / run_s)) if run_s > 0 else turn.settings.prefetch_max
 
 
-def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window: int) -> bool:
+def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window: int, doubts: str) -> bool:
     """Dispatch the task, or settle it, or ask for approval; False when it should wait for a better offer."""
     taken = {attempt.worker for attempt in task.attempts if not attempt.ended} if hedge else set()
     avoid = task.state.avoid if type(task.state) is Ready else -1
     bound: Bound | None = None
     asking = bucket.asking
-    if asking or task.spec.approve:
-        if task.approved:
-            bound = _bind(turn, run, task)
-            if bound is None:
-                return True
-        if bound is not None and bound.pin == task.approved:
+    must = bool(task.spec.approve or doubts)
+    if asking or must:
+        bound = _bind(turn, run, task)
+        if bound is None:
+            return True
+        if bound.pin == task.approved:
             asking = frozenset()
-        elif not hedge and (task.spec.approve or len(asking) == len({one.worker for one, _, _ in bucket.offered})):
-            _ask(turn, run, task, bucket.spec)
+        elif must or len(asking) == len({one.worker for one, _, _ in bucket.offered}):
+            if hedge:
+                turn.hedges.discard((run.ix, task.ix))
+            else:
+                _ask(turn, run, task, bucket.spec, doubts, bound)
             return True
     sessions, offers = [], []
     for session, device, needs in bucket.offered:
@@ -310,7 +317,7 @@ def _crowded(turn: Turn, run: Run, task: Task, session: Session) -> bool:
         if above.spawned is not None:
             return False
     skills = (turn.state.skill(load.skill) for load in session.loads.values())
-    return sum(spec is not None and spec.spawns for spec in skills) >= session.profile.slots
+    return sum(spec is not None and bool(spec.spawns) for spec in skills) >= session.profile.slots
 
 
 def _wait_s(turn: Turn, session: Session) -> float:
@@ -339,15 +346,14 @@ def _bind(turn: Turn, run: Run, task: Task) -> Bound | None:
         return None
 
 
-def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> None:
-    bound = _bind(turn, run, task)
-    if bound is not None:
-        why = f"{spec.name} asks before it runs"
-        if task.spec.approve or turn.ruling(spec.name) == "ask":
-            why = "the plan asks for approval" if task.spec.approve else f"this server asks before {spec.name} runs"
-        deadline = turn.now + turn.settings.approval_s
-        turn.emit(e.ApprovalAsked(run.ix, task.ix, bound.pin, why, deadline))
-        turn.wake(deadline, "approval", run.ix, task.ix)
+def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec, doubts: str, bound: Bound) -> None:
+    if doubts and turn.settings.untrusted == "deny":
+        fail(turn, run, task, "PolicyDenied", f"this server's policy lets nobody be asked: {doubts}")
+        return
+    why = doubts or asked(turn, task, spec) or f"{spec.name} asks before it runs"
+    deadline = turn.now + turn.settings.approval_s
+    turn.emit(e.ApprovalAsked(run.ix, task.ix, bound.pin, why, deadline))
+    turn.wake(deadline, "approval", run.ix, task.ix)
 
 
 def _send(

@@ -30,6 +30,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     """Everything wrong with the patch as an edit of `run`. `first`: a part of the first plan, where ids are new."""
     found: list[Problem] = []
     ids = {spec.id for spec in patch.tasks}
+    person = patch.author.startswith("person")
     settings, budget = turn.settings, run.settings.budget
     new = sum(spec.id not in run.names for spec in patch.tasks)
     cap = min(budget.tasks or settings.max_tasks, settings.max_tasks)
@@ -51,8 +52,10 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
                 ("DuplicateId", "is used already") if first else ("AlreadyDispatched", "is dispatched or settled")
             )
             found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
+        if old is not None and not person:
+            _check_tighter(spec, old.spec, where, found)
         _check_alone(turn, run, spec, machines, where, found)
-        if not patch.author.startswith("person") and _names_secret(spec):
+        if not person and _names_secret(spec):
             why = "only a person's plan may name a secret: whatever wrote this may have been talked into it"
             found.append(Problem("SecretDenied", f"{where}/args", why, "write that task into the plan"))
         sources = _check_names(turn, run, spec, ids, where, found)
@@ -75,6 +78,15 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     for index, edit in enumerate(patch.edits):
         _check_edit(run, edit, f"edits/{index}", found)
     return found
+
+
+def _check_tighter(spec: TaskSpec, old: TaskSpec, where: str, found: list[Problem]) -> None:
+    """Who rewrites a task may not take from it what a person, or the plan, tightened."""
+    effect = spec.effect or "pure"  # else the skill's own
+    if old.approve and not spec.approve:
+        found.append(Problem("Loosens", f"{where}/approve", f"{old.id} asks for approval", "keep approve"))
+    if old.effect is not None and EFFECT_ORDER[effect] < EFFECT_ORDER[old.effect]:
+        found.append(Problem("Loosens", f"{where}/effect", f"{old.id} is {old.effect}", f'keep effect "{old.effect}"'))
 
 
 def _names_secret(spec: TaskSpec) -> bool:
@@ -288,7 +300,9 @@ def conflicts(run: Run, patch: Patch) -> list[str]:
     )
 
 
-def propose(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
+def propose(
+    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = ()
+) -> None:
     """Accept the patch as one event, and carry out its edits. Raises: PlanRefused, Conflict (nothing has changed)."""
     if run.cancelled and type(run.state) is not Closed:
         raise PlanRefused(f"{run.name} is being cancelled; its graph can't change", hint=f"asterism fork {run.name}")
@@ -302,7 +316,7 @@ def propose(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
     found = problems_of(turn, run, patch, first=first)
     if found:
         raise PlanRefused(f"the patch was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
-    accept(turn, run, patch, first=first)
+    accept(turn, run, patch, first=first, written=written)
 
 
 def deadline_of(run: Run, task: Task) -> float:
@@ -311,10 +325,12 @@ def deadline_of(run: Run, task: Task) -> float:
     return since + (task.spec.deadline_s or 0.0)
 
 
-def accept(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> None:
-    """The checked patch as one event, and its edits carried out."""
+def accept(
+    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = ()
+) -> None:
+    """The checked patch as one event, and its edits carried out. `written`: see PatchAccepted."""
     version = run.version if patch.parent else max(1, run.version) if first else run.version + 1
-    turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now))
+    turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now, written=written))
     for spec in patch.tasks:
         if spec.deadline_s is not None:
             task = run.tasks[run.names[spec.id]]

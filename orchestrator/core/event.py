@@ -50,7 +50,8 @@ class RunSubmitted(Durable, frozen=True):
 
 class PatchAccepted(Durable, frozen=True):
     """`version` is the graph's number after it; parts of one streamed plan share one. `key` names a spawned child
-    under `patch.parent`; `reused`: results by pin that a fork may take over."""
+    under `patch.parent`; `reused`: results by pin that a fork may take over; `written`: (task, origin) of those that
+    are restored, so that who undoes or forks is not taken for who wrote them."""
 
     run: int
     version: int
@@ -58,6 +59,7 @@ class PatchAccepted(Durable, frozen=True):
     at: float = 0.0
     key: str = ""
     reused: tuple[tuple[bytes, Value], ...] = ()
+    written: tuple[tuple[str, int], ...] = ()
 
 
 class PatchRefused(Durable, frozen=True):
@@ -68,11 +70,13 @@ class PatchRefused(Durable, frozen=True):
 
 
 class PlanClosed(Durable, frozen=True):
-    """No more parts of the first plan will come; `code` is empty when it is complete."""
+    """No more parts of the first plan will come; `code` is empty when it is complete. `partial`: it has parts, and
+    more was meant."""
 
     run: int
     code: str = ""
     message: str = ""
+    partial: bool = False
 
 
 class FilePinned(Durable, frozen=True):

@@ -11,6 +11,7 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .settlement import budget_of
+from .trust import barred
 from .turn import Turn
 
 _SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
@@ -84,6 +85,8 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
         return f"{run.name} is paused; asterism resume {run.name}"
     if run.held(task.ix):
         return "held by a re-plan"
+    if barred(run, task, spec):
+        return "waiting until the plan is whole: it acts once, and more of the plan is to come"
     state = task.state
     if isinstance(state, Ready) and state.not_before > turn.now:
         return f"retry in {state.not_before - turn.now:.1f} s after {state.why}"

@@ -78,6 +78,14 @@ class Wiring(msgspec.Struct, frozen=True, gc=False):
 UNWIRED: Final = Wiring()
 
 
+PERSON: Final = 0
+"""Who wrote a task: a person."""
+PLANNED: Final = 1
+"""The planner, before it could see anything of the run: a part of the first plan."""
+LATER: Final = 2
+"""A planner that may have seen what workers say, or a task."""
+
+
 CHECKPOINT: Final = "checkpoint"
 """The kind of the event that keeps one; `ctx.emit` can't take it."""
 
@@ -139,6 +147,8 @@ class Task(msgspec.Struct, array_like=True):
     waits: int = 0
     down: list[int] | None = None
     chained: list[int] | None = None
+    origin: int = PERSON
+    """Who wrote its spec: PERSON, PLANNED or LATER."""
 
     @property
     def skill(self) -> str:
@@ -263,6 +273,10 @@ class Run(msgspec.Struct, array_like=True):
     """Nothing is decided for it, because that failed; the reference of the failure."""
     said: list[tuple[int, str, str]] = []
     """(task, person, text) of the last rejections: what a planner is told in a person's name."""
+    partial: bool = False
+    """The first plan ended before it was whole."""
+    envelope: dict[str, bool] = {}
+    """The skills of the first plan and of persons; False: only where the task asks for approval."""
 
     @property
     def version(self) -> int:

@@ -10,10 +10,19 @@ import msgspec
 from protocol.task import TaskSpec
 
 from . import event as e
-from .graph import Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
+from .graph import LATER, PERSON, PLANNED, Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
 from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, next_state
 
 _READY = Ready()
+
+
+def origin_of(run: Run, event: e.PatchAccepted, name: str) -> int:
+    """Who wrote this task of the patch."""
+    if event.written and (known := dict(event.written).get(name)) is not None:
+        return known
+    if event.patch.author.startswith("person"):
+        return PERSON
+    return PLANNED if event.patch.author == "planner" and not run.planned else LATER
 
 
 class Growth:
@@ -36,7 +45,11 @@ class Growth:
         if patch.outputs is not None:
             run.outputs = patch.outputs
         parent = run.find(patch.parent) if patch.parent else None
-        touched = [self._place(run, spec, event.version, parent, event.key) for spec in patch.tasks]
+        touched = []
+        for spec in patch.tasks:
+            task = self._place(run, spec, event.version, parent, event.key)
+            task.origin = origin_of(run, event, spec.id)
+            touched.append(task)
         for up, down in patch.links:
             task = run.tasks[run.names[down]]
             if up in task.spec.after:

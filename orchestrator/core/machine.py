@@ -192,9 +192,8 @@ class Machine:
                 if call.claim in run.claims:
                     turn.emit(e.ClaimReleased(run.ix, call.claim))
                 if call.kind == "plan" and not run.planned:
-                    turn.emit(
-                        e.PlanClosed(run.ix, "PlannerLost", "the orchestrator stopped while the plan was written")
-                    )
+                    why = "the orchestrator stopped while the plan was written"
+                    turn.emit(e.PlanClosed(run.ix, "PlannerLost", why, bool(run.tasks)))
             resume(turn, run)
 
     def _dismiss(self, turn: Turn, worker: int) -> None:

@@ -101,11 +101,14 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
     if call.claim in run.claims:
         turn.emit(e.ClaimReleased(run.ix, call.claim))
     if call.kind == "plan":
-        codes = {"abstained": "PlannerAbstained", "refused": "PlanRefused", "failed": "PlannerFailed"}
-        code = codes.get(outcome, "") if not run.tasks or outcome == "refused" else ""
+        codes = {
+            "abstained": "PlannerAbstained", "refused": "PlanRefused", "failed": "PlannerFailed",
+            "truncated": "PlanTruncated",
+        }  # fmt: skip
+        code = codes.get(outcome, "")
         if not run.tasks and not code:
             code, message = "PlanRefused", message or "the plan is empty"
-        turn.emit(e.PlanClosed(run.ix, code, message))
+        turn.emit(e.PlanClosed(run.ix, code, message, bool(run.tasks) and outcome != "complete"))
     else:
         for task in run.roots():
             if _is_open(task) and (run.ix, task.ix) not in turn.replans:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from protocol.profile import Policies
@@ -38,3 +40,5 @@ class CoreSettings(msgspec.Struct, frozen=True):
     """What this server allows, asks for, denies; a worker may be stricter."""
     self_approval: bool = True
     """Who submitted a run, or wrote the task, may approve it."""
+    untrusted: Literal["ask", "deny"] = "ask"
+    """What is done with a task that the rules of trust (core.trust) let nobody but a person allow."""

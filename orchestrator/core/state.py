@@ -20,7 +20,8 @@ from protocol.resource import Resources
 from protocol.skill import SkillSpec
 
 from . import event as e
-from .graph import PlannerCall, Run
+from .graph import LATER, PlannerCall, Run
+from .growth import origin_of
 from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
 from .progress import Progress
@@ -217,12 +218,32 @@ class State(Progress):
             self.keys[event.key] = event.run
         self.changed.add(0)
 
+    def _patch_accepted(self, event: e.PatchAccepted) -> None:
+        super()._patch_accepted(event)
+        run = self.runs[event.run]
+        for spec in event.patch.tasks:
+            if origin_of(run, event, spec.id) != LATER:
+                for name in (spec.skill, *spec.alt):
+                    self._widen(run.envelope, name, not spec.approve)
+
+    def _widen(self, envelope: dict[str, bool], name: str, freely: bool) -> None:
+        """The envelope holds this skill and what it says it spawns; `freely`: without an approval of its own."""
+        names = [name]
+        while names:
+            name = names.pop()
+            if name in envelope and (envelope[name] or not freely):
+                continue
+            envelope[name] = freely
+            skill = self.skill(name)
+            if skill is not None and not isinstance(skill.spawns, bool):
+                names.extend(other for other in skill.spawns if not other.startswith("@"))
+
     def _patch_refused(self, event: e.PatchRefused) -> None:
         pass
 
     def _plan_closed(self, event: e.PlanClosed) -> None:
         run = self.runs[event.run]
-        run.planned = True
+        run.planned, run.partial = True, event.partial
         run.plan_error = (event.code, event.message)
 
     def _file_pinned(self, event: e.FilePinned) -> None:

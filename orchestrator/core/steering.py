@@ -18,7 +18,7 @@ from . import event as e
 from . import stimulus as s
 from .call import answer
 from .edit import accept, dangling, judge, problems_of, propose
-from .graph import Run, Task
+from .graph import LATER, PERSON, PLANNED, Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .replan import close_call, open_call
 from .resumption import arm, taken_up
@@ -81,7 +81,10 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
         raise Conflict(f"planner call {item.call} of {run.name} is over")
     try:
         first = not run.planned and (bool(item.call) or item.whole)
-        propose(turn, run, item.patch, first=first)
+        patch = item.patch
+        if item.call:  # whoever a planner says it is
+            patch = msgspec.structs.replace(patch, author="planner", parent="")
+        propose(turn, run, patch, first=first)
     except (PlanRefused, Conflict) as error:
         problems = tuple((p.code, p.where, p.message, p.fix) for p in error.problems)
         turn.emit(e.PatchRefused(run.ix, item.patch.author, problems, error.message))
@@ -290,7 +293,7 @@ def forked(turn: Turn, item: s.ForkRequested) -> None:
             turn.now,
         )
     )  # fmt: skip
-    turn.emit(e.PatchAccepted(number, 1, patch, turn.now, "", tuple(reusable(turn, run))))
+    turn.emit(e.PatchAccepted(number, 1, patch, turn.now, "", tuple(reusable(turn, run)), written(run, patch.tasks)))
     turn.emit(e.PlanClosed(number))
     arm(turn, turn.state.runs[number])
     turn.reply(item.reply, {"run": number, "fork_of": run.ix})
@@ -313,6 +316,22 @@ def reusable(turn: Turn, run: Run) -> list[tuple[bytes, Value]]:
             digest = turn.state.digests.get(task.skill, "")
             found.append((turn.binder.bind(run, task, turn.state.journal, digest).pin, task.value))
     return found
+
+
+def written(run: Run, specs: tuple[TaskSpec, ...]) -> tuple[tuple[str, int], ...]:
+    """Whose these tasks of the run are: who restores them has not written them. What can't be told is LATER."""
+    origins: dict[str, int] = {}
+    wanted = {spec.id: spec for spec in specs}
+    for name, spec in wanted.items():
+        task = run.tasks[run.names[name]]
+        origins[name] = task.origin if task.spec == spec else LATER
+    for version in reversed(run.versions if not run.fork_of else ()):  # who wrote it first
+        for patch in version.patches:
+            for spec in patch.tasks:
+                if spec == wanted.get(spec.id) and spec is not run.tasks[run.names[spec.id]].spec:
+                    planned = patch.author == "planner" and version.number == 1
+                    origins[spec.id] = PERSON if patch.author.startswith("person") else PLANNED if planned else LATER
+    return tuple((name, origin) for name, origin in origins.items() if origin != PERSON)
 
 
 def undone(turn: Turn, item: s.UndoRequested) -> None:
@@ -340,7 +359,8 @@ def undone(turn: Turn, item: s.UndoRequested) -> None:
     why = f"undo of version {item.version}"
     outputs = whole.outputs or () if any(patch.outputs is not None for patch in patches) else None
     edits = tuple(Edit("remove", name, why) for name in ids if name not in before)
-    propose(turn, run, Patch(f"person:{item.by}", restored, why, edits=edits, outputs=outputs))
+    patch = Patch(f"person:{item.by}", restored, why, edits=edits, outputs=outputs)
+    propose(turn, run, patch, written=written(run, restored))
     turn.reply(item.reply, {"version": run.version})
 
 

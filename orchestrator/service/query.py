@@ -31,6 +31,7 @@ from ..core.graph import Attempt, Run, Task
 from ..core.lifecycle import AwaitingApproval, Closed, Ready, Settled, Unknown, Waiting
 from ..core.state import State
 from ..core.steering import specs_at
+from ..core.trust import barred
 from .lookup import run_state, task_state, worker_name
 
 SLICE_TASKS: Final = 2000
@@ -186,7 +187,7 @@ def run_row(run: Run, now: float) -> RunRow:
 def run_status(state: State, run: Run, now: float) -> RunStatus:
     waiting: dict[str, str] = {}
     for task in run.tasks:
-        why = waits_for(run, task)
+        why = waits_for(state, run, task)
         if why:
             waiting[run.name_of(task)] = why
             if len(waiting) >= WAITING_SHOWN:
@@ -204,7 +205,7 @@ def run_status(state: State, run: Run, now: float) -> RunStatus:
     )
 
 
-def waits_for(run: Run, task: Task) -> str:
+def waits_for(state: State, run: Run, task: Task) -> str:
     """What a task that is not running waits for, in words; empty when it waits for nothing but its turn."""
     found = task.state
     name = run.name_of(task)
@@ -220,6 +221,9 @@ def waits_for(run: Run, task: Task) -> str:
         how = f"asterism resolve {run.name}/{name} --succeeded VALUE, --retry or --fail"
         return f"a person: whether its effect happened is unknown ({how})"
     if isinstance(found, Ready):
+        spec = state.skill(task.skill)
+        if spec is not None and barred(run, task, spec):
+            return "the rest of the plan: it acts once"
         return f"a worker{': ' + found.why if found.why else ''}"
     return ""
 

@@ -52,7 +52,7 @@ _ANY: Final[dict[str, Any]] = {"type": "object", "properties": {"value": {}}, "a
 SKILLS: Final = (
     SkillSpec("x.pure", params=_ANY, effect="pure"),
     SkillSpec("x.once", params=_ANY, effect="once", retry_max=0),
-    SkillSpec("x.parent", params=_ANY, effect="pure", spawns=True),
+    SkillSpec("x.parent", params=_ANY, effect="pure", spawns=("x.pure",)),
 )
 PROFILE: Final = WorkerProfile(
     slots=4, capacity=Resources(cpu=4.0), devices=(DeviceProfile("cpu"),), skills=(*BUILTINS, *SKILLS)

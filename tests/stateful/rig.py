@@ -48,7 +48,7 @@ SKILLS: Final = (
     SkillSpec("x.pure", params=_ANY, effect="pure"),
     SkillSpec("x.idem", params=_ANY, effect="idempotent"),
     SkillSpec("x.once", params=_ANY, effect="once", retry_max=0),
-    SkillSpec("x.parent", params=_ANY, effect="pure", spawns=True),
+    SkillSpec("x.parent", params=_ANY, effect="pure", spawns=("x.pure",)),
 )
 PROFILE: Final = WorkerProfile(
     slots=2, capacity=Resources(cpu=2.0), devices=(DeviceProfile("cpu"),), skills=(*BUILTINS, *SKILLS)

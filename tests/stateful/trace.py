@@ -121,6 +121,17 @@ def _die_with(name: str) -> Step:
     return Step(lambda world: world.fleet.effects.get(name, 0) > 0, act=act)
 
 
+def _allowing(name: str) -> Step:
+    """A person allows what asks because the plan it is of was cut off by a crash."""
+    asks = state_of(name, AwaitingApproval)
+
+    def act(world: World) -> None:
+        if asks(world):
+            world._do(s.ApprovalDecided(0, 1, name, "ann", True))
+
+    return Step(lambda world: asks(world) or closed()(world), act=act)
+
+
 def _replan(command: c.StartPlanner) -> list[Any]:
     run, call = command.run, command.call
     patch = parse_patch(
@@ -232,7 +243,7 @@ TRACES: Final[dict[str, Trace]] = {
         submit(work("a", value=1), work("b", after=["a"]), work("c", after=["b"]), run={"on_failure": "replan"},
                outputs=[{"name": "o", "ref": "a"}]),
     ), {"b": fails("permanent")}, planner=_replan),
-    "streamed_plan": Trace((_STREAMED,), {"o": effect}, planner=_stream, loose=("PlannerLost",)),
+    "streamed_plan": Trace((_STREAMED, _allowing("o")), {"o": effect}, planner=_stream, loose=("PlannerLost",)),
     "enrolment": Trace((
         ask(lambda reply: s.TokenAsked(reply, "1" * 64, "worker", 2, 900.0, "ann")),
         ask(lambda reply: s.Enrolled(reply, "w9", "2" * 64, token=1)),

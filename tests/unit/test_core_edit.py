@@ -236,6 +236,8 @@ def test_an_open_failure_may_be_replaced():
     call = sim.planner_calls[0].call
     edit(sim, {"base": 1, "tasks": [work("a", "sim.other", value=1)]}, author="planner", call=call)
     sim.handle(s.PlanFinished(1, call))
+    sim.advance(0.1)
+    sim.ask(lambda reply: s.ApprovalDecided(reply, 1, "a", "ann", True))  # another skill than the plan has
     sim.advance(1.0)
     assert sim.states()["a"] == "succeeded"
     sim.handle(s.PlanFinished(1, sim.planner_calls[1].call))

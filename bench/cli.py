@@ -6,6 +6,7 @@ Everything they start lives in folders of its own and is gone afterwards. It mus
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import anyio
 import click
@@ -84,6 +85,21 @@ def faults(quick: bool, repeat: int | None, cases: tuple[str, ...], soak: float 
     else:
         click.echo(table(found))
     sys.exit(0 if found.sound else 1)
+
+
+@bench.command()
+@click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--profile", default="openai", show_default=True, help="In whose manner: openai, vllm, llama.cpp, ...")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="On this port of loopback, not on a free one.")
+@click.option("--key", default="", help="What a client has to show; any will do if left out.")
+def model(script: Path, profile: str, port: int, key: str) -> None:
+    """Play SCRIPT as an OpenAI-compatible model server on loopback, until it is interrupted.
+
+    No model is behind it. The first line tells the variables by which a program finds it.
+    """
+    from .model import serve
+
+    anyio.run(serve, script, profile, port, key)
 
 
 @bench.command()

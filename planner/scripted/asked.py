@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from protocol.errors import WireError
-from protocol.json_bytes import read_json
+from protocol.json_bytes import check_json, read_json
 
 from .request import HttpRequest
 
@@ -37,6 +37,7 @@ class Asked:
         """A `hold` of the turn waits for `release`."""
         self._released = anyio.Event()
         try:
+            check_json(request.body)
             self.body: Any = read_json(request.body)
         except WireError:
             self.body = None

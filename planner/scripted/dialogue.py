@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from protocol.errors import NotFound, UsageError
+from protocol.errors import NotFound, UsageError, WireError
+from protocol.json_bytes import read_json
 
 HEAD: Final = -1
 """A fault here comes before the reply's first byte."""
@@ -105,10 +106,10 @@ def read_dialogue(path: Path) -> Dialogue:
     A turn's `plan` may stand in place of its `text`: any JSON, written without blanks. Raises: UsageError.
     """
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        document = read_json(path.read_bytes(), dict[str, Any])
         turns = document.pop("turns")
         return Dialogue(*(msgspec.convert(_written({**document, **turn}), Turn) for turn in turns))
-    except (OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
+    except (OSError, WireError, msgspec.ValidationError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no dialogue: {error}", hint='{"turns": [{"text": "..."}]}') from error
 
 

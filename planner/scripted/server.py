@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
 from protocol.clock import Clock, RunClock
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Unavailable
 
 from .asked import Asked
 from .completion import Completion
@@ -69,7 +69,10 @@ class ScriptedServer:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            listener = await anyio.create_tcp_listener(local_host=LOOPBACK, local_port=self._port)
+            try:
+                listener = await anyio.create_tcp_listener(local_host=LOOPBACK, local_port=self._port)
+            except OSError as error:
+                raise Unavailable(f"port {self._port} of {LOOPBACK} can't be had: {error.strerror}") from error
             await stack.enter_async_context(listener)
             group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(group.cancel_scope.cancel)

@@ -19,6 +19,11 @@ from orchestrator.service.submission import _decode as read_header
 from orchestrator.service.submission import _parse as parse_submission
 from planner.decoder import Decoder
 from planner.notation import parse_notation
+from planner.scripted.asked import Asked
+from planner.scripted.dialogue import read_dialogue
+from planner.scripted.emulation import EMULATIONS
+from planner.scripted.refusal import refused
+from planner.scripted.request import RequestReader
 from protocol import certificate
 from protocol.artifact import is_digest, parse_file
 from protocol.bundle import refused_of
@@ -55,6 +60,16 @@ _AUTHORITY: Final = (CORPUS / "certificate" / "authority").read_text()
 def _text(data: bytes) -> str:
     """Text as a program gets it from outside: whatever is no UTF-8 comes as lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def _http(data: bytes) -> Any:
+    """Requests to the scripted model server, however the bytes are cut."""
+    reader = RequestReader()
+    pieces = [one for at in range(0, len(data), 7) for one in reader.feed(data[at : at + 7])]
+    assert pieces == RequestReader().feed(data)
+    for request in pieces:
+        refused(Asked(0, request, 0.0).body, EMULATIONS["openai"], ("m",))
+    return pieces
 
 
 def _file(name: str, read: Callable[[Path], Any]) -> Callable[[bytes], Any]:
@@ -225,6 +240,8 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("client_file", _file("c/servers/host.json", lambda path: load_client(path.parents[1], "host")), share=30),
     Target("config_toml", _file("config/asterism.toml", _config), share=8),
     Target("config_environment", _environment, share=8),
+    Target("http_request", _http),
+    Target("dialogue_file", _file("d/dialogue.json", read_dialogue)),
     Target("tool_toml", _file("tools.toml", read_tools), share=20),
     Target("host_pipe", _said, lambda found: b"".join(map(pack, found))),
     Target("worker_pipe", lambda data: [*Unpacker(TO_HOST).feed(data)], lambda found: b"".join(map(pack, found))),

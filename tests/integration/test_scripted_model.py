@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,10 +14,11 @@ import msgspec
 import openai
 import pytest
 
-from planner.scripted.dialogue import HEAD, Call, Dialogue, Fault, Turn
+from planner.scripted.dialogue import HEAD, Call, Dialogue, Fault, Turn, read_dialogue
 from planner.scripted.emulation import EMULATIONS
 from planner.scripted.mishap import ENDLESS, mishaps
 from planner.scripted.server import MODEL, ScriptedServer
+from protocol.errors import Unavailable, UsageError
 
 pytestmark = pytest.mark.anyio
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
@@ -198,6 +202,39 @@ async def test_a_server_that_enforces_writes_what_obeys_and_one_that_fails_open_
     for profile, text in (("openai", '{"choice":"a"}'), ("llama.cpp", turn.text)):
         async with ScriptedServer(Dialogue(turn), profile) as server:
             assert said(await chunks(server, response_format=wanted(CHOICE))) == text
+
+
+async def test_a_dialogue_in_a_file_is_served_by_a_process_of_its_own() -> None:
+    """As people start it; the process ends with its interruption."""
+    script = Path(__file__).parents[2] / "examples" / "model.json"
+    argv = [sys.executable, "-P", "-m", "asterism", "bench", "model", str(script), "--profile", "vllm"]
+    async with await anyio.open_process(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            line = (await process.stdout.receive()).decode()
+            found = dict(one.split("=", 1) for one in line.split())
+            assert found.keys() == {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ASTERISM_MODEL"}
+            async with openai.AsyncOpenAI(base_url=found["OPENAI_BASE_URL"], api_key="any", max_retries=0) as client:
+                ask: Any = {"model": found["ASTERISM_MODEL"], "messages": [{"role": "user", "content": "anything"}]}
+                reply = await client.chat.completions.create(**ask)
+            assert reply.choices[0].message.content == "This model plays a script, and has no line for that."
+        finally:
+            process.terminate()
+
+
+async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    async with ScriptedServer(Dialogue()) as server:
+        with pytest.raises(Unavailable, match="can't be had"):
+            async with ScriptedServer(Dialogue(), port=int(server.base_url.split(":")[2].removesuffix("/v1"))):
+                pass
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"turns": 1}', '{"turns": [{"txt": "x"}]}', "{"])
+def test_a_file_that_is_no_dialogue_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "dialogue.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="is no dialogue"):
+        read_dialogue(path)
 
 
 async def test_tokens_may_be_given_one_by_one_and_each_has_its_time() -> None:

@@ -88,6 +88,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "run": (f"{_CLI}.run:run", "Plan a request and run it to the end."),
         "plan": (f"{_CLI}.plan:plan", "Compile a request and show the plan."),
+        "template": ("asterism:TEMPLATE", "Saved requests: list, show, remove."),
         "exec": (f"{_CLI}.exec:exec_", "Run one command on the fleet."),
         "call": (f"{_CLI}.exec:call", "Call one skill on the fleet."),
     },
@@ -159,6 +160,11 @@ JOURNAL = {
     "info": (f"{_CLI}.journal:info", "Show what it is and holds."),
     "verify": (f"{_CLI}.journal:verify", "Check every record."),
     "export": (f"{_CLI}.journal:export", "Write its events out, or copy it."),
+}
+TEMPLATE = {
+    "list": (f"{_CLI}.template:list_", "List the templates."),
+    "show": (f"{_CLI}.template:show_", "Show one as its file says it."),
+    "remove": (f"{_CLI}.template:remove", "Remove a saved one."),
 }
 CONFIG = {"view": (f"{_CLI}.config:view", "Show every setting.")}
 

@@ -29,7 +29,10 @@ _COURTESY: Final = re.compile(
     r"|i\s+want\s+(?:you\s+)?to\s+)",
     re.IGNORECASE,
 )
-_END: Final = re.compile(r"[\s.!?,;]*(?:\bplease\b)?[\s.!,;]*\Z", re.IGNORECASE)
+_END: Final = re.compile(
+    r"[\s.!?,;]*(?:\b(?:please|thanks(?: a lot| in advance)?|thank you(?: very much)?|thx)\b)?[\s.!,;]*\Z",
+    re.IGNORECASE,
+)
 
 
 class Phrase:
@@ -38,10 +41,7 @@ class Phrase:
     def __init__(self, request: str) -> None:
         self._parts: list[Any] = []
         text = _FOLD.sub(self._fold, _PRIVATE.sub("", request)[: LONGEST + 1])
-        text = " ".join(text.split())
-        while match := _COURTESY.match(text):
-            text = text[match.end() :]
-        self.text = _END.sub("", text)
+        self.text = plain(text)
 
     def unfold(self, word: str) -> Any:
         """The folded part that a word is: a `Quoted` text, or a list or object; the word itself otherwise."""
@@ -65,6 +65,14 @@ class Phrase:
             value = Quoted(match["single"] if match["single"] is not None else match["back"])
         self._parts.append(value)
         return f"\ue000{len(self._parts) - 1}\ue001"
+
+
+def plain(text: str) -> str:
+    """The text without courtesies before and behind it, blanks made one."""
+    text = " ".join(text.split())
+    while match := _COURTESY.match(text):
+        text = text[match.end() :]
+    return _END.sub("", text)
 
 
 def is_folded(word: str) -> bool:

@@ -15,9 +15,10 @@ import msgspec
 
 from protocol.skill import SkillSpec
 
-from .phrase import Phrase
+from .phrase import Phrase, is_folded
 from .slot import REJECTED, Slot, Spread, slot_of
 
+_PIECE: Final = re.compile(r"""("[^"]*"|'[^']*'|`[^`]*`|\[[^\[\]]*\]|\{[^{}]*\}|\S+?)([,;:]*)(?=\s|\Z)""")
 _SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ARTICLES: Final = frozenset(("the", "a", "an", "all"))
 _EACH: Final = r"each(?: one| file| of them| of these| of those| result| item)?|every (?:one|file|result|item)"
@@ -55,10 +56,8 @@ class Sentence:
         self.left_out = left_out
         self.slots = {name: slots[name] for name in _SLOT.findall(text) if name in slots}
         self.words = 0
-        pieces: list[str] = []
-        for word in text.split():
-            pieces.append(self._piece(word))
-        joined = "".join(pieces)
+        self._fixed: dict[str, Any] = {}
+        joined = "".join(self._piece(word) + re.escape(marks) for word, marks in _PIECE.findall(text))
         self._pattern = re.compile(joined.removeprefix(r"\s+"), re.IGNORECASE | re.DOTALL)
 
     def read(self, phrase: Phrase, text: str, linked: bool) -> Reading | None:
@@ -66,7 +65,7 @@ class Sentence:
         if self.left_out and not linked:
             return None
         match = self._pattern.fullmatch(text)
-        if match is None:
+        if match is None or any(phrase.unfold(match[name]) != value for name, value in self._fixed.items()):
             return None
         args: dict[str, Any] = {}
         spread: dict[str, tuple[str, str]] = {}
@@ -95,6 +94,12 @@ class Sentence:
             back = rf"|{_EACH}|{_BACK}" if slot.wired else ""
             body = rf"(?P<{slot.name}>{slot.pattern}{back})"
             return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"
+        folded = Phrase(word)
+        if is_folded(folded.text):
+            name = f"fixed_{len(self._fixed)}"
+            self._fixed[name] = folded.unfold(folded.text)
+            self.words += 1
+            return rf"\s+(?P<{name}>\S+?)"
         if word.lower() in _ARTICLES:
             return rf"(?:\s+{re.escape(word)})?"
         self.words += 1

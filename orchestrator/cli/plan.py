@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from protocol.errors import PlanRefused
+from protocol.errors import PlanRefused, UsageError
 from protocol.plan import parse_plan, plan_document
 
 from ..client.client import AsyncClient
 from ..client.submission import plan_text, read_inputs
-from . import show
-from .option import output_option, server_option, use
+from . import show, template
+from .option import output_option, read_pairs, server_option, use
 
 
 @click.command()
@@ -25,19 +25,40 @@ from .option import output_option, server_option, use
 @click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills that may be planned (repeatable).")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
 @click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@click.option("--save", metavar="NAME", help="Save it as a template: the like is then served without a planner.")
+@click.option("--param", "params", multiple=True, metavar="K=V", help="With --save: the value V is open (repeatable).")
+@click.option("--doc", default="", metavar="TEXT", help="With --save: what it is for.")
+@click.option("--force", is_flag=True, help="With --save: replace a template of that name.")
 @output_option("json")
 @server_option
 def plan(
-    request: str, skills: tuple[str, ...], inputs: tuple[str, ...], planner: str | None, output: str, server: str | None
+    request: str,
+    skills: tuple[str, ...],
+    inputs: tuple[str, ...],
+    planner: str | None,
+    save: str | None,
+    params: tuple[str, ...],
+    doc: str,
+    force: bool,
+    output: str,
+    server: str | None,
 ) -> None:
     """Compile a REQUEST into a plan and show it; nothing runs."""
+    given, opened = read_inputs(inputs), read_pairs(params, "parameter")
+    if (opened or doc or force) and save is None:
+        raise UsageError("--param, --doc and --force belong to --save", hint="add --save NAME")
+    if save is not None and not force:
+        template.require_free(save)
 
     async def main(client: AsyncClient) -> Mapping[str, Any]:
-        return await compile_request(client, request, read_inputs(inputs), planner or "")
+        return await compile_request(client, request, given, planner or "")
 
     document = use(main, server, home=True, start=True, skills=skills)
+    if save is not None:
+        saved = template.save(save, request, document, opened, given, doc=doc)
+        document = saved if output != "text" else document
     show_plan(document, output)
-    examples = document["planner"].get("examples")
+    examples = document.get("planner", {}).get("examples")
     if examples:
         show.say(f"the planner was shown what served {', '.join(one['run'] for one in examples)}")
 

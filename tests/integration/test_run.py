@@ -156,6 +156,23 @@ def test_what_plan_prints_runs_as_a_plan_file_with_the_request_beside_it(place: 
     assert "my usual errors" in [row["request"] for row in place.json("ps")["runs"]]
 
 
+def test_a_saved_request_serves_the_like_without_a_planner_until_it_is_removed(place: Place) -> None:
+    request = "find *.log in logs, then count ERROR in each"
+    saved = place.json("plan", request, "--save", "weekly", "--param", "word=ERROR", "--doc", "Mine.")
+    assert saved["requests"] == ["find *.log in logs, then count {word} in each"]
+    assert place.json("plan", request, "--save", "weekly", code=2)["error"]["code"] == "Conflict"
+    place.json("plan", request, "--save", "weekly", "--force", "--param", "dir=logs")
+    report = place.json("run", "find *.log in logs, then count ERROR in each")
+    assert report["planner"]["kind"] == "template:weekly"
+    assert [row["matches"] for row in report["outputs"]["count"]] == [2, 0]
+    rows = {row["name"]: row for row in place.json("template", "list")["templates"]}
+    assert (rows["weekly"]["where"], rows["errors"]["where"]) == ("saved", "shipped")
+    assert json.loads(place.run("template", "show", "weekly").stdout)["parameters"][0]["name"] == "dir"
+    place.json("template", "remove", "weekly")
+    assert place.json("plan", request)["planner"]["kind"] == "catalog"
+    assert place.json("template", "remove", "weekly", code=3)["error"]["code"] == "NotFound"
+
+
 def test_the_report_names_the_template_that_planned(place: Place) -> None:
     assert place.json("run", "count the errors in logs/")["planner"]["kind"] == "template:errors"
 

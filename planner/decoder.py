@@ -76,6 +76,11 @@ class Decoder:
         self._home = 0  # the root with the plan; -1: each line is a task
         self._known = False  # something was a part of a document
 
+    @property
+    def whole(self) -> bool:
+        """The end of the plan was seen. Of tasks that stand a line each it never is."""
+        return self._home > 0 and (self._home < self._roots or not self._stack)
+
     def feed(self, text: str) -> list[Piece]:
         """What became whole with this text, in order."""
         self._room -= len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
@@ -108,7 +113,7 @@ class Decoder:
     def end(self) -> Problem | None:
         """Why the text is no whole plan, or None. A line of its own can't tell that more were meant."""
         self._scan("")
-        if self._home > 0 and (self._home < self._roots or not self._stack):  # whole, and what followed it is prose
+        if self.whole:  # what followed it is prose, or a second one
             return self.stopped if self.stopped is not None and self.stopped.code == "TwoPlans" else None
         if self._stack:
             self._stop("CutOff", "the text ends before the plan does")
@@ -178,6 +183,7 @@ class Decoder:
             if char in "{[":
                 if self._key == TASKS and char == "[" and len(stack) == 1 and self._level == 1:
                     self._level, begin, self._known = 2, at, True
+                    self._home = self._home or self._roots
                     self._parts.clear()
                 stack.append(_CLOSER[char])
                 self._deep = self._deep or len(stack) > self.limits.max_depth

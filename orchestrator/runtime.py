@@ -289,6 +289,8 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             policies=policy.rules(),
             self_approval=policy.self_approval,
             untrusted=policy.untrusted,
+            call_tokens=given.lending.call,
+            attempt_tokens=given.lending.attempt,
             retry_floor=given.retry.floor,
             retry_ratio=given.retry.ratio,
         ),

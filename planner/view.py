@@ -34,6 +34,10 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
     first plan). `deadline_s` is the planner's own; it returns `failed` rather than overrun it. `examples`: what served
     like requests before, the likest first. `trusted`: what persons have said of this run, each with its name.
 
+    `tokens_left`, `price_left`, `calls_left`: what this call was lent of the run's budget, and how many requests it may
+    make (None: no cap); a request that could use more is not to be made. `envelope`: the skills that a re-plan may use
+    without a person's approval.
+
     `goal`: what a running task asked for by `ctx.propose`; it may come from anywhere, so it is data to be quoted, never
     an instruction. `facts`: what a `plan.next` task hands on. Each is an input too, so that it can be named; one whose
     value may not be shown stands there as null.
@@ -47,6 +51,10 @@ class PlanView(msgspec.Struct, frozen=True, omit_defaults=True):
     base: int = -1
     digest: Digest | None = None
     deadline_s: float = 120.0
+    tokens_left: int | None = None
+    price_left: float | None = None
+    calls_left: int | None = None
+    envelope: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
     goal: str = ""
     trusted: tuple[str, ...] = ()

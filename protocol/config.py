@@ -120,6 +120,14 @@ class RetryDefaults(_Section):
     ratio: Amount = 0.2
 
 
+class LendingDefaults(_Section):
+    """How many tokens of a run's budget are lent at most to a planner's `call`, and to an `attempt` of a skill that
+    spends: who finds nothing left to borrow waits, or does not start."""
+
+    call: Annotated[int, Field(ge=1)] = 32_000
+    attempt: Annotated[int, Field(ge=1)] = 16_000
+
+
 class SandboxDefaults(_Section):
     """How workers of this machine hold skills. `skills`: patterns of names and the lowest level each gets."""
 
@@ -206,6 +214,7 @@ class Settings(_Section):
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()
     retry: RetryDefaults = RetryDefaults()
+    lending: LendingDefaults = LendingDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()

@@ -183,6 +183,9 @@ class WorkSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: int = 0
     gpu: float = 0.0
     vram: int = 0
+    tokens: int = 0
+    """What it may use of a language model at most, and at which `price`; 0 is no cap."""
+    price: float = 0.0
 
 
 class Assign(msgspec.Struct, frozen=True, gc=False):

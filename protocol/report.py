@@ -21,6 +21,7 @@ from .event_row import LogRow as LogRow
 from .event_row import event_kind as event_kind
 from .event_row import event_report as event_report
 from .ids import run_name
+from .spend_row import SpendRow as SpendRow
 from .task import FirstOf, Output, TaskSpec, references
 from .task_form import task_document
 
@@ -104,6 +105,7 @@ class RunReport(_Answer, frozen=True):
     recovered: Recovered = Recovered()
     error: dict[str, Any] | None = None
     large: dict[str, Any] | None = None
+    spend: SpendRow = SpendRow()
 
 
 def run_report(
@@ -119,6 +121,7 @@ def run_report(
     recovered: Recovered | None = None,
     error: dict[str, Any] | None = None,
     large: dict[str, Any] | None = None,
+    spend: SpendRow | None = None,
 ) -> RunReport:
     """Build the report.
 
@@ -141,6 +144,7 @@ def run_report(
         recovered=recovered or Recovered(),
         error=error,
         large=large,
+        spend=spend or SpendRow(),
     )
 
 
@@ -181,7 +185,8 @@ def error_report(error: AsterismError) -> dict[str, Any]:
 
 
 class RunRow(msgspec.Struct, frozen=True):
-    """One line of `ps`. `submitted_at` is Unix time; `tasks` counts by state; `label` are the run's labels."""
+    """One line of `ps`. `submitted_at` is Unix time; `tasks` counts by state; `label` are the run's labels;
+    `tokens` and `price` are what it has used."""
 
     run: str
     state: str
@@ -191,6 +196,8 @@ class RunRow(msgspec.Struct, frozen=True):
     tasks: dict[str, int]
     version: int = 1
     labels: dict[str, str] = {}
+    tokens: int = 0
+    price: float = 0.0
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -307,6 +314,7 @@ class RunStatus(_Answer, frozen=True):
     tasks: dict[str, int]
     waiting: dict[str, str] = {}
     error: dict[str, Any] | None = None
+    spend: SpendRow = SpendRow()
 
 
 # Why it is where it is

@@ -41,10 +41,10 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     the scalar file type. `place`: "local" acts on one machine's own files (default `here`), "engine" is served by the
     orchestrator itself. `spawns`: it starts children, of the plan's skills and of those that it names here
     (`@skills`: of those in its literal argument `skills`). `sinks` names arguments that leave the system (url, path,
-    command), `tainted` says that its result may be anybody's text. `inline` runs on the worker's own loop: only for
-    built-ins that never block. `asks`: needs an approval unless the worker allows it.
-    `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no network
-    unless it declares `network`.
+    command), `tainted` says that its result may be anybody's text, `spends` that it uses tokens or money. `inline`
+    runs on the worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker
+    allows it. `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no
+    network unless it declares `network`.
     """
 
     name: str
@@ -68,6 +68,7 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = ""
     network: bool = False
+    spends: bool = False
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""

@@ -164,6 +164,7 @@ def skill(
     device: str = "cpu",
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
     network: bool = False,
+    spends: bool = False,
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -191,6 +192,7 @@ def skill(
     device: str = "cpu",
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
     network: bool = False,
+    spends: bool = False,
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -217,6 +219,7 @@ def skill(
         sandbox: The lowest level that may hold it: bubblewrap for what handles untrusted input. No worker that reaches
             less runs it.
         network: It needs the network also at level bubblewrap, where there is none otherwise.
+        spends: It uses tokens or money, and reports them: nothing of it starts once the budget of a run is spent.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -260,6 +263,7 @@ def skill(
             tags=tuple(tags),
             sandbox=sandbox,
             network=network,
+            spends=spends,
         )
         return Skill(target, made, signature)
 

@@ -22,6 +22,7 @@ from ..client.result import save_value
 from . import show
 from .option import RunParam, TaskParam, output_option, run_argument, server_option, use
 from .run import print_failures
+from .spend import spend_text
 
 
 def _ask(method: str, server: str | None, run: int | None = None, **body: Any) -> Any:
@@ -47,6 +48,7 @@ def ps(output: str, server: str | None) -> None:
             ("submitted", lambda row: show.clock(row["submitted_at"])),
             ("took", lambda row: show.seconds(row["makespan_s"])),
             ("tasks", lambda row: show.counts(row["tasks"])),
+            ("tokens", lambda row: f"{row['tokens']:,}" if row["tokens"] else ""),
             ("request", lambda row: show.short(row["request"])),
         ),
         answer["runs"],
@@ -73,6 +75,7 @@ def status(run: int, output: str, server: str | None) -> None:
             ("took", show.seconds(answer["makespan_s"])),
             ("version", answer["version"]),
             ("tasks", show.counts(answer["tasks"])),
+            *((("spent", used),) if (used := spend_text(answer["spend"])) else ()),
             *((f"{task} waits for", why) for task, why in answer["waiting"].items()),
         ),
     )

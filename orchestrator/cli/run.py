@@ -25,6 +25,7 @@ from . import show
 from .option import has_server, output_option, read_pairs, server_option, use
 from .plan import compile_request, read_plan_file, show_plan
 from .progress import Progress
+from .spend import spend_text
 from .view import choose
 from .watch import Ending, Watcher
 
@@ -249,3 +250,5 @@ def _print_report(result: Result, output: str, shows: Any, quiet: bool) -> None:
         return
     span = show.seconds(report["makespan_s"])
     show.say(f"{report['run']} {report['state']} in {span}, {show.many(len(report['tasks']), 'task')}")
+    if report["spend"]["tokens"] or report["spend"]["price"]:
+        show.say(spend_text(report["spend"]))

@@ -29,6 +29,7 @@ def assign(
         WorkSpec(
             task.skill, turn.state.digests[task.skill], msgspec.Raw(task.spec.args), device, effect, timeout_s,
             needs.get("cpu", 0.0), int(needs.get("memory", 0)), needs.get("gpu", 0.0), int(needs.get("vram", 0)),
+            *((attempt.tokens, attempt.price) if (attempt := task.attempt(number)) is not None else ()),
         )
     )  # fmt: skip
     key = ""

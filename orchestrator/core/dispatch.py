@@ -7,6 +7,7 @@ keeps its reason for `explain`.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from . import event as e
 from .adoption import adopted
 from .assignment import assign
 from .binding import Bound, RefMissing
+from .budget import lend
 from .eligibility import could_return, eligible, kind_of, lacking, policy_of
 from .fleet import Load, Session
 from .graph import Run, Task
@@ -92,7 +94,9 @@ def flush(turn: Turn) -> None:
     if turn.disk_full or not turn.started:
         return
     if turn.barred:
-        _unbar(turn)
+        _unbar(turn, turn.barred, lambda run: run.planned)
+    if turn.dry:
+        _unbar(turn, turn.dry, lambda run: not run.spend.lends or not run.spend.spent(run.settings.budget))
     while True:
         for bucket in list(turn.queue.waiting()):
             _drain(turn, bucket)
@@ -140,11 +144,12 @@ def _alone(turn: Turn) -> None:
             _send(turn, run, task, session, spec, device, needs, why, False, None)
 
 
-def _unbar(turn: Turn) -> None:
-    for number in list(turn.barred):
+def _unbar(turn: Turn, waiting: dict[int, dict[int, None]], free: Callable[[Run], bool]) -> None:
+    """Tasks that wait beside the queue for something of their run go back into it."""
+    for number in list(waiting):
         run = turn.state.runs.get(number)
-        if run is None or run.planned:
-            for ix in turn.barred.pop(number):
+        if run is None or free(run):
+            for ix in waiting.pop(number):
                 if run is not None:
                     enqueue(turn, run, run.tasks[ix])
 
@@ -374,6 +379,18 @@ def _send(
         else:
             fail(turn, run, task, "BudgetSpent", f"the run may have {budget.attempts} attempts")
         return
+    tokens, price = 0, 0.0
+    if spec.spends:
+        over = run.spend.spent(budget)
+        if over and hedge:
+            turn.hedges.discard((run.ix, task.ix))
+        elif over and run.spend.lends:
+            turn.dry.setdefault(run.ix, {})[task.ix] = None
+        elif over:
+            fail(turn, run, task, "BudgetSpent", over)
+        if over:
+            return
+        tokens, price = lend(turn, run)
     number = max(run.next_attempt(task), turn.passed.get((run.ix, task.ix), 0) + 1)
     fence = turn.fence()
     if hedge:
@@ -382,6 +399,7 @@ def _send(
     turn.emit(
         e.AttemptDispatched(
             run.ix, task.ix, number, session.worker, fence, bound.pin, device, task.skill, why, hedge, True, turn.now,
+            tokens, price,
         )
     )  # fmt: skip
     session.take((run.ix, task.ix, number), Load(needs, fence, task.skill, device, turn.now, False))

@@ -110,7 +110,8 @@ class WhenJudged(Durable, frozen=True):
 
 
 class AttemptDispatched(Durable, frozen=True):
-    """Attempt `number` of the task goes to `worker` under `fence`. `hedge`: beside another live attempt."""
+    """Attempt `number` of the task goes to `worker` under `fence`. `hedge`: beside another live attempt. `tokens` and
+    `price`: what it is lent of the run's budget."""
 
     run: int
     task: int
@@ -124,6 +125,8 @@ class AttemptDispatched(Durable, frozen=True):
     hedge: bool = False
     start: bool = True
     at: float = 0.0
+    tokens: int = 0
+    price: float = 0.0
 
 
 class AttemptEnded(Durable, frozen=True):
@@ -194,7 +197,8 @@ class TaskSettled(Durable, frozen=True):
 
 
 class FailureSettled(Durable, frozen=True):
-    """An open failure was dealt with (`how`: handled, continued, given_up, stopped); what needs it is skipped."""
+    """An open failure was dealt with (`how`: handled, continued, given_up, stopped; unaffordable: the budget allows no
+    re-plan); what needs it is skipped."""
 
     run: int
     task: int
@@ -323,6 +327,8 @@ class ClaimReleased(Durable, frozen=True):
 
 
 class BudgetReserved(Durable, frozen=True):
+    """A planner call may use so much; what it does not use is free again when it ends."""
+
     run: int
     call: int
     tokens: int
@@ -330,11 +336,14 @@ class BudgetReserved(Durable, frozen=True):
 
 
 class BudgetSpent(Durable, frozen=True):
+    """A planner call ended with `calls` requests and this use."""
+
     run: int
     call: int
     tokens_in: int
     tokens_out: int
     price: float = 0.0
+    calls: int = 1
 
 
 class PlannerCallOpened(Durable, frozen=True):

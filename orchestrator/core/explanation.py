@@ -85,6 +85,8 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
         return f"{run.name} is paused; asterism resume {run.name}"
     if run.held(task.ix):
         return "held by a re-plan"
+    if task.ix in turn.dry.get(run.ix, ()):
+        return f"the budget is used up but for what is lent to others ({run.spend.spent(run.settings.budget)})"
     if barred(run, task, spec):
         return "waiting until the plan is whole: it acts once, and more of the plan is to come"
     state = task.state

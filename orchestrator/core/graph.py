@@ -18,6 +18,7 @@ from protocol.patch import Patch
 from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec, references
 
 from .lifecycle import OPEN, PENDING, RunState, Settled, TaskState
+from .spend import Spend
 
 
 class Attempt(msgspec.Struct, gc=False, array_like=True):
@@ -44,6 +45,9 @@ class Attempt(msgspec.Struct, gc=False, array_like=True):
     """What a person said of its unknown outcome: succeeded, retry, fail."""
     death: bool = False
     """It was lost because its worker's daemon died, as far as anybody knows."""
+    tokens: int = 0
+    """What it was lent of the run's budget."""
+    price: float = 0.0
 
     @property
     def live(self) -> bool:
@@ -212,22 +216,6 @@ class Version(msgspec.Struct, array_like=True):
     why: str
     patches: list[Patch]
     at: float
-
-
-class Spend(msgspec.Struct, array_like=True):
-    """What the run has used of its budget; `reserved` is held by open planner calls."""
-
-    attempts: int = 0
-    calls: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    price: float = 0.0
-    reserved: dict[int, int] = {}
-    first_task_s: float = -1.0
-    retries: int = 0
-    """Attempts after a transient failure, `losses` after a lost one; `successes` are tasks that an attempt won."""
-    losses: int = 0
-    successes: int = 0
 
 
 class Run(msgspec.Struct, array_like=True):

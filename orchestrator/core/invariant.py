@@ -35,9 +35,10 @@ def check_run(run: Run) -> None:
         assert task.waits == waits or type(task.state) is not Pending, f"G2: waits {task.waits}, not {waits}: {story}"
     assert run.unsettled == unsettled, f"G8: {run.name} counts {run.unsettled} open tasks, has {unsettled}"
     spend, budget = run.spend, run.settings.budget
-    reserved = sum(spend.reserved.values())
-    if budget.tokens and not run.cancelled and type(run.state) is not Closed:  # over it: it is being stopped
-        assert spend.tokens_in + spend.tokens_out + reserved <= budget.tokens, f"G10: {run.name} over its tokens"
+    assert spend.lent_tokens == sum(one.tokens for task in run.tasks for one in task.live()), f"G10: {run.name} lends"
+    if not run.cancelled and type(run.state) is not Closed:  # over it: it is being stopped
+        for what, left in (("tokens", spend.tokens_left(budget)), ("price", spend.price_left(budget))):
+            assert left is None or left >= -1e-6, f"G10: {run.name} is over its {what} by {-left:g}"
     if type(run.state) is Closed:
         assert not unsettled, f"G8: {run.name} is settled with {unsettled} open tasks"
     elif type(run.state) is Open:

@@ -40,10 +40,12 @@ class Progress(Growth):
         task.attempts.append(
             Attempt(
                 event.number, event.worker, event.fence, event.pin, event.device, event.at, event.skill, event.why,
-                event.hedge,
+                event.hedge, tokens=event.tokens, price=event.price,
             )
         )  # fmt: skip
         run.spend.attempts += 1
+        run.spend.lent_tokens += event.tokens
+        run.spend.lent_price += event.price
         self.live.setdefault(event.worker, {})[event.run, event.task, event.number] = None
 
     def _attempt_regained(self, event: e.AttemptRegained) -> None:
@@ -55,6 +57,9 @@ class Progress(Growth):
         self._enter(run, task, event)
         task.state = RUNNING
         task.losses = max(0, task.losses - 1)
+        self._lost(run, attempt, -1)
+        run.spend.lent_tokens += attempt.tokens
+        run.spend.lent_price += attempt.price
         attempt.ended, attempt.code, attempt.message, attempt.ended_at = "", "", "", 0.0
         attempt.hedge, attempt.death = event.hedge, False
         if task.parent >= 0:
@@ -62,6 +67,12 @@ class Progress(Growth):
             if spread is not None:
                 spread.busy += 1
         self.live.setdefault(attempt.worker, {})[event.run, event.task, event.number] = None
+
+    @staticmethod
+    def _lost(run: Run, attempt: Attempt, sign: int) -> None:
+        """Nobody knows what a lost attempt has used: what it was lent counts, until it says so itself."""
+        run.spend.tokens_in += sign * attempt.tokens
+        run.spend.price += sign * attempt.price
 
     def _attempt_ended(self, event: e.AttemptEnded) -> None:
         run = self.runs[event.run]
@@ -72,15 +83,22 @@ class Progress(Growth):
         self._enter(run, task, event)
         outcome = event.outcome
         if not attempt.ended:
+            run.spend.lent_tokens -= attempt.tokens
+            run.spend.lent_price -= attempt.price
             self.live[attempt.worker].pop((event.run, event.task, event.number), None)
             if task.parent >= 0:
                 spread = run.tasks[task.parent].spread
                 if spread is not None:
                     spread.busy -= 1
+        elif attempt.ended == "lost":
+            self._lost(run, attempt, -1)  # it has come to light what it used
+        if event.lost:
+            self._lost(run, attempt, 1)
         attempt.ended_at, attempt.run_s = event.at, event.usage.run_s
         run.spend.tokens_in += event.usage.tokens_in
         run.spend.tokens_out += event.usage.tokens_out
         run.spend.price += event.usage.price
+        run.spend.uses += bool(event.usage.tokens_in or event.usage.tokens_out or event.usage.price)
         if type(outcome) is Success:
             attempt.ended = "succeeded"
             if type(task.state) is not Settled:
@@ -159,6 +177,7 @@ class Progress(Growth):
         run = self.runs[event.run]
         task = run.tasks[event.task]
         self._enter(run, task, event)
+        run.spend.refused += event.how == "unaffordable"
         if isinstance(task.state, Settled) and task.state.open:
             task.state = msgspec.structs.replace(task.state, open=False)
             self._finish(run, task, event.at)

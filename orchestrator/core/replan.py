@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from . import command as c
 from . import event as e
+from .budget import reserve, settle_call
 from .digest import Room, digest, trusted
 from .graph import Run, Task
 from .lifecycle import Settled
@@ -18,7 +19,7 @@ def open_call(turn: Turn, run: Run, planner: str) -> None:
     call = run.spend.calls + 1
     deadline = turn.now + turn.settings.planner_s
     turn.emit(e.PlannerCallOpened(run.ix, call, "plan", 0, deadline, "", planner, turn.now))
-    _reserve(turn, run, call)
+    reserve(turn, run, call)
     turn.command(c.StartPlanner(run.ix, call, run.request, deadline))
     turn.wake(deadline, "planner", run.ix, call)
 
@@ -31,29 +32,15 @@ def replan(turn: Turn) -> None:
         failed = [run.tasks[ix] for n, ix in wanted if n == number and _is_open(run.tasks[ix])]
         if not failed:
             continue
-        budget = run.settings.budget
-        if run.cancelled or (budget.calls and run.spend.calls >= budget.calls) or _spent(run):
+        if run.cancelled or run.spend.spent(run.settings.budget, calls=True):
             for task in failed:
-                turn.emit(e.FailureSettled(run.ix, task.ix, "stopped" if run.cancelled else "continued", turn.now))
+                how = "stopped" if run.cancelled else "unaffordable"
+                turn.emit(e.FailureSettled(run.ix, task.ix, how, turn.now))
             continue
         if run.calls:
             turn.replans.extend((number, task.ix) for task in failed)
             continue
         _open_replan(turn, run, failed)
-
-
-def _spent(run: Run) -> bool:
-    budget, spend = run.settings.budget, run.spend
-    used = spend.tokens_in + spend.tokens_out + sum(spend.reserved.values())
-    return bool(budget.tokens and used >= budget.tokens) or bool(budget.price and spend.price >= budget.price)
-
-
-def _reserve(turn: Turn, run: Run, call: int) -> None:
-    """A call may use what is left of the run's tokens; until it is closed all of that is reserved."""
-    budget, spend = run.settings.budget, run.spend
-    if budget.tokens:
-        left = budget.tokens - spend.tokens_in - spend.tokens_out - sum(spend.reserved.values())
-        turn.emit(e.BudgetReserved(run.ix, call, max(0, left)))
 
 
 def _is_open(task: Task) -> bool:
@@ -68,7 +55,7 @@ def _open_replan(turn: Turn, run: Run, failed: list[Task]) -> None:
     deadline = turn.now + turn.settings.planner_s
     turn.emit(e.ClaimTaken(run.ix, call, closure, until))
     turn.emit(e.PlannerCallOpened(run.ix, call, "replan", call, deadline, why, run.planner, turn.now))
-    _reserve(turn, run, call)
+    reserve(turn, run, call)
     room = Room(turn.settings.replan_rounds - run.rounds, turn.settings.edits_a_round, turn.settings.tasks_a_round)
     found = digest(turn, run, "replan", closure, failed=failed, held=closure, room=room)
     turn.command(c.StartPlanner(run.ix, call, run.request, deadline, found, trusted=trusted(run)))
@@ -95,8 +82,7 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
     first = -1.0
     if run.tasks and call.kind == "plan":
         first = run.versions[0].at - run.submitted_at if run.versions else -1.0
-    if number in run.spend.reserved:
-        turn.emit(e.BudgetSpent(run.ix, number, 0, 0, 0.0))
+    settle_call(turn, run, number)
     turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first, planner))
     if call.claim in run.claims:
         turn.emit(e.ClaimReleased(run.ix, call.claim))

@@ -31,6 +31,10 @@ class CoreSettings(msgspec.Struct, frozen=True):
     replan_rounds: int = 3
     edits_a_round: int = 8
     tasks_a_round: int = 6
+    call_tokens: int = 32_000
+    """What a planner's call is lent at most of a run's budget of tokens, so that two fit; `attempt_tokens` an attempt
+    of a skill that spends."""
+    attempt_tokens: int = 16_000
     cancel_grace_s: float = 2.0
     prefetch_target_s: float = 0.05
     prefetch_max: int = 64

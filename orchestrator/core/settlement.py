@@ -126,12 +126,7 @@ def budget_of(turn: Turn, run: Run, what: str) -> str:
 
 def overspent(run: Run) -> str:
     """What the run has used more of than its budget has: "" if nothing."""
-    budget, spend = run.settings.budget, run.spend
-    if budget.tokens and spend.tokens_in + spend.tokens_out > budget.tokens:
-        return f"{spend.tokens_in + spend.tokens_out} tokens, its budget has {budget.tokens}"
-    if budget.price and spend.price > budget.price:
-        return f"a price of {spend.price:g}, its budget has {budget.price:g}"
-    return ""
+    return run.spend.over(run.settings.budget)
 
 
 def retry_of(turn: Turn, task: Task) -> Retry:
@@ -257,6 +252,8 @@ def verdict_of(run: Run) -> tuple[str, str, str]:
     first = failed[0] if failed else next((task for task in run.roots() if task.state_is("failed")), None)
     codes = {task.state.code for task in failed if type(task.state) is Settled}
     code = codes.pop() if len(codes) == 1 and codes <= {"NoEligibleWorker", "BudgetSpent", "TimedOut"} else "TaskFailed"
+    if run.spend.refused:
+        code = "BudgetSpent"
     message = f"no output {', '.join(missing)}" if missing else ""
     if first is not None and type(first.state) is Settled:
         message = "; ".join(filter(None, (f"{run.name_of(first)}: {first.state.code}: {first.state.message}", message)))

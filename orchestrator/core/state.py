@@ -25,6 +25,7 @@ from .growth import origin_of
 from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
 from .progress import Progress
+from .spend import Spend
 from .token import Client, TokenRecord
 
 PART_VERSION: Final = 1
@@ -268,14 +269,24 @@ class State(Progress):
         self.fresh.extend((run.ix, ix) for ix in tasks if type(run.tasks[ix].state) is Ready)
 
     def _budget_reserved(self, event: e.BudgetReserved) -> None:
-        self.runs[event.run].spend.reserved[event.call] = event.tokens
+        spend = self.runs[event.run].spend
+        spend.reserved[event.call], spend.priced[event.call] = event.tokens, event.price
 
     def _budget_spent(self, event: e.BudgetSpent) -> None:
         spend = self.runs[event.run].spend
         spend.reserved.pop(event.call, None)
-        spend.tokens_in += event.tokens_in
-        spend.tokens_out += event.tokens_out
-        spend.price += event.price
+        spend.priced.pop(event.call, None)
+        spend.calls += max(0, event.calls - 1)  # the first one counts since it was opened
+        self._planner_used(spend, event.tokens_in, event.tokens_out, event.price)
+
+    @staticmethod
+    def _planner_used(spend: Spend, tokens_in: int, tokens_out: int, price: float) -> None:
+        spend.tokens_in += tokens_in
+        spend.tokens_out += tokens_out
+        spend.price += price
+        spend.planner_in += tokens_in
+        spend.planner_out += tokens_out
+        spend.planner_price += price
 
     def _planner_call_opened(self, event: e.PlannerCallOpened) -> None:
         run = self.runs[event.run]
@@ -295,7 +306,8 @@ class State(Progress):
     def _planner_call_lost(self, event: e.PlannerCallLost) -> None:
         run = self.runs[event.run]
         run.calls.pop(event.call, None)
-        run.spend.tokens_in += run.spend.reserved.pop(event.call, 0)  # nobody knows: all of it counts as spent
+        spend = run.spend  # nobody knows what it has used: all that it was lent counts
+        self._planner_used(spend, spend.reserved.pop(event.call, 0), 0, spend.priced.pop(event.call, 0.0))
 
     def _run_paused(self, event: e.RunPaused) -> None:
         run = self.runs[event.run]

@@ -99,8 +99,11 @@ def plan_finished(turn: Turn, item: s.PlanFinished) -> None:
     """The last part of a first plan was proposed, or a planner call returned."""
     run = find_run(turn, item.run)
     if item.call:
-        if item.tokens_in or item.tokens_out or item.price:
-            turn.emit(e.BudgetSpent(run.ix, item.call, item.tokens_in, item.tokens_out, item.price))
+        used = (item.tokens_in, item.tokens_out, item.price, item.calls)
+        if item.call in run.calls and (used != (0, 0, 0.0, 1) or item.call in run.spend.reserved):
+            turn.emit(e.BudgetSpent(run.ix, item.call, *used))
+            if overspent(run):
+                turn.overspent[run.ix] = None
         close_call(turn, run, item.call, item.outcome, item.message, item.planner)
     elif not run.planned:
         turn.emit(e.PlanClosed(run.ix, "" if item.outcome == "complete" else "PlanRefused", item.message))

@@ -164,6 +164,7 @@ class PlanFinished(_Stimulus, frozen=True):
     tokens_out: int = 0
     price: float = 0.0
     planner: str = ""
+    calls: int = 1
 
 
 class Resolved(_Stimulus, frozen=True):

@@ -49,6 +49,8 @@ class Turn:
         """(run, map) -> ready children over the map's limit."""
         self.barred: dict[int, dict[int, None]] = {}
         """Run -> ready `once` tasks that wait until its first plan is complete."""
+        self.dry: dict[int, dict[int, None]] = {}
+        """Run -> ready tasks that spend, and wait for somebody to give back what it was lent of the budget."""
         self.hedges: set[tuple[int, int]] = set()
         """Running tasks of suspect workers that want one more attempt elsewhere."""
         self.suspects: dict[tuple[int, int], None] = {}
@@ -169,6 +171,7 @@ class Turn:
     def forget(self, run: int) -> None:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         self.barred.pop(run, None)
+        self.dry.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
         )  # fmt: skip

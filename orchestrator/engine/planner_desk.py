@@ -109,6 +109,7 @@ class PlannerDesk:
                 tokens_out=outcome.tokens_out,
                 price=outcome.price,
                 planner=outcome.planner,
+                calls=max(1, outcome.calls),
             )
         )
 
@@ -147,6 +148,10 @@ class PlannerDesk:
             fleet=fleet_view(state, self._fleet, run.home),
             inputs=run.inputs,
             budget=run.settings.budget,
+            tokens_left=run.spend.reserved.get(command.call) if run.settings.budget.tokens else None,
+            price_left=run.spend.priced.get(command.call) if run.settings.budget.price else None,
+            calls_left=left + 1 if (left := run.spend.calls_left(run.settings.budget)) is not None else None,
+            envelope=tuple(run.envelope) if run.planned else (),
             base=command.digest.base if command.digest is not None else -1,
             digest=command.digest,
             goal=command.goal,

@@ -20,11 +20,13 @@ from protocol.report import (
     RunStatus,
     SkillList,
     SkillRow,
+    SpendRow,
     TaskRow,
     WorkerList,
     WorkerRow,
     graph_report,
 )
+from protocol.spend_row import Used
 
 from ..core.fleet import Fleet
 from ..core.graph import Attempt, Run, Task
@@ -87,12 +89,10 @@ def run_error(run: Run) -> dict[str, Any] | None:
         }
     if not isinstance(run.state, Closed) or not run.state.code:
         return None
-    return {
-        "code": run.state.code,
-        "ref": run.name,
-        "message": run.state.message,
-        "hint": f"asterism tasks {run.name}",
-    }
+    hint = f"asterism tasks {run.name}"
+    if run.state.code == "BudgetSpent":
+        hint = f"asterism retry {run.name} --from-failed (with the same budget once more), or run it with a larger one"
+    return {"code": run.state.code, "ref": run.name, "message": run.state.message, "hint": hint}
 
 
 def children_of(run: Run, task: Task) -> dict[str, int] | None:
@@ -158,9 +158,29 @@ def planner_use(run: Run) -> PlannerUse:
     return PlannerUse(
         kind=run.planner or "none",
         calls=spend.calls,
-        tokens_in=spend.tokens_in,
-        tokens_out=spend.tokens_out,
+        tokens_in=spend.planner_in,
+        tokens_out=spend.planner_out,
         first_task_s=spend.first_task_s if spend.first_task_s >= 0 else None,
+    )
+
+
+def spend_row(run: Run) -> SpendRow:
+    spend, budget = run.spend, run.settings.budget
+    caps = {name: getattr(budget, name) for name in ("tokens", "price", "calls", "attempts", "tasks")}
+    return SpendRow(
+        planner=Used(spend.calls, spend.planner_in, spend.planner_out, spend.planner_price),
+        skills=Used(
+            spend.uses,
+            spend.tokens_in - spend.planner_in,
+            spend.tokens_out - spend.planner_out,
+            max(0.0, spend.price - spend.planner_price),
+        ),
+        tokens=spend.tokens,
+        price=spend.price,
+        lent_tokens=sum(spend.reserved.values()) + spend.lent_tokens,
+        lent_price=sum(spend.priced.values()) + spend.lent_price,
+        budget={name: cap for name, cap in caps.items() if cap},
+        spent=spend.over(budget) or spend.spent(budget, calls=True),
     )
 
 
@@ -181,6 +201,8 @@ def run_row(run: Run, now: float) -> RunRow:
         tasks=count_states(run.roots()),
         version=run.version,
         labels=run.labels,
+        tokens=run.spend.tokens,
+        price=run.spend.price,
     )
 
 
@@ -202,6 +224,7 @@ def run_status(state: State, run: Run, now: float) -> RunStatus:
         tasks=count_states(run.roots()),
         waiting=waiting,
         error=run_error(run),
+        spend=spend_row(run),
     )
 
 

@@ -206,6 +206,7 @@ class Service:
             recovered=query.recovered(run),
             error=query.run_error(run),
             large=large or None,
+            spend=query.spend_row(run),
         )
         return await _written(lambda: report().to_dict(), len(intervals))
 

@@ -80,11 +80,11 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
         turn.count("patch_of_closed_call")
         raise Conflict(f"planner call {item.call} of {run.name} is over")
     try:
-        first = not run.planned and (bool(item.call) or item.whole)
-        patch = item.patch
+        patch, later = item.patch, bool(item.call) and run.calls[item.call].kind != "plan"
         if item.call:  # whoever a planner says it is
             patch = msgspec.structs.replace(patch, author="planner", parent="")
-        propose(turn, run, patch, first=first)
+        first = not run.planned and not later and (bool(item.call) or item.whole)
+        propose(turn, run, patch, first=first, written=tuple((one.id, LATER) for one in patch.tasks if later))
     except (PlanRefused, Conflict) as error:
         problems = tuple((p.code, p.where, p.message, p.fix) for p in error.problems)
         turn.emit(e.PatchRefused(run.ix, item.patch.author, problems, error.message))

@@ -195,6 +195,16 @@ def test_a_planner_that_calls_itself_a_person_is_none():
     assert asks(sim, "evil")
 
 
+def test_a_call_for_something_else_adds_nothing_to_the_envelope_of_a_plan_that_is_being_written():
+    sim = planned(simulator(program={"a": bad}), {"tasks": [work("a")]}, outcome=None)
+    run = sim.state.runs[1]
+    sim.state.apply(e.PlannerCallOpened(1, 9, "propose", 0, sim.now + 100.0))
+    patch(sim, {"tasks": [work("evil", "sim.idem")]}, call=9)
+    sim.advance(1.0)
+    assert asks(sim, "evil")
+    assert list(run.envelope) == ["sim.work"]
+
+
 def test_children_have_the_skills_of_the_plan_and_those_that_their_parent_declares():
     def parent(job):
         ids = []

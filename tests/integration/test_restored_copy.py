@@ -30,6 +30,11 @@ def exported(fleet: Fleet, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def greeted(fleet: Fleet) -> bool:
+    rows = (fleet.json("workers") or {"workers": []})["workers"]
+    return any(row["slots"] and row["state"] == "connected" for row in rows)
+
+
 def test_a_copy_begins_behind_every_epoch_that_was_seen_and_repeats_nothing_it_knows(fleet: Fleet) -> None:
     run = begin(fleet)
     copy, address = fleet.folder / "copy.db", fleet.address()
@@ -37,6 +42,7 @@ def test_a_copy_begins_behind_every_epoch_that_was_seen_and_repeats_nothing_it_k
     fleet.until(lambda: fleet.done() >= 40)
     fleet.kill("server")  # what comes now is in no copy: another epoch, and more results
     fleet.server(address)
+    fleet.until(lambda: greeted(fleet))  # the worker knows the second epoch; without it, it goes on with what it has
     fleet.until(lambda: fleet.done() >= 80)
     fleet.kill("server")
     server = fleet.folder / "home" / "server"

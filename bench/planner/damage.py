@@ -19,6 +19,8 @@ from .truth import Truth, below
 KINDS: Final = (*task_damage.HARMS, *text_damage.HARMS)
 HUGE: Final = ("huge text", "deep nesting")
 """What goes over a limit: a reader may stop there, so what follows may be lost."""
+MENDED: Final = ("forward reference", "condition on a later task")
+"""What is right when it is said again: by then, the task that it names is there."""
 
 
 def damaged(kind: str, seed: int, plan: Document | None = None) -> Damaged:

@@ -21,7 +21,8 @@ from .sample import Document
 from .shape import TASKS, shaped
 from .shape import bound_s as shape_bound_s
 from .simulated_model import TOKEN_S
-from .stage import Stage, Timeline
+from .stage import Stage
+from .timeline import Timeline
 
 SLACK_S: Final = 0.002
 AT_ONCE: Final = 4
@@ -78,8 +79,8 @@ async def speedup(stage: Stage, shape: str, times: int, token_s: float = TOKEN_S
         whole_s=spread(whole for _, whole in took),
         speedup=spread(whole / streamed for streamed, whole in took),
         bound=round(bounds[1] / bounds[0], 3),
-        overlap=spread(one.busy_s() / (one.planned - one.submitted) for one, _ in pairs),
-        first_dispatch_s=spread(min(one.dispatched.values()) - one.submitted for one, _ in pairs),
+        overlap=spread(one.busy_s() / one.planning_s for one, _ in pairs),
+        first_dispatch_s=spread(one.first_s or 0.0 for one, _ in pairs),
     )
 
 

@@ -22,6 +22,8 @@ AWKWARD: Final = (
     "lines\nand\ttabs",
     '"}]}',
 )
+COMPACT: Final = 1
+"""The way of spacing that schemas make models use: none."""
 _WORDS: Final = ("scan", "look", "count", "rank", "merge", "check", "table", "part", "draw", "note")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from .sample import Document, task_ends, text_of
+from .sample import COMPACT, Document, task_ends, text_of
 from .simulated_model import TOKEN
 
 TASKS: Final = 16
@@ -32,7 +32,7 @@ def shaped(name: str, token_s: float) -> tuple[Document, float]:
     seconds = 0.1
     for _ in range(3):  # what a duration is written with is part of what is written
         plan = _plan(upstream, seconds)
-        seconds = round(-(-len(text_of(plan)) // TOKEN) * token_s / deep, 4)
+        seconds = round(-(-len(text_of(plan, COMPACT)) // TOKEN) * token_s / deep, 4)
     return plan, plan["tasks"][0]["args"]["seconds"]
 
 
@@ -40,7 +40,7 @@ def bound_s(name: str, task_s: float, token_s: float, *, streamed: bool) -> floa
     """When the last task ends if nothing but writing and working takes time."""
     upstream, _ = SHAPES[name]
     plan = _plan(upstream, task_s)
-    text = text_of(plan)
+    text = text_of(plan, COMPACT)
     ends: list[float] = []
     for at, end in enumerate(task_ends(text, plan)):
         known = -(-(end if streamed else len(text)) // TOKEN) * token_s

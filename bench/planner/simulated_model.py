@@ -1,37 +1,35 @@
 """A simulated model in the simulated world: it writes plans token by token on the virtual clock.
 
-Real: the decoder that reads it, the compiler, the core, the worker machine and the link. Simulated: the model's pace,
+Real: the decoder and the compiler that read it, the core, the worker machine and the link. Simulated: the model's pace,
 and network, disk and processes (bench.simulator). Invariant: no task exists for the core before the text up to its
 closing brace was written. It must not know what a plan is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from orchestrator.core import command as c
 from orchestrator.core import stimulus as s
 from orchestrator.core.lifecycle import Closed
 from planner.catalog import Catalog
-from planner.compiler import check_task
-from planner.decoder import TASKS, Decoder
+from planner.reply import Reply
+from planner.view import PlanView
 from protocol.builtin import BUILTINS
-from protocol.errors import PlanRefused
-from protocol.patch import Patch
-from protocol.plan import parse_task
-from protocol.task import TaskSpec
 
 from ..simulated_skill import profile_of
 from ..simulator import Simulator
 from .makespan import Played
-from .sample import Document, task_ends, text_of
+from .sample import COMPACT, Document, task_ends, text_of
 
 TOKEN: Final = 4
 """Characters a token."""
 TOKEN_S: Final = 0.004
 _MANY: Final = 64
 """More than any plan is wide: helpers without limit."""
+_VIEW: Final = PlanView("", skills=BUILTINS)
+_CATALOG: Final = Catalog(BUILTINS)
 
 
 def tokens(text: str) -> Iterator[str]:
@@ -61,44 +59,25 @@ class SimulatedModel(Simulator):
         return Played(written, self._document_at - began, run.settled_at - began, succeeded)
 
     def planned(self, command: c.StartPlanner) -> None:
-        text = text_of(self._plan)
+        text = text_of(self._plan, COMPACT)
         ends = dict(zip(task_ends(text, self._plan), (task["id"] for task in self._plan["tasks"]), strict=True))
-        reading = _Reading()
+        reply = Reply(_VIEW, _CATALOG)
         at, done = self.now, 0
         for token in tokens(text):
             at, done = at + self._token_s, done + len(token)
             self._written_s |= {name: at for end, name in ends.items() if done - len(token) < end <= done}
             if self._streamed:
-                self._later(at, command, reading, token)
+                self._later(at, command, reply, token)
         self._document_at = at
         if not self._streamed:
-            self._later(at, command, reading, text)
+            self._later(at, command, reply, text)
         outcome = s.PlanFinished(command.run, command.call, "complete", "", 0, len(text) // TOKEN)
         self._at_here(at, lambda: self.handle(outcome))
 
-    def _later(self, at: float, command: c.StartPlanner, reading: _Reading, text: str) -> None:
+    def _later(self, at: float, command: c.StartPlanner, reply: Reply, text: str) -> None:
         def hear() -> None:
-            tasks = reading.feed(text)
-            if tasks:
-                self.handle(s.PatchProposed(0, command.run, Patch("planner", tuple(tasks)), command.call))
+            patch = reply.feed(text)
+            if patch is not None:
+                self.handle(s.PatchProposed(0, command.run, patch, command.call))
 
         self._at_here(at, hear)
-
-
-class _Reading:
-    def __init__(self) -> None:
-        self._decoder = Decoder()
-        self._catalog = Catalog(BUILTINS)
-        self._known: dict[str, TaskSpec] = {}
-
-    def feed(self, text: str) -> Sequence[TaskSpec]:
-        found = []
-        for piece in self._decoder.feed(text):
-            if piece.key == TASKS and piece.problem is None:
-                spec = parse_task(piece.value)
-                problems = check_task(spec, self._catalog, self._known, (), piece.where)
-                if problems:
-                    raise PlanRefused("a plan of the bench", problems=problems)
-                self._known[spec.id] = spec
-                found.append(spec)
-        return found

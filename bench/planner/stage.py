@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import msgspec
 
@@ -22,39 +22,12 @@ from protocol.clock import RunClock
 from protocol.errors import NotFound, RunFailed
 
 from ..scenario import Machine, Scenario
-from .makespan import Played
-from .sample import Document, task_ends, text_of
+from .sample import COMPACT, Document, task_ends, text_of
 from .simulated_model import TOKEN
+from .timeline import Timeline, timeline
 
 WORKER: Final = Machine("bench-1", slots=4)
 PLANNER: Final = "llm"
-
-
-class Timeline(msgspec.Struct, frozen=True):
-    """One run, each time as the clocks show it. `began` and `ended` are of the winning attempts."""
-
-    submitted: float
-    planned: float
-    settled: float
-    state: str
-    document: float
-    written: Mapping[str, float]
-    dispatched: Mapping[str, float]
-    began: Mapping[str, float]
-    ended: Mapping[str, float]
-
-    def played(self) -> Played:
-        written = {name: at - self.submitted for name, at in self.written.items()}
-        return Played(written, self.document - self.submitted, self.settled - self.submitted, self.state == "succeeded")
-
-    def busy_s(self) -> float:
-        """While the planner was writing: how long at least one task ran."""
-        busy, reached = 0.0, self.submitted
-        for begin, end in sorted((self.began[name], self.ended[name]) for name in self.ended):
-            begin, end = max(begin, reached), min(end, self.planned)
-            busy += max(0.0, end - begin)
-            reached = max(reached, end)
-        return busy
 
 
 class Stage:
@@ -96,50 +69,26 @@ class Stage:
 
         Not `streamed`: the server buffers the reply, and sends it when it is complete. Raises: RunFailed.
         """
-        text = text_of(plan)
+        text = text_of(plan, COMPACT)
         request = f"play plan number {len(self._turns) + 1}"
         self._turns[request] = Turn(
             text=text, rate=1 / token_s if token_s else 0.0, token_chars=TOKEN, unstreamed=not streamed
         )
         live = await self.client.submit(request, planner=PLANNER)
         state = await live.wait()
-        rows = [row async for row in live.events()]
+        found = timeline([row async for row in live.events()])
         if state != "succeeded":
-            raise RunFailed(f"{live.name} is {state}: {_words(rows)}", hint="a plan of the bench should have succeeded")
-        return _timeline(rows, state, plan, text, self._asked[request], streamed)
+            raise RunFailed(f"{live.name} is {state}: {found.said}", hint="a plan of the bench should have succeeded")
+        asked = self._asked[request]
+        written, document = _written(asked, plan, text) if streamed else ({}, asked.ended_at)
+        return msgspec.structs.replace(found, written=written, document=document)
 
     def _turn(self, asked: Asked) -> Turn:
         for request in reversed(self._turns):
-            if f"{request}\n" in f"{asked.said}\n" or f'{request}"' in asked.said:
+            if f"\n{request}\n" in f"\n{asked.said}\n":  # a line of its own; those of earlier runs stand in quotes
                 self._asked[request] = asked
                 return self._turns[request]
         raise NotFound("nothing was requested that this asks for")
-
-
-def _timeline(
-    rows: list[dict[str, Any]], state: str, plan: Document, text: str, asked: Asked, streamed: bool
-) -> Timeline:
-    at: dict[str, dict[str, float]] = {"attempt_dispatched": {}, "attempt_ended": {}, "began": {}}
-    once: dict[str, float] = {}
-    for row in rows:
-        kind, when = row["kind"], row["at"]
-        if kind in at:
-            at[kind][row["task"]] = when
-        if kind == "attempt_ended":
-            at["began"][row["task"]] = when - row["usage"]["run_s"]
-        once[kind] = when
-    written, document = _written(asked, plan, text) if streamed else ({}, asked.ended_at)
-    return Timeline(
-        submitted=once["run_submitted"],
-        planned=once["plan_closed"],
-        settled=once["run_settled"],
-        state=state,
-        document=document,
-        written=written,
-        dispatched=at["attempt_dispatched"],
-        began=at["began"],
-        ended=at["attempt_ended"],
-    )
 
 
 def _written(asked: Asked, plan: Document, text: str) -> tuple[dict[str, float], float]:
@@ -152,7 +101,3 @@ def _written(asked: Asked, plan: Document, text: str) -> tuple[dict[str, float],
         while ends and ends[0][0] <= done:
             found[ends.pop(0)[1]] = when
     return found, asked.written[-1][0]
-
-
-def _words(rows: list[dict[str, Any]]) -> str:
-    return "; ".join(str(row["message"]) for row in rows if row.get("message"))

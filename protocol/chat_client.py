@@ -9,6 +9,8 @@ fault of the server is a value. The library is imported when it is first used, i
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import ssl
 from collections.abc import Mapping
 from functools import cache
@@ -37,6 +39,8 @@ _WAITS_S: Final = (1.0, 2.0, 4.0)
 """Before each further try at a server that limits and doesn't say for how long."""
 _MAX_BODY: Final = 1024**2
 _SHOWN_MODELS: Final = 20
+_LEFT: Final = re.compile("disconnect|closed|incomplete")
+"""How a connection's end reads, among the breaches of its protocol."""
 
 
 def open_chat(llm: LlmDefaults, environ: Mapping[str, str]) -> OpenAIChat:
@@ -145,7 +149,7 @@ class OpenAIChat(Chat):
                     if reading.progress > seen:
                         pause = min(_AFTER_END_S, call.stall_s) if reading.finish else call.stall_s
                         pace.deadline = anyio.current_time() + pause
-        await call.tell(reading.end(), pace)
+            await call.tell(reading.end(), pace)
 
     def _http(self, library: Any) -> Any:
         """The library's HTTP client, which never follows a redirect and sends nothing about this machine."""
@@ -247,11 +251,10 @@ class _Call:
         return self.reading
 
     async def tell(self, text: str, pace: anyio.CancelScope) -> None:
-        """Hand it on; the server isn't silent meanwhile."""
+        """Hand it on; the server isn't silent meanwhile, so the caller sets the pace anew."""
         if text and self._hear is not None:
             pace.deadline = float("inf")
             await self._hear(text)
-            pace.deadline = anyio.current_time() + self.stall_s
 
 
 class _Refused(Exception):
@@ -297,10 +300,11 @@ def _broken(error: BaseException, reading: Reading) -> ChatReply:
         hint = "use the URL its certificate names; SSL_CERT_FILE names further authorities"
         return ChatReply("unreachable", message=f"no TLS with the server: {why}", hint=hint)
     if names & {"ConnectError", "ConnectTimeout", "ProxyError", "gaierror", "ConnectionRefusedError"}:
-        why = next((one.strerror for one in chain if isinstance(one, OSError) and one.strerror), "no answer")
+        codes = [one.errno for one in chain if isinstance(one, OSError) and one.errno]
+        why = os.strerror(codes[0]) if codes and codes[0] > 0 else "no such host" if codes else "no answer"
         hint = "start it, or correct OPENAI_BASE_URL"
         return ChatReply("unreachable", message=f"the model server can't be reached: {why}", hint=hint)
-    if "RemoteProtocolError" in names and not reading.progress and not any("disconnect" in str(one) for one in chain):
+    if "RemoteProtocolError" in names and not _LEFT.search(" ".join(map(str, chain))):
         return reading.fail("garbage", "the server doesn't speak HTTP", "check llm.base_url")
     return reading.fail("cut", "the connection broke before the answer ended", "try again; see the server's log")
 

@@ -16,7 +16,7 @@ from .chat import ChatReply, Kind
 from .errors import WireError
 from .json_bytes import read_json
 
-_SHOWN: Final = 300
+SHOWN: Final = 300
 _KINDS: Final[Mapping[int, Kind]] = {401: "unauthorized", 403: "unauthorized", 402: "rate_limited", 429: "rate_limited"}
 _SPENT: Final = ("insufficient_quota", "billing", "credit", "balance")
 _HINTS: Final[Mapping[Kind, str]] = {
@@ -50,7 +50,7 @@ def refused(answer: Refusal) -> ChatReply:
     """The reply for an HTTP status that is no success."""
     text, code, _ = words(answer.error)
     if 300 <= answer.status < 400:
-        where = answer.headers.get("location", "")[:_SHOWN]
+        where = answer.headers.get("location", "")[:SHOWN]
         return _reply("unreachable", f"the server redirects to {where!r}, which is not followed with a key")
     kind = _KINDS.get(answer.status)
     if kind is None:
@@ -76,12 +76,12 @@ def said_in_stream(error: Any) -> ChatReply:
 def words(error: Any) -> tuple[str, str, int]:
     """(what a server's error says, its code or type, its HTTP status or 0)"""
     if not isinstance(error, dict):
-        return (error if isinstance(error, str) else "")[:_SHOWN], "", 0
+        return (error if isinstance(error, str) else "")[:SHOWN], "", 0
     said = next((error[key] for key in ("message", "detail", "error") if isinstance(error.get(key), str)), "")
     code, status = error.get("code"), error.get("status")
     number = next((one for one in (code, status) if isinstance(one, int) and 100 <= one < 600), 0)
     names = " ".join(one for one in (code, error.get("type")) if isinstance(one, str))
-    return said[:_SHOWN], names[:_SHOWN], number
+    return said[:SHOWN], names[:SHOWN], number
 
 
 def parameter(error: Any) -> str:
@@ -100,10 +100,10 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     except KeyError:
         return None
     except ValueError:
-        date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-        if date is None:
+        try:
+            wait = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now
+        except (ValueError, OverflowError):
             return None
-        wait = email.utils.mktime_tz(date) - now
     return max(0.0, wait) if wait < float("inf") else None
 
 

@@ -13,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from .chat import ChatReply, Kind, ToolCall, tokens_of
-from .chat_fault import said_in_stream
+from .chat_fault import SHOWN, said_in_stream
 from .errors import WireError
 from .event_stream import MAX_EVENT_BYTES, EventStream
 from .json_bytes import read_json
 
 MAX_TEXT: Final = 2 * 1024**2
 MAX_CALLS: Final = 128
+MAX_BLANKS: Final = 1024
 _DONE: Final = b"[DONE]"
 _ENDS: Final[Mapping[str, Kind]] = {
     "length": "length",
@@ -50,7 +51,7 @@ class Reading:
         self._thought: list[str] = []
         self._calls: list[_Call] = []
         self._at: dict[int, _Call] = {}
-        self._size = 0
+        self._size = self._blanks = 0
         self._think = _Think()
         self._usage: tuple[int, int] | None = None
         self._fault: ChatReply | None = None
@@ -76,7 +77,9 @@ class Reading:
 
     def end(self) -> str:
         """The stream has ended: the text that was still held back."""
-        if self._document is not None and not self.over:
+        if self.over:
+            return ""
+        if self._document is not None:
             return self._read([bytes(self._document)]) + self._drain()
         last = self._events.end()
         return self._read([data for data in last if data.startswith(_DONE) or _is_json(data)]) + self._drain()
@@ -109,13 +112,13 @@ class Reading:
 
     def _ended(self, calls: bool, thought: int) -> ChatReply:
         if self._refusal:
-            return ChatReply("refused", message="".join(self._refusal), hint="ask for something else")
+            return ChatReply("refused", message="".join(self._refusal)[:SHOWN], hint="ask for something else")
         kind = _ENDS.get(self.finish, "complete")
         if kind == "length":
             hint = "raise llm.max_tokens" + (f": the model spent about {thought} tokens thinking" if thought else "")
             return ChatReply("length", message="the answer is longer than its limit of tokens", hint=hint)
         if kind != "complete":
-            return ChatReply(kind, message=f"the server ended the answer: {self.finish}", hint="try again")
+            return ChatReply(kind, message=f"the server ended the answer: {self.finish[:SHOWN]}", hint="try again")
         if not (self.finish or self._done):
             if self._events.strange and not self._said_anything:
                 return ChatReply("garbage", message="the server's answer holds no event", hint=_WRONG_URL)
@@ -143,8 +146,9 @@ class Reading:
     def _chunk(self, chunk: Any) -> str:
         if not isinstance(chunk, dict):
             return self._fail("garbage", "an event is no object")
-        if chunk.get("error"):
-            return self._said_error(chunk["error"])
+        if error := chunk.get("error") or ("choices" not in chunk and "message" in chunk and chunk):
+            self._fault, self.over = self._fault or said_in_stream(error), True
+            return ""
         self._count(chunk.get("usage"))
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -157,6 +161,8 @@ class Reading:
     def _choice(self, choice: dict[str, Any]) -> str:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
+            if delta is not None:
+                return self._fail("garbage", _not_protocol(msgspec.json.encode(choice)))
             delta = choice.get("message")
         text = self._delta(delta) if isinstance(delta, dict) else ""
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
@@ -176,6 +182,11 @@ class Reading:
                 self._call(call, n)
         if not (said := _plain(delta.get("content"))):
             return ""
+        self._blanks = self._blanks + len(said) if said.isspace() else 0
+        if self._blanks > MAX_BLANKS:  # what a model does that a grammar leaves no other way
+            return self._fail(
+                "stalled", "the model writes nothing but blanks", "try another model, or llm.profile generic"
+            )
         answer, thought = self._think.feed(said)
         self._add(self._thought, thought)
         return self._add(self._text, answer)
@@ -218,10 +229,6 @@ class Reading:
             if isinstance(came, int) and isinstance(went, int) and 0 <= came < 2**40 and 0 <= went < 2**40:
                 self._usage = came, went
 
-    def _said_error(self, error: Any) -> str:
-        self._fault, self.over = self._fault or said_in_stream(error), True
-        return ""
-
     def _fail(self, kind: Kind, message: str, hint: str = "") -> str:
         if self._fault is None:
             self._fault = ChatReply(
@@ -252,6 +259,7 @@ class _Think:
 
     OPEN: Final = "<think>"
     CLOSE: Final = "</think>"
+    HELD: Final = 64
 
     def __init__(self) -> None:
         self._held = ""
@@ -261,18 +269,22 @@ class _Think:
         """(what is answer, what is thought)"""
         if self._state == "after":
             return piece, ""
+        if self._state == "closed":
+            piece = piece.lstrip()
+            self._state = "after" if piece else "closed"
+            return piece, ""
         self._held += piece
         if self._state == "before":
             start = self._held.lstrip()
-            if self.OPEN.startswith(start[: len(self.OPEN)]) and len(start) < len(self.OPEN):
+            if start != self.OPEN and self.OPEN.startswith(start) and len(self._held) < self.HELD:
                 return "", ""
             if not start.startswith(self.OPEN):
                 return self._rest(), ""
             self._state, self._held = "inside", start[len(self.OPEN) :]
         thought, closed, rest = self._held.partition(self.CLOSE)
         if closed:
-            self._held = rest.lstrip()
-            return self._rest(), thought
+            self._held, self._state = "", "closed"
+            return self.feed(rest)[0], thought
         keep = len(self.CLOSE) - 1  # the tag may be split
         thought, self._held = self._held[:-keep], self._held[-keep:]
         return "", thought
@@ -307,5 +319,6 @@ def _is_json(data: bytes) -> bool:
 
 
 def _not_protocol(data: bytes | bytearray) -> str:
-    what = "a web page" if data[:1] == b"<" else "what is no answer"
-    return f"the server sent {what}: {bytes(data[:80]).decode(errors='replace')!r}"
+    if data[:1] == b"<":
+        return "the server sent a web page"
+    return f"the server sent what is no answer: {bytes(data[:80]).decode(errors='replace')!r}"

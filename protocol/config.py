@@ -178,7 +178,7 @@ class PlannerDefaults(_Section):
     default: Literal["", "llm", "catalog"] = ""
     deadline: Annotated[float, Field(gt=0)] = 120.0
     fallback: Literal["catalog", "none"] = "catalog"
-    examples: Count = 3
+    examples: Count = 6
     shortlist: Annotated[int, Field(ge=1)] = 24
 
     @field_validator("deadline", mode="before")

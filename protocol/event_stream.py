@@ -43,18 +43,17 @@ class EventStream:
                 self._rest.clear()
             self._take(line, found)
         self._rest += rest
-        self._bound(len(self._rest))
+        self._bound()
         return found
 
     def end(self) -> list[bytes]:
         """What the stream had not ended with a blank line."""
         found: list[bytes] = []
-        strange = self.strange
-        if len(self._rest) <= MAX_EVENT_BYTES:
-            self._take(bytes(self._rest), found)
-            self.strange = strange  # a field's name may be cut
-        self._take(b"", found)
+        strange, rest = self.strange, bytes(self._rest)
         self._rest.clear()
+        self._take(rest, found)
+        self.strange = strange  # a field's name may be cut
+        self._take(b"", found)
         return found
 
     def _take(self, line: bytes, found: list[bytes]) -> None:
@@ -62,13 +61,13 @@ class EventStream:
             field, _, value = line.partition(b":")
             if field in (b"data", b"error"):  # old builds of llama.cpp write their errors as a field of that name
                 self._data.append(value.removeprefix(b" "))
-                self._bound(len(value))
+                self._held += len(value)
+                self._bound()
             self.strange = self.strange or field not in _FIELDS
         elif self._data:
             found.append(b"\n".join(self._data))
             self._data, self._held = [], 0
 
-    def _bound(self, more: int) -> None:
-        self._held = self._held + more if self._data else more
-        if self._held > MAX_EVENT_BYTES:
+    def _bound(self) -> None:
+        if self._held + len(self._rest) > MAX_EVENT_BYTES:
             raise WireError(f"one event is larger than {MAX_EVENT_BYTES // 1024**2} MiB")

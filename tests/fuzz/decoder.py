@@ -24,9 +24,11 @@ from planner.scripted.dialogue import read_dialogue
 from planner.scripted.emulation import EMULATIONS
 from planner.scripted.refusal import refused
 from planner.scripted.request import RequestReader
-from protocol import certificate
+from protocol import certificate, chat_fault
 from protocol.artifact import is_digest, parse_file
 from protocol.bundle import refused_of
+from protocol.chat_profile import PROFILES, concede, listed, recognise
+from protocol.chat_reading import Reading
 from protocol.codec import METHODS, Codec, decode_frame, encode_frame
 from protocol.config import load as load_config
 from protocol.document import FILE_LIMITS, PLANNER_LIMITS, canonical
@@ -107,6 +109,30 @@ def _plan_stream(data: bytes) -> Any:
     decoder = Decoder(PLANNER_LIMITS)
     found = [piece for at in range(0, len(text), size) for piece in decoder.feed(text[at : at + size])]
     return found, decoder.end()
+
+
+def _model_stream(data: bytes) -> Any:
+    """A model server's answer: cut into pieces of a size that its first byte says it is the same."""
+    size, data = data[0] % 16 + 1 if data else 1, data[1:]
+    found = []
+    for chunks in ([data], [data[at : at + size] for at in range(0, len(data), size)]):
+        reading = Reading({"fs_find": "fs.find"}, PROFILES["generic"].reasoning)
+        heard = "".join([*map(reading.feed, chunks), reading.end()])
+        assert heard == reading.reply().text
+        found.append(reading.reply())
+    assert found[0] == found[1], found
+    return found
+
+
+def _model_page(data: bytes) -> Any:
+    """What a model server says beside its answers: `STATUS`, a header's value and a body, a line each."""
+    status, value, body = (*data.split(b"\n", 2), b"", b"")[:3]
+    number = int(status) if status.isdigit() and len(status) == 3 else 400
+    answer = chat_fault.Refusal(number, {"retry-after": _text(value), "server": _text(value)}, body)
+    said, _, _ = chat_fault.words(answer.error)
+    page = read_json(body)
+    rest = recognise(answer.headers, page), concede(PROFILES["openai"], said, chat_fault.parameter(answer.error))
+    return chat_fault.refused(answer), chat_fault.said_in_stream(answer.error), listed(page), rest
 
 
 def _reference(data: bytes) -> Any:
@@ -214,6 +240,8 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("plan_json", parse_plan, lambda plan: canonical(plan_document(plan)), share=40),
     Target("plan_planner", lambda data: parse_plan(data, limits=PLANNER_LIMITS, lenient_ids=True), share=40),
     Target("plan_stream", _plan_stream, share=40),
+    Target("model_stream", _model_stream, share=20),
+    Target("model_page", _model_page),
     Target("plan_toml", lambda data: parse_plan(data, "toml"), share=20),
     Target("patch_json", lambda data: parse_patch(data, author="a"),
            lambda patch: canonical(patch_document(patch)), share=40),

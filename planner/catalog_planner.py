@@ -46,6 +46,7 @@ class CatalogPlanner:
     """A `Planner`. `templates` are tried in order; of two that match, the one with more words spelled out wins."""
 
     name = "catalog"
+    replans = False
     learns = False
 
     def __init__(self, templates: Sequence[Template] = ()) -> None:
@@ -65,10 +66,10 @@ class CatalogPlanner:
         index = self._index
         if index is None or index.skills != view.skills:
             index = self._index = _Index(view.skills)
-        if view.digest is not None:
+        if view.digest is not None and view.digest.kind not in ("plan", "propose"):
             why = "the catalog planner plans a request once; it does not re-plan"
             return Decided((), PlanOutcome("abstained", why, f"to re-plan, {_MODEL}", self.name))
-        request = view.request.strip()
+        request = (view.goal or view.request).strip()
         if not request:
             return _refused(self.name, (Problem("EmptyPlan", "request", "the request is empty"),))
         matched = self._template(request)

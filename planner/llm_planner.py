@@ -50,6 +50,8 @@ _NOT_ELSE: Final = frozenset(("refused", "filtered"))
 class LlmPlanner:
     """A `Planner`. `fallback` plans what the model could not be asked for; `shortlist`: so many skills are shown."""
 
+    replans = True
+
     def __init__(self, chat: Chat, fallback: Planner | None = None, *, shortlist: int = SHORTLIST) -> None:
         self._chat = chat
         self._fallback = fallback

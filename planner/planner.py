@@ -48,6 +48,11 @@ class Planner(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def replans(self) -> bool:
+        """Whether it can answer a digest: its runs are then re-planned on a failure, unless told otherwise."""
+        ...
+
     async def plan(self, view: PlanView, patches: ObjectSendStream[Patch]) -> PlanOutcome:
         """Send patches in the order in which they may be applied, then return. Closes the stream in every case."""
         ...

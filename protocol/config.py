@@ -187,6 +187,23 @@ class PlannerDefaults(_Section):
         return _seconds(value)
 
 
+class ReplanDefaults(_Section):
+    """How far planners may change a run under way, where it doesn't say so itself (`run.replan`): `rounds` of
+    re-planning; `edits` and new `tasks` of one call; `proposals`, goals that its running tasks may ask for. What hangs
+    on a failure is held back for `claim` at most."""
+
+    rounds: Count = 3
+    edits: Count = 8
+    tasks: Count = 6
+    proposals: Count = 10
+    claim: Annotated[float, Field(gt=0)] = 150.0
+
+    @field_validator("claim", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
 class RetentionDefaults(_Section):
     """Which settled runs a server keeps: so many, so long, while its journal is no larger. 0 is no limit."""
 
@@ -215,6 +232,7 @@ class Settings(_Section):
     retention: RetentionDefaults = RetentionDefaults()
     retry: RetryDefaults = RetryDefaults()
     lending: LendingDefaults = LendingDefaults()
+    replan: ReplanDefaults = ReplanDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()
     secrets: SecretDefaults = SecretDefaults()
     http: HttpDefaults = HttpDefaults()

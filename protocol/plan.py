@@ -189,6 +189,8 @@ def _settings_document(settings: RunSettings) -> dict[str, Any]:
     found = changed(settings)
     if "budget" in found:
         found["budget"] = _spans(changed(settings.budget))
+    if "replan" in found:
+        found["replan"] = changed(settings.replan)
     return _spans(found)
 
 

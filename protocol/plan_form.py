@@ -14,7 +14,18 @@ from .cycle import find_cycle
 from .document import Limits, Problems, canonical, kind_of, nearest, too_large
 from .field import FAR, FieldReader, Path, short
 from .patch import Edit
-from .task import INPUT, AnyRef, FirstOf, InputSpec, Output, RunBudget, RunSettings, TaskSpec, reference_in
+from .task import (
+    INPUT,
+    AnyRef,
+    FirstOf,
+    InputSpec,
+    Output,
+    ReplanBounds,
+    RunBudget,
+    RunSettings,
+    TaskSpec,
+    reference_in,
+)
 from .task_form import SKILL_NAME, SOURCE, TaskReader
 
 SCHEMA: Final = "asterism/plan/v1"
@@ -25,7 +36,10 @@ PATCH_KEYS: Final = ("schema", "base", "why", "relies", "edits", "links", "unlin
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _OPS: Final = ("retry", "cancel", "remove", "finish", "give_up")
-_SETTINGS_KEYS: Final = ("on_failure", "deadline", "budget", "review", "home", "schedule_grace", "priority", "labels")
+_SETTINGS_KEYS: Final = (
+    "on_failure", "deadline", "budget", "review", "home", "schedule_grace", "priority", "labels", "replan",
+)  # fmt: skip
+_REPLAN_KEYS: Final = ("rounds", "edits", "tasks", "proposals")
 _BUDGET_KEYS: Final = ("tasks", "depth", "attempts", "calls", "tokens", "price", "wall")
 
 
@@ -157,7 +171,12 @@ class PlanReader(FieldReader):
             schedule_grace_s=self.span(given.get("schedule_grace", 30.0), "run/schedule_grace"),
             priority=self.integer(given.get("priority", 0), "run/priority", -FAR, 0),
             labels=self.texts(given.get("labels", {}), "run/labels"),
+            replan=self._bounds(given.get("replan")),
         )
+
+    def _bounds(self, raw: object) -> ReplanBounds:
+        given = self.members(raw, "run/replan", _REPLAN_KEYS) if raw is not None else {}
+        return ReplanBounds(**{key: self.integer(given[key], f"run/replan/{key}", 0, -1) for key in given})
 
     def _budget(self, raw: object) -> RunBudget:
         given = self.members(raw, "run/budget", _BUDGET_KEYS) if raw is not None else {}

@@ -221,6 +221,19 @@ class RunBudget(msgspec.Struct, frozen=True, omit_defaults=True):
     wall_s: float = 0.0
 
 
+class ReplanBounds(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How much planners may change of a run under way; -1 means the server's default.
+
+    `rounds`: re-plans, and reviews that changed something; `edits` and new `tasks` of one call; `proposals`: goals that
+    running tasks may ask for.
+    """
+
+    rounds: int = -1
+    edits: int = -1
+    tasks: int = -1
+    proposals: int = -1
+
+
 class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """The `run` object of a plan, merged with the submitter's flags."""
 
@@ -234,6 +247,7 @@ class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     attached: bool = False
     """Cancelled some seconds after its last watcher left; set by the submitter, never by a plan."""
+    replan: ReplanBounds = ReplanBounds()
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):

@@ -29,6 +29,7 @@ from .spend import spend_text
 from .view import choose
 from .watch import Ending, Watcher
 
+_BOUNDS: Final = ("rounds", "edits", "tasks", "proposals")
 _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 
 
@@ -45,6 +46,10 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 @click.option("--on-failure", type=click.Choice(["continue", "stop", "replan"]), help="After a task failed for good.")
 @click.option("--deadline", metavar="TIME", help="End the run after this long, such as 90s or 10m.")
 @click.option("--budget", metavar="K=N,..", help="Caps, such as tokens=20000,price=0.5.")
+@click.option(
+    "--replan", metavar="K=N,..", help="Bounds of re-planning, such as rounds=5,edits=8,tasks=6,proposals=10."
+)
+@click.option("--review", type=click.IntRange(0), default=0, metavar="N", help="Ask the planner after every N tasks.")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the run (repeatable).")
 @click.option("--id", "key", metavar="KEY", help="Submitting the same KEY again is the same run.")
@@ -68,6 +73,8 @@ def run(
     on_failure: str | None,
     deadline: str | None,
     budget: str | None,
+    replan: str | None,
+    review: int,
     priority: int | None,
     labels: tuple[str, ...],
     key: str | None,
@@ -103,6 +110,8 @@ def run(
         "on_failure": on_failure or "",
         "deadline": deadline or 0,
         "budget": read_budget(budget),
+        "replan": read_bounds(replan),
+        "review": review,
         "priority": priority,
         "labels": read_pairs(labels, "label"),
         "planner": planner or "",
@@ -190,6 +199,16 @@ def read_budget(text: str | None) -> dict[str, float]:
             found[key] = int(value) if key in _BUDGET_COUNTS else float(value)
         except ValueError:
             raise UsageError(f"{value!r} is no amount of {key}", hint=f"write {key}=NUMBER") from None
+    return found
+
+
+def read_bounds(text: str | None) -> dict[str, int]:
+    """`rounds=5,tasks=10`. Raises: UsageError."""
+    found: dict[str, int] = {}
+    for key, value in read_pairs(text.split(",") if text else (), "replan").items():
+        if key not in _BOUNDS or not value.isdecimal():
+            raise UsageError(f"{key}={value} is no bound of re-planning", hint=f"{', '.join(_BOUNDS)}, each =NUMBER")
+        found[key] = int(value)
     return found
 
 

@@ -44,6 +44,8 @@ def submission(
     on_failure: str = "",
     deadline: float | str = 0,
     budget: Mapping[str, Any] | None = None,
+    replan: Mapping[str, int] | None = None,
+    review: int = 0,
     priority: int | None = None,
     labels: Mapping[str, str] | None = None,
     planner: str = "",
@@ -63,6 +65,10 @@ def submission(
         settings["deadline"] = limit
     if budget:
         settings["budget"] = dict(budget)
+    if replan:
+        settings["replan"] = dict(replan)
+    if review:
+        settings["review"] = review
     if priority is not None:
         settings["priority"] = priority
     words, text = _read(work)

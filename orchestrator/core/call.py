@@ -14,7 +14,6 @@ import msgspec
 from protocol.document import FILE_LIMITS, Problems, canonical
 from protocol.errors import AsterismError, Conflict, NotAllowed, NotFound, PlanRefused, Problem, UsageError
 from protocol.frame import Call, Cancel, Return
-from protocol.ids import AttemptId
 from protocol.patch import Patch
 from protocol.plan import parse_patch
 from protocol.schema import check
@@ -22,11 +21,14 @@ from protocol.task import TaskSpec
 from protocol.task_form import TaskReader
 
 from . import event as e
+from .answer import give
 from .edit import denied, propose
 from .fleet import Session
 from .graph import CHECKPOINT, Run, Task
 from .joining import assign_again
 from .lifecycle import Running, Waiting
+from .planner_call import Wish
+from .proposal import check_goal
 from .settlement import stop_attempt
 from .turn import Turn
 
@@ -120,7 +122,7 @@ def _carry_out(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> objec
         _yield(turn, run, task, number)
         return _LATER
     if call.what == "propose":
-        return _propose(turn, run, task, body)
+        return _propose(turn, run, task, call, body)
     if call.what == "begin_effect":
         turn.emit(e.EffectBegun(run.ix, task.ix, number))
         return None
@@ -233,7 +235,15 @@ def _yield(turn: Turn, run: Run, task: Task, number: int) -> None:
         session.yield_cpu((run.ix, task.ix, number))
 
 
-def _propose(turn: Turn, run: Run, task: Task, body: Any) -> dict[str, int]:
+def _propose(turn: Turn, run: Run, task: Task, call: Call, body: Any) -> object:
+    goal = body.get("goal") if isinstance(body, dict) else None
+    if goal is not None:
+        wish = Wish(check_goal(turn, run, goal))
+        number = call.attempt.number
+        turn.joins[run.ix, task.ix] = (number, call.k, [])
+        turn.emit(e.TaskWaited(run.ix, task.ix, number, "propose", wish.detail()))
+        _yield(turn, run, task, number)
+        return _LATER
     document = body.get("patch") if isinstance(body, dict) else None
     patch = parse_patch(document if isinstance(document, dict) else {}, author=f"task:{run.name_of(task)}")
     fresh = msgspec.structs.replace(patch, author=f"task:{run.name_of(task)}", parent="")
@@ -253,12 +263,4 @@ def answer(turn: Turn, run: Run, task: Task, value: bytes, by: str) -> None:
     given = msgspec.json.decode(value)
     if choices and given not in choices:
         raise UsageError(f"{given!r} is not one of {', '.join(map(str, choices))}")
-    del turn.joins[run.ix, task.ix]
-    data = canonical({"answer": given, "by": by})
-    turn.emit(e.CallAnswered(run.ix, task.ix, number, k, data))
-    turn.emit(e.TaskResumed(run.ix, task.ix, number))
-    attempt = task.attempt(number)
-    session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
-    if session is not None:
-        session.reclaim_cpu((run.ix, task.ix, number))
-        turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, data), after_commit=True)
+    give(turn, run, task, number, k, canonical({"answer": given, "by": by}))

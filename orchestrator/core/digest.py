@@ -47,9 +47,11 @@ class Room(msgspec.Struct, frozen=True):
 
 def digest(
     turn: Turn, run: Run, kind: Kind, about: Iterable[int], *, failed: Iterable[Task] = (), held: Iterable[int] = (),
-    outputs: Iterable[Output] | None = None, room: Room | None = None, name: Callable[[Task], str] | None = None,
+    results: bool = True, outputs: Iterable[Output] | None = None, room: Room | None = None,
+    name: Callable[[Task], str] | None = None,
 ) -> Digest:  # fmt: skip
-    """The digest of the tasks `about` and of what feeds them, likest first. `name`: how the planner calls a task."""
+    """The digest of the tasks `about`, in that order, and of what feeds them. `name`: how the planner calls a task;
+    without `results` nothing is told of what came out of them."""
     said = name or run.name_of
     strange = _strange(run)
     claimed, broken, room = frozenset(held), list(failed), room or Room()
@@ -60,7 +62,7 @@ def digest(
     tasks: list[TaskDigest] = []
     room_bytes = MOST_BYTES // 2
     for task in named[:MOST_TASKS]:
-        found = _task(turn, run, task, names, claimed)
+        found = _task(turn, run, task, names, claimed, results)
         room_bytes -= len(msgspec.json.encode(found))
         if room_bytes < 0:
             break
@@ -125,7 +127,9 @@ def _count(tasks: Iterable[Task]) -> dict[str, int]:
     return found
 
 
-def _task(turn: Turn, run: Run, task: Task, names: Mapping[int, str], held: frozenset[int]) -> TaskDigest:
+def _task(
+    turn: Turn, run: Run, task: Task, names: Mapping[int, str], held: frozenset[int], results: bool
+) -> TaskDigest:
     state = task.state
     spread = run.children(task)
     return TaskDigest(
@@ -138,7 +142,7 @@ def _task(turn: Turn, run: Run, task: Task, names: Mapping[int, str], held: froz
         needs=tuple(names[ix] for ix in _upstreams(task) if ix in names),
         alt=task.spec.alt[task.alt :],
         children=_count(run.tasks[ix] for ix in spread),
-        result=_result(turn, task) if task.succeeded else None,
+        result=_result(turn, task) if results and task.succeeded else None,
     )
 
 

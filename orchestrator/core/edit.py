@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -16,9 +17,11 @@ from protocol.schema import check, files_in
 from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references, secrets_in
 
 from . import event as e
+from .consult import excess
 from .eligibility import deniers
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Closed, Pending, Ready, Settled
+from .planner_call import PlannerCall
 from .settlement import cancel_task, settle
 from .turn import Turn
 
@@ -284,8 +287,9 @@ def _check_edit(run: Run, edit: Edit, where: str, found: list[Problem]) -> None:
         found.append(Problem("UnknownSkill", where, f"{edit.alt} is not an alt of {edit.id}"))
 
 
-def conflicts(run: Run, patch: Patch) -> list[str]:
-    """Tasks the patch touches or relies on that changed after its base; empty if it has none."""
+def conflicts(run: Run, patch: Patch, own: Collection[int] = ()) -> list[str]:
+    """Tasks the patch touches or relies on that changed after its base, but not by its `own` versions; empty if it has
+    no base."""
     if patch.base < 0:
         return []
     names = {spec.id for spec in patch.tasks} | {edit.id for edit in patch.edits} | set(patch.relies)
@@ -296,27 +300,37 @@ def conflicts(run: Run, patch: Patch) -> list[str]:
             for ref in references(msgspec.json.decode(spec.args)):
                 names |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
     return sorted(
-        name for name in names if (ix := run.names.get(name)) is not None and run.tasks[ix].version > patch.base
+        name
+        for name in names
+        if (ix := run.names.get(name)) is not None
+        and (version := run.tasks[ix].version) > patch.base
+        and version not in own
     )
 
 
 def propose(
-    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = ()
-) -> None:
-    """Accept the patch as one event, and carry out its edits. Raises: PlanRefused, Conflict (nothing has changed)."""
+    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = (),
+    call: PlannerCall | None = None,
+) -> None:  # fmt: skip
+    """Accept the patch as one event, and carry out its edits. `call`: the planner call that wrote it.
+
+    Raises: PlanRefused, Conflict (nothing has changed).
+    """
     if run.cancelled and type(run.state) is not Closed:
         raise PlanRefused(f"{run.name} is being cancelled; its graph can't change", hint=f"asterism fork {run.name}")
     if type(run.state) is Closed:
         raise PlanRefused(f"{run.name} is settled; its graph can't change", hint=f"asterism fork {run.name}")
-    moved = conflicts(run, patch)
+    moved = conflicts(run, patch, call.versions if call is not None else ())
     if moved:
         raise Conflict(
             f"{', '.join(moved)} changed after version {patch.base}", hint=f"read version {run.version} and try again"
         )
     found = problems_of(turn, run, patch, first=first)
+    if call is not None:
+        found += excess(turn, run, call, patch)
     if found:
         raise PlanRefused(f"the patch was refused: {len(found)} problem{'s' * (len(found) > 1)}", problems=found)
-    accept(turn, run, patch, first=first, written=written)
+    accept(turn, run, patch, first=first, written=written, call=call)
 
 
 def deadline_of(run: Run, task: Task) -> float:
@@ -326,11 +340,16 @@ def deadline_of(run: Run, task: Task) -> float:
 
 
 def accept(
-    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = ()
-) -> None:
-    """The checked patch as one event, and its edits carried out. `written`: see PatchAccepted."""
+    turn: Turn, run: Run, patch: Patch, *, first: bool = False, written: tuple[tuple[str, int], ...] = (),
+    call: PlannerCall | None = None,
+) -> None:  # fmt: skip
+    """The checked patch as one event, and its edits carried out. The parts that a planner streams are one version.
+    `written`: see PatchAccepted."""
     version = run.version if patch.parent else max(1, run.version) if first else run.version + 1
-    turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now, written=written))
+    if call is not None and call.versions and call.versions[-1] == run.version:
+        version = run.version
+    number = call.call if call is not None else 0
+    turn.emit(e.PatchAccepted(run.ix, version, patch, turn.now, written=written, call=number))
     for spec in patch.tasks:
         if spec.deadline_s is not None:
             task = run.tasks[run.names[spec.id]]

@@ -26,6 +26,12 @@ from .event_fleet import WorkerEnrolled as WorkerEnrolled
 from .event_fleet import WorkerForgotten as WorkerForgotten
 from .event_fleet import WorkerLost as WorkerLost
 from .event_fleet import WorkerReturned as WorkerReturned
+from .event_planner import ClaimReleased as ClaimReleased
+from .event_planner import ClaimTaken as ClaimTaken
+from .event_planner import PlannerCallClosed as PlannerCallClosed
+from .event_planner import PlannerCallLost as PlannerCallLost
+from .event_planner import PlannerCallOpened as PlannerCallOpened
+from .event_planner import SubPlanFinished as SubPlanFinished
 
 SettledState = Literal["succeeded", "failed", "skipped", "cancelled"]
 
@@ -51,7 +57,7 @@ class RunSubmitted(Durable, frozen=True):
 class PatchAccepted(Durable, frozen=True):
     """`version` is the graph's number after it; parts of one streamed plan share one. `key` names a spawned child
     under `patch.parent`; `reused`: results by pin that a fork may take over; `written`: (task, origin) of those that
-    are restored, so that who undoes or forks is not taken for who wrote them."""
+    are restored, so that who undoes or forks is not taken for who wrote them; `call`: the planner call it came from."""
 
     run: int
     version: int
@@ -60,6 +66,7 @@ class PatchAccepted(Durable, frozen=True):
     key: str = ""
     reused: tuple[tuple[bytes, Value], ...] = ()
     written: tuple[tuple[str, int], ...] = ()
+    call: int = 0
 
 
 class PatchRefused(Durable, frozen=True):
@@ -312,20 +319,6 @@ class CancelAsked(Durable, frozen=True):
     code: str = ""
 
 
-class ClaimTaken(Durable, frozen=True):
-    """A re-plan holds these tasks back from dispatch until `deadline`."""
-
-    run: int
-    claim: int
-    tasks: tuple[int, ...]
-    deadline: float
-
-
-class ClaimReleased(Durable, frozen=True):
-    run: int
-    claim: int
-
-
 class BudgetReserved(Durable, frozen=True):
     """A planner call may use so much; what it does not use is free again when it ends."""
 
@@ -344,34 +337,6 @@ class BudgetSpent(Durable, frozen=True):
     tokens_out: int
     price: float = 0.0
     calls: int = 1
-
-
-class PlannerCallOpened(Durable, frozen=True):
-    """`kind`: plan or replan; `claim` is what a re-plan holds."""
-
-    run: int
-    call: int
-    kind: str
-    claim: int = 0
-    deadline: float = 0.0
-    why: str = ""
-    planner: str = ""
-    at: float = 0.0
-
-
-class PlannerCallClosed(Durable, frozen=True):
-    run: int
-    call: int
-    outcome: str
-    message: str = ""
-    first_task_s: float = -1.0
-    planner: str = ""
-    """Who planned in the end, such as `template:errors`."""
-
-
-class PlannerCallLost(Durable, frozen=True):
-    run: int
-    call: int
 
 
 class RunPaused(Durable, frozen=True):
@@ -421,7 +386,7 @@ Event = (
     | CancelAsked | ClaimTaken | ClaimReleased | BudgetReserved | BudgetSpent | PlannerCallOpened
     | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside | RunDetached
     | DecisionFailed | RunSettled | RunRemoved | TokenCreated | TokenUsed | TokenRevoked | PeerRefused
-    | WorkerLost | WorkerReturned | AttemptRegained
+    | WorkerLost | WorkerReturned | AttemptRegained | SubPlanFinished
 )
 # fmt: on
 

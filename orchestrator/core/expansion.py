@@ -8,17 +8,17 @@ import msgspec
 
 from protocol.artifact import ArtifactRef
 from protocol.errors import AsterismError
-from protocol.frame import Return
-from protocol.ids import AttemptId
 from protocol.task import INPUT, AnyRef, Ref
 
 from . import command as c
 from . import event as e
+from .answer import give
 from .binding import MISSING, RefMissing
 from .condition import Judgement, default_condition, judge
 from .eligibility import eligible, kind_of
 from .graph import Run, Task
 from .lifecycle import Expanded, Pending, Settled, Waiting
+from .planning import drop_moot
 from .settlement import close_run, fail, settle
 from .turn import Turn
 
@@ -41,6 +41,10 @@ def settle_due(turn: Turn) -> None:
                 run = state.runs.get(number)
                 if run is not None and not run.aside:
                     turn.focus = number
+                    if run.settings.review:
+                        turn.asking[number] = None
+                    if run.calls:
+                        drop_moot(turn, run)
                     close_run(turn, run)
 
 
@@ -49,8 +53,11 @@ def _decide(turn: Turn, run: Run, task: Task) -> None:
     if type(state) is Expanded:
         if task.spread is not None and not task.spread.left:
             _complete_map(turn, run, task)
-    elif type(state) is Waiting:
-        _complete_join(turn, run, task)
+    elif isinstance(state, Waiting):
+        if state.what == "join":
+            _complete_join(turn, run, task)
+        elif state.what in ("propose", "plan"):
+            turn.want(run.ix, task.ix)
     elif type(state) is Pending and not task.waits:
         if run.cancelled:
             settle(turn, run, task, "cancelled", message="the run was cancelled")
@@ -218,7 +225,6 @@ def _complete_join(turn: Turn, run: Run, task: Task) -> None:
     number, k, children = waiting
     if not all(run.tasks[ix].final for ix in children):
         return
-    del turn.joins[run.ix, task.ix]
     value, error = b"null", b""
     bad = next((run.tasks[ix] for ix in children if not run.tasks[ix].succeeded), None)
     if bad is not None and isinstance(bad.state, Settled):
@@ -226,13 +232,7 @@ def _complete_join(turn: Turn, run: Run, task: Task) -> None:
         error = msgspec.json.encode(AsterismError(text, hint="catch it, or spawn another").to_wire())
     else:
         value = b"[" + b",".join(_whole(run.tasks[ix]) for ix in children) + b"]"
-    turn.emit(e.CallAnswered(run.ix, task.ix, number, k, value, error))
-    turn.emit(e.TaskResumed(run.ix, task.ix, number))
-    attempt = task.attempt(number)
-    session = turn.fleet.sessions.get(attempt.worker) if attempt is not None else None
-    if session is not None:
-        session.reclaim_cpu((run.ix, task.ix, number))
-        turn.send(session, Return(AttemptId(run.ix, task.ix, number), k, value, error), after_commit=True)
+    give(turn, run, task, number, k, value, error)
 
 
 def _whole(task: Task) -> bytes:

@@ -18,6 +18,7 @@ from protocol.patch import Patch
 from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec, references
 
 from .lifecycle import OPEN, PENDING, RunState, Settled, TaskState
+from .planner_call import PlannerCall, SubPlan
 from .spend import Spend
 
 
@@ -153,6 +154,9 @@ class Task(msgspec.Struct, array_like=True):
     chained: list[int] | None = None
     origin: int = PERSON
     """Who wrote its spec: PERSON, PLANNED or LATER."""
+    owner: int = -1
+    """The plan.next task whose sub-plan it is a part of."""
+    plan: SubPlan | None = None
 
     @property
     def skill(self) -> str:
@@ -195,17 +199,6 @@ class Task(msgspec.Struct, array_like=True):
         if type(self.state) is Settled and self.state.winner:
             return self.attempt(self.state.winner)
         return self.attempts[-1] if self.attempts else None
-
-
-class PlannerCall(msgspec.Struct, array_like=True):
-    """An open call of a planner. `claim` is what a re-plan holds (0: none)."""
-
-    call: int
-    kind: str
-    claim: int
-    deadline: float
-    why: str = ""
-    started: float = 0.0
 
 
 class Version(msgspec.Struct, array_like=True):
@@ -259,6 +252,20 @@ class Run(msgspec.Struct, array_like=True):
     """Somebody let it go on without a watcher."""
     aside: str = ""
     """Nothing is decided for it, because that failed; the reference of the failure."""
+    failures: list[bytes] = []
+    """What has failed before a re-plan: the same again is not re-planned."""
+    graphs: list[bytes] = []
+    """What the graph was, before and after re-plans."""
+    stuck: bool = False
+    """A re-plan has made a graph that was there before: there are no more."""
+    reviewed: int = 0
+    """How many tasks were settled at the last review."""
+    called: int = 0
+    """The number of its last planner call."""
+    proposals: int = 0
+    lost_plans: int = 0
+    sub_plans: dict[int, int] = {}
+    """How often a task has had something planned: each time under names of its own."""
     said: list[tuple[int, str, str]] = []
     """(task, person, text) of the last rejections: what a planner is told in a person's name."""
     partial: bool = False

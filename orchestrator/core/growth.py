@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.patch import Patch
 from protocol.task import TaskSpec
 
 from . import event as e
 from .graph import LATER, PERSON, PLANNED, Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
 from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, next_state
+from .planner_call import PlannerCall
 
 _READY = Ready()
 
@@ -23,6 +25,24 @@ def origin_of(run: Run, event: e.PatchAccepted, name: str) -> int:
     if event.patch.author.startswith("person"):
         return PERSON
     return PLANNED if event.patch.author == "planner" and not run.planned else LATER
+
+
+def _note(run: Run, call: PlannerCall, event: e.PatchAccepted, new: range) -> None:
+    """What the call has made so far."""
+    patch = event.patch
+    if call.kind == "review" and not call.versions:
+        run.rounds += 1
+    if event.version not in call.versions:
+        call.versions.append(event.version)
+    call.added.extend(new)
+    call.edits += edits_in(patch, len(patch.tasks) - len(new))
+    removed = any(edit.op == "remove" for edit in patch.edits)
+    call.changed = call.changed or removed or bool(patch.tasks or patch.links or patch.unlinks)
+
+
+def edits_in(patch: Patch, replaced: int) -> int:
+    """How many changes to what was there before the patch is."""
+    return replaced + len(patch.edits) + len(patch.links) + len(patch.unlinks)
 
 
 class Growth:
@@ -42,14 +62,20 @@ class Growth:
         run.versions[-1].patches.append(patch)
         for pin, value in event.reused:
             run.reuse[pin] = value
-        if patch.outputs is not None:
-            run.outputs = patch.outputs
         parent = run.find(patch.parent) if patch.parent else None
+        plan = parent.plan if parent is not None else None
+        if patch.outputs is not None and plan is not None:
+            plan.outputs = patch.outputs
+        elif patch.outputs is not None:
+            run.outputs = patch.outputs
+        before = len(run.tasks)
         touched = []
         for spec in patch.tasks:
             task = self._place(run, spec, event.version, parent, event.key)
             task.origin = origin_of(run, event, spec.id)
             touched.append(task)
+        if event.call in run.calls:
+            _note(run, run.calls[event.call], event, range(before, len(run.tasks)))
         for up, down in patch.links:
             task = run.tasks[run.names[down]]
             if up in task.spec.after:
@@ -68,6 +94,8 @@ class Growth:
         self._rank(run, [task.ix for task in touched])
 
     def _place(self, run: Run, spec: TaskSpec, version: int, parent: Task | None, key: str) -> Task:
+        owner = parent if parent is not None and parent.plan is not None else None
+        parent = parent if owner is None else None
         if parent is None and spec.id in run.names:
             task = run.tasks[run.names[spec.id]]
             self._respec(run, task, spec)
@@ -77,6 +105,10 @@ class Growth:
         task = Task(ix=ix, spec=spec, version=version)
         if parent is None:
             run.names[spec.id] = ix
+            if owner is not None and owner.plan is not None:
+                task.owner = owner.ix
+                owner.plan.tasks.append(ix)
+                owner.plan.open += 1
         else:
             spawned = parent.spawned = parent.spawned or Spawned()
             task.parent, task.k = parent.ix, len(spawned.children)
@@ -102,7 +134,7 @@ class Growth:
         task.spec, task.state, task.wiring, task.judged = spec, PENDING, Wiring(), False
         task.alt = task.tries = 0
         task.cancelling, task.stop_code, task.approved = False, "", b""
-        task.spread = None
+        task.spread = task.plan = None
 
     def _connect(self, run: Run, task: Task, at: float) -> None:
         task.wiring = wiring = wire(task.spec, run.names, run.tasks)

@@ -53,7 +53,7 @@ class Expanded(_State, frozen=True):
 
 
 class Waiting(_State, frozen=True):
-    """Attempt `number` is in a join, a question or a plan.next: `what` says which."""
+    """Attempt `number` is in a `join`, an `ask` or a `propose`; `plan` is a plan.next, which has none (0)."""
 
     number: int
     what: str
@@ -90,6 +90,7 @@ TASK: Final[dict[tuple[type, type], type]] = {
     (Ready, e.ApprovalAsked): AwaitingApproval,
     (Ready, e.AttemptDispatched): Running,
     (Ready, e.AttemptRegained): Running,  # its worker is back with it
+    (Ready, e.TaskWaited): Waiting,  # plan.next: served here, by no attempt
     (Ready, e.MapExpanded): Expanded,  # `on: ["all"]` expands when it is ready
     (Ready, e.ResultReused): Ready,
     (Ready, e.TaskSettled): Settled,
@@ -111,6 +112,7 @@ TASK: Final[dict[tuple[type, type], type]] = {
     (Running, e.TaskSettled): Settled,
     (Waiting, e.TaskResumed): Running,
     (Waiting, e.CallAnswered): Waiting,
+    (Waiting, e.SubPlanFinished): Waiting,  # TaskSettled(succeeded) follows
     (Waiting, e.AttemptEnded): Waiting,
     (Waiting, e.Emitted): Waiting,
     (Waiting, e.TaskRequeued): Ready,

@@ -25,8 +25,8 @@ from .explanation import explain
 from .fleet import Fleet
 from .joining import joined
 from .lifecycle import AwaitingApproval, Closed, Settled, Waiting
+from .planning import ask, claim_over, lost, planner_timed_out
 from .reconcile import drain, received
-from .replan import planner_timed_out, replan
 from .resumption import resume, resumed, taken_back
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
@@ -99,8 +99,8 @@ class Machine:
         turn.now, turn.luck, turn.focus = max(turn.now, now), luck, getattr(stimulus, "run", 0)
         self._route(turn, stimulus)
         settle_due(turn)
-        if turn.replans:
-            replan(turn)
+        while turn.asking:
+            ask(turn)
             settle_due(turn)
         while turn.overspent:
             over, turn.overspent = turn.overspent, {}
@@ -187,13 +187,7 @@ class Machine:
             if type(run.state) is Closed or run.aside:
                 continue
             turn.focus = run.ix
-            for call in list(run.calls.values()):
-                turn.emit(e.PlannerCallLost(run.ix, call.call))
-                if call.claim in run.claims:
-                    turn.emit(e.ClaimReleased(run.ix, call.claim))
-                if call.kind == "plan" and not run.planned:
-                    why = "the orchestrator stopped while the plan was written"
-                    turn.emit(e.PlanClosed(run.ix, "PlannerLost", why, bool(run.tasks)))
+            lost(turn, run)
             resume(turn, run)
 
     def _dismiss(self, turn: Turn, worker: int) -> None:
@@ -227,6 +221,8 @@ class Machine:
                 pass  # the Flush after this turn looks again
             elif kind == "planner":
                 planner_timed_out(turn, key[0], key[1])
+            elif kind == "claim":
+                claim_over(turn, key[0], key[1])
             else:
                 self._run_timer(turn, kind, key)
 

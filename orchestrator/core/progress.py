@@ -15,6 +15,7 @@ from . import event as e
 from .graph import CHECKPOINT, Attempt, Run, Spawned, Task
 from .growth import Growth
 from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Pending, Ready, Settled, Unknown, Waiting
+from .planner_call import SubPlan, Wish
 
 _SAID: Final = 8
 """Words of persons that a run keeps for its planner."""
@@ -184,6 +185,8 @@ class Progress(Growth):
 
     def _finish(self, run: Run, task: Task, at: float) -> None:
         run.unsettled -= 1
+        if task.owner >= 0:
+            self._part_finished(run, run.tasks[task.owner], task)
         if task.parent >= 0:
             parent = run.tasks[task.parent]
             if parent.spread is not None:
@@ -201,6 +204,12 @@ class Progress(Growth):
         if task.chained and task.spread is None:
             for ix in task.chained:
                 self._release(run, ix, at)
+
+    def _part_finished(self, run: Run, owner: Task, task: Task) -> None:
+        if owner.plan is not None and task.spec.id.startswith(f"{owner.plan.prefix}."):
+            owner.plan.open -= 1
+            if not owner.plan.open:
+                self.due.append((run.ix, owner.ix))
 
     def _look_again(self, run: Run, task: Task) -> None:
         """A map is final: what still waits to learn whether its failed elements run again is due."""
@@ -238,7 +247,17 @@ class Progress(Growth):
         task = run.tasks[event.task]
         self._enter(run, task, event)
         task.state = Waiting(event.number, event.what, event.detail, event.deadline)
+        if event.what == "plan":
+            again = run.sub_plans[task.ix] = run.sub_plans.get(task.ix, 0) + 1
+            name = run.name_of(task)
+            task.plan = SubPlan(name if again == 1 else f"{name}.r{again}", Wish.read(event.detail).rounds)
         self.due.append((run.ix, task.ix))
+
+    def _sub_plan_finished(self, event: e.SubPlanFinished) -> None:
+        run = self.runs[event.run]
+        task = run.tasks[event.task]
+        self._enter(run, task, event)
+        task.value = event.value
 
     def _task_resumed(self, event: e.TaskResumed) -> None:
         run = self.runs[event.run]

@@ -1,109 +1,77 @@
-"""Planner calls: the first plan and re-plans after failures no rule could recover. The rest of the graph keeps running.
+"""Re-plans of failures that no rule could recover, and reviews. The rest of the graph keeps running.
 
-A re-plan claims what hangs on the failure until its deadline; when its call ends, what is still open is continued.
+A re-plan claims what hangs on its failures until it ends or its claim is over; what it leaves open is continued. It is
+bounded: rounds, edits and tasks of a round, and it must get somewhere (core.stagnation).
 """
 
 from __future__ import annotations
 
-from . import command as c
+from collections.abc import Iterable
+
 from . import event as e
-from .budget import reserve, settle_call
-from .digest import Room, digest, trusted
+from .consult import bounds, busy, causes, is_open, open_call, unaffordable
+from .digest import Room, digest
 from .graph import Run, Task
-from .lifecycle import Settled
+from .planner_call import PlannerCall
 from .turn import Turn
 
 
-def open_call(turn: Turn, run: Run, planner: str) -> None:
-    """Ask the planner for the first plan."""
-    call = run.spend.calls + 1
-    deadline = turn.now + turn.settings.planner_s
-    turn.emit(e.PlannerCallOpened(run.ix, call, "plan", 0, deadline, "", planner, turn.now))
-    reserve(turn, run, call)
-    turn.command(c.StartPlanner(run.ix, call, run.request, deadline))
-    turn.wake(deadline, "planner", run.ix, call)
+def replan(turn: Turn, run: Run) -> None:
+    """One call, and one claim, for all open failures; those of a sub-plan are its own affair."""
+    failed = [task for ix in turn.failures.get(run.ix, ()) if is_open(task := run.tasks[ix]) and task.owner < 0]
+    if not failed or busy(run):
+        return
+    for task in failed:
+        del turn.failures[run.ix][task.ix]
+    spent = unaffordable(run)
+    if spent or run.cancelled or run.stuck:
+        how = "stopped" if run.cancelled else "unaffordable" if spent else "continued"
+        for task in failed:
+            turn.emit(e.FailureSettled(run.ix, task.ix, how, turn.now))
+        return
+    most, held = bounds(turn, run), closure(run, failed)
+    room = Room(max(0, most.rounds - run.rounds - 1), most.edits, most.tasks)
+    told = digest(turn, run, "replan", held, failed=failed, held=held, room=room)
+    open_call(turn, run, "replan", run.request, told, why=causes(run, failed), claim=held, failed=failed)
 
 
-def replan(turn: Turn) -> None:
-    """Open a call for each run with open failures that has none: one claim over everything that hangs on them."""
-    wanted, turn.replans = turn.replans, []
-    for number in dict.fromkeys(run for run, _ in wanted):
-        run = turn.state.runs[number]
-        failed = [run.tasks[ix] for n, ix in wanted if n == number and _is_open(run.tasks[ix])]
-        if not failed:
-            continue
-        if run.cancelled or run.spend.spent(run.settings.budget, calls=True):
-            for task in failed:
-                how = "stopped" if run.cancelled else "unaffordable"
-                turn.emit(e.FailureSettled(run.ix, task.ix, how, turn.now))
-            continue
-        if run.calls:
-            turn.replans.extend((number, task.ix) for task in failed)
-            continue
-        _open_replan(turn, run, failed)
+def review(turn: Turn, run: Run) -> None:
+    """Every so many settled tasks, off the critical path: nothing is held back, and nobody waits for it."""
+    every, settled = run.settings.review, len(run.tasks) - run.unsettled
+    if (
+        not every
+        or settled - run.reviewed < every
+        or not run.unsettled
+        or run.cancelled
+        or not run.planned
+        or busy(run)
+    ):
+        return
+    most = bounds(turn, run)
+    if run.rounds >= most.rounds or run.stuck or unaffordable(run):
+        return
+    active = [task.ix for task in run.roots() if not task.final]
+    done = sorted((task for task in run.roots() if task.final), key=lambda task: -task.state.at)  # type: ignore[union-attr]
+    room = Room(most.rounds - run.rounds, most.edits, most.tasks)
+    told = digest(turn, run, "review", [*active, *(task.ix for task in done)], room=room)
+    open_call(turn, run, "review", run.request, told, why=f"{settled} tasks are settled")
 
 
-def _is_open(task: Task) -> bool:
-    return type(task.state) is Settled and task.state.open
-
-
-def _open_replan(turn: Turn, run: Run, failed: list[Task]) -> None:
-    call = run.spend.calls + 1
-    closure = tuple(sorted(_closure(run, failed)))
-    until = turn.now + turn.settings.claim_s
-    why = "; ".join(f"{run.name_of(task)} {task.state.code}" for task in failed if type(task.state) is Settled)
-    deadline = turn.now + turn.settings.planner_s
-    turn.emit(e.ClaimTaken(run.ix, call, closure, until))
-    turn.emit(e.PlannerCallOpened(run.ix, call, "replan", call, deadline, why, run.planner, turn.now))
-    reserve(turn, run, call)
-    room = Room(turn.settings.replan_rounds - run.rounds, turn.settings.edits_a_round, turn.settings.tasks_a_round)
-    found = digest(turn, run, "replan", closure, failed=failed, held=closure, room=room)
-    turn.command(c.StartPlanner(run.ix, call, run.request, deadline, found, trusted=trusted(run)))
-    turn.wake(deadline, "planner", run.ix, call)
-
-
-def _closure(run: Run, failed: list[Task]) -> set[int]:
-    stack, seen = [task.ix for task in failed], {task.ix for task in failed}
+def closure(run: Run, failed: Iterable[Task]) -> list[int]:
+    """The failures and everything that hangs on them."""
+    stack = [task.ix for task in failed]
+    seen = set(stack)
     while stack:
         task = run.tasks[stack.pop()]
         for ix in (*(task.down or ()), *(task.chained or ())):
             if ix not in seen:
                 seen.add(ix)
                 stack.append(ix)
-    return seen
+    return sorted(seen, key=lambda ix: run.order[ix])
 
 
-def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, planner: str = "") -> None:
-    """A planner call ended: release its claim; a first plan is closed, open failures that it left are continued."""
-    call = run.calls.get(number)
-    if call is None:
-        turn.count("planner_call_stale")
-        return
-    first = -1.0
-    if run.tasks and call.kind == "plan":
-        first = run.versions[0].at - run.submitted_at if run.versions else -1.0
-    settle_call(turn, run, number)
-    turn.emit(e.PlannerCallClosed(run.ix, number, outcome, message, first, planner))
-    if call.claim in run.claims:
-        turn.emit(e.ClaimReleased(run.ix, call.claim))
-    if call.kind == "plan":
-        codes = {
-            "abstained": "PlannerAbstained", "refused": "PlanRefused", "failed": "PlannerFailed",
-            "truncated": "PlanTruncated",
-        }  # fmt: skip
-        code = codes.get(outcome, "")
-        if not run.tasks and not code:
-            code, message = "PlanRefused", message or "the plan is empty"
-        turn.emit(e.PlanClosed(run.ix, code, message, bool(run.tasks) and outcome != "complete"))
-    else:
-        for task in run.roots():
-            if _is_open(task) and (run.ix, task.ix) not in turn.replans:
-                turn.emit(e.FailureSettled(run.ix, task.ix, "continued", turn.now))
-
-
-def planner_timed_out(turn: Turn, number: int, call: int) -> None:
-    """Timer: the planner call is over its deadline."""
-    run = turn.state.runs.get(number)
-    if run is not None and call in run.calls:
-        turn.command(c.StopPlanner(number, call))
-        close_call(turn, run, call, "failed", f"the planner took longer than {turn.settings.planner_s:g} s")
+def leave(turn: Turn, run: Run, call: PlannerCall) -> None:
+    """The call is over: what it was about and is still open is continued, unless it is to be asked about once more."""
+    for ix in call.failed:
+        if is_open(run.tasks[ix]) and ix not in turn.failures.get(run.ix, {}):
+            turn.emit(e.FailureSettled(run.ix, ix, "continued", turn.now))

@@ -39,16 +39,21 @@ def resume(turn: Turn, run: Run) -> None:
     arm(turn, run)
     for call in run.calls.values():
         turn.wake(call.deadline, "planner", run.ix, call.call)
+    for claim, (_, until) in run.claims.items():
+        turn.wake(until, "claim", run.ix, claim)
     for task in run.tasks:
         kind = type(task.state)
         if kind is Ready:
             enqueue(turn, run, task)
         elif (kind is Pending and not task.waits) or kind is Expanded:
             turn.state.due.append((run.ix, task.ix))
-        elif isinstance(task.state, AwaitingApproval | Waiting) and task.state.deadline:
-            turn.wake(task.state.deadline, "approval", run.ix, task.ix)
+        elif isinstance(task.state, AwaitingApproval | Waiting):
+            if task.state.deadline:
+                turn.wake(task.state.deadline, "approval", run.ix, task.ix)
+            if kind is Waiting:
+                turn.state.due.append((run.ix, task.ix))
         elif isinstance(task.state, Settled) and task.state.open:
-            turn.replans.append((run.ix, task.ix))
+            turn.broke(run.ix, task.ix)
 
 
 def taken_back(old: Turn, item: TakenBack) -> Turn:

@@ -35,6 +35,12 @@ class CoreSettings(msgspec.Struct, frozen=True):
     """What a planner's call is lent at most of a run's budget of tokens, so that two fit; `attempt_tokens` an attempt
     of a skill that spends."""
     attempt_tokens: int = 16_000
+    proposals: int = 10
+    """Goals that running tasks of one run may ask their planner for."""
+    calls_at_once: int = 4
+    """Open planner calls of one run; one of them at most is its plan, a re-plan or a review."""
+    lost_plans: int = 3
+    """How often a first plan that was cut off by a restart is asked for again."""
     cancel_grace_s: float = 2.0
     prefetch_target_s: float = 0.05
     prefetch_max: int = 64

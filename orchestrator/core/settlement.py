@@ -14,9 +14,11 @@ from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
 from protocol.task import AnyRef, FirstOf, Retry
 
 from . import event as e
+from .consult import bounds
 from .graph import Attempt, Run, Task
 from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
 from .poison import evidence
+from .stagnation import failure_digest
 from .turn import Turn
 
 _CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
@@ -167,18 +169,31 @@ def fail(turn: Turn, run: Run, task: Task, code: str, message: str, *, winner: i
             for ix in run.children(parent):  # the map itself fails when the last of them has ended
                 cancel_task(turn, run, run.tasks[ix], f"{run.name_of(task)} failed")
         return
-    replan = (
-        run.settings.on_failure == "replan"
-        and not handled(run, task)
-        and run.rounds < turn.settings.replan_rounds
-        and not run.cancelled
-    )
-    settle(turn, run, task, "failed", winner=winner, code=code, message=message, open_=replan)
-    if replan:
-        turn.replans.append((run.ix, task.ix))
+    open_, why = _may_replan(turn, run, task, code)
+    message = "; ".join(filter(None, (message, why)))
+    settle(turn, run, task, "failed", winner=winner, code=code, message=message, open_=open_)
+    if open_:
+        turn.broke(run.ix, task.ix)
+    elif task.owner >= 0:
+        return  # its sub-plan's affair
     elif run.settings.on_failure == "stop" and not handled(run, task):
         for other in run.tasks:
             cancel_task(turn, run, other, f"{run.name_of(task)} failed and on_failure is stop")
+
+
+def _may_replan(turn: Turn, run: Run, task: Task, code: str) -> tuple[bool, str]:
+    """Whether a planner is to be asked about this failure, and what people should know if not."""
+    plan = run.tasks[task.owner].plan if task.owner >= 0 else None
+    if run.cancelled or handled(run, task) or (plan is None and run.settings.on_failure != "replan"):
+        return False, ""
+    rounds, most = (plan.rounds, plan.most) if plan is not None else (run.rounds, bounds(turn, run).rounds)
+    if rounds >= most:
+        return False, f"{rounds} re-plans are all it may have" if plan is None and rounds else ""
+    if run.stuck:
+        return False, "re-plans have come back to a graph that was there before"
+    if failure_digest(task, code) in run.failures:
+        return False, "it has failed just so before a re-plan"
+    return True, ""
 
 
 def handled(run: Run, task: Task) -> bool:

@@ -20,10 +20,11 @@ from protocol.resource import Resources
 from protocol.skill import SkillSpec
 
 from . import event as e
-from .graph import LATER, PlannerCall, Run
+from .graph import LATER, Run
 from .growth import origin_of
 from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
+from .planner_call import PlannerCall
 from .progress import Progress
 from .spend import Spend
 from .token import Client, TokenRecord
@@ -290,22 +291,47 @@ class State(Progress):
 
     def _planner_call_opened(self, event: e.PlannerCallOpened) -> None:
         run = self.runs[event.run]
-        run.calls[event.call] = PlannerCall(event.call, event.kind, event.claim, event.deadline, event.why, event.at)
+        run.calls[event.call] = PlannerCall(
+            event.call, event.kind, event.claim, event.deadline, event.why, event.at, event.task, event.number, event.k,
+            event.failed,
+        )  # fmt: skip
         run.spend.calls += 1
+        run.called = event.call
         run.planner = event.planner or run.planner
         run.rounds += event.kind == "replan"
+        run.proposals += event.kind == "propose"
+        if event.kind == "review":
+            run.reviewed = event.settled
+        if event.graph and event.graph not in run.graphs:
+            run.graphs.append(event.graph)
+        plan = run.tasks[event.task].plan if event.task >= 0 else None
+        if plan is not None:
+            plan.rounds, plan.added = plan.rounds + 1, 0
 
     def _planner_call_closed(self, event: e.PlannerCallClosed) -> None:
         run = self.runs[event.run]
-        call = run.calls.pop(event.call, None)
-        if event.planner and call is not None and call.kind == "plan":
+        call = run.calls.pop(event.call)
+        if event.planner and call.kind == "plan":
             run.planner = event.planner
         if event.first_task_s >= 0 and run.spend.first_task_s < 0:
             run.spend.first_task_s = event.first_task_s
+        run.failures.extend(one for one in call.failed.values() if one not in run.failures)
+        if event.graph:
+            run.stuck = run.stuck or event.graph in run.graphs
+            run.graphs.append(event.graph)
+        plan = run.tasks[call.task].plan if call.task >= 0 else None
+        if plan is not None:
+            plan.ended, plan.added = (event.outcome, event.message), call.edits + len(call.added)
 
     def _planner_call_lost(self, event: e.PlannerCallLost) -> None:
         run = self.runs[event.run]
-        run.calls.pop(event.call, None)
+        call = run.calls.pop(event.call)
+        run.rounds -= call.kind == "replan"  # it is asked again
+        run.proposals -= call.kind == "propose"
+        run.lost_plans += call.kind == "plan"
+        plan = run.tasks[call.task].plan if call.task >= 0 else None
+        if plan is not None:
+            plan.rounds -= 1
         spend = run.spend  # nobody knows what it has used: all that it was lent counts
         self._planner_used(spend, spend.reserved.pop(event.call, 0), 0, spend.priced.pop(event.call, 0.0))
 

@@ -13,14 +13,13 @@ from protocol.patch import Edit, Patch
 from protocol.schema import check
 from protocol.task import TaskSpec
 
-from . import command as c
 from . import event as e
 from . import stimulus as s
 from .call import answer
 from .edit import accept, dangling, judge, problems_of, propose
 from .graph import LATER, PERSON, PLANNED, Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
-from .replan import close_call, open_call
+from .planning import close_call, plan, stop_call, without_known
 from .resumption import arm, taken_up
 from .settlement import cancel_task, fail, overspent, settle
 from .turn import Turn
@@ -63,7 +62,7 @@ def submitted(turn: Turn, item: s.Submitted) -> None:
         accept(turn, run, item.patch, first=True)
         turn.emit(e.PlanClosed(number))
     elif item.plan:
-        open_call(turn, run, item.planner)
+        plan(turn, run, item.planner)
     turn.reply(item.reply, {"run": number})
 
 
@@ -80,14 +79,19 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
         turn.count("patch_of_closed_call")
         raise Conflict(f"planner call {item.call} of {run.name} is over")
     try:
-        patch, later = item.patch, bool(item.call) and run.calls[item.call].kind != "plan"
-        if item.call:  # whoever a planner says it is
-            patch = msgspec.structs.replace(patch, author="planner", parent="")
+        patch, call = item.patch, run.calls.get(item.call)
+        later = call is not None and call.kind != "plan"
         first = not run.planned and not later and (bool(item.call) or item.whole)
-        propose(turn, run, patch, first=first, written=tuple((one.id, LATER) for one in patch.tasks if later))
+        if call is not None:  # whoever a planner says it is
+            patch = msgspec.structs.replace(patch, author="planner", parent="")
+            patch = without_known(run, patch) if first and run.lost_plans else patch
+        written = tuple((one.id, LATER) for one in patch.tasks if later)
+        propose(turn, run, patch, first=first, written=written, call=call)
     except (PlanRefused, Conflict) as error:
         problems = tuple((p.code, p.where, p.message, p.fix) for p in error.problems)
         turn.emit(e.PatchRefused(run.ix, item.patch.author, problems, error.message))
+        if item.call:
+            turn.objections[run.ix, item.call] = str(error)
         if item.whole:
             cancel_run(turn, run, item.patch.author, "the plan was refused", "PlanRefused")
             turn.emit(e.PlanClosed(run.ix, "PlanRefused", error.message))
@@ -128,8 +132,7 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
         if aside:
             taken_up(turn, run)
     for call in list(run.calls):
-        turn.command(c.StopPlanner(run.ix, call))
-        close_call(turn, run, call, "failed", why)
+        stop_call(turn, run, call, "failed", why)
     if not run.planned:
         turn.emit(e.PlanClosed(run.ix))
     for task in run.tasks:

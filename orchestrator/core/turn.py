@@ -73,8 +73,14 @@ class Turn:
         """Worker -> how many of `refused` are its own."""
         self.dirty: dict[int, None] = {}
         """Runs that may have come to an end."""
-        self.replans: list[tuple[int, int]] = []
-        """Open failures for which a planner must be asked."""
+        self.failures: dict[int, dict[int, None]] = {}
+        """Run -> open failures for which a planner must be asked."""
+        self.wants: dict[int, dict[int, None]] = {}
+        """Run -> tasks that wait for a planner call which is not open yet."""
+        self.asking: dict[int, None] = {}
+        """Runs for which planner calls may be opened now."""
+        self.objections: dict[tuple[int, int], str] = {}
+        """(run, planner call) -> why its last patch was refused."""
         self.junk = 0
         """What was inadmissible in the frame that is being read."""
         self.overspent: dict[int, None] = {}
@@ -170,8 +176,8 @@ class Turn:
 
     def forget(self, run: int) -> None:
         """The run is settled: what was remembered of its tasks is not needed any more."""
-        self.barred.pop(run, None)
-        self.dry.pop(run, None)
+        for waiting in (self.barred, self.failures, self.wants, self.dry):
+            waiting.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
         )  # fmt: skip
@@ -182,6 +188,16 @@ class Turn:
         for session in self.fleet.sessions.values():
             if session.kept_for is not None and session.kept_for[0] == run:
                 session.kept_for = None
+
+    def broke(self, run: int, task: int) -> None:
+        """The task has failed and is open: a planner is to be asked."""
+        self.failures.setdefault(run, {})[task] = None
+        self.asking[run] = None
+
+    def want(self, run: int, task: int) -> None:
+        """The task waits for a planner call."""
+        self.wants.setdefault(run, {})[task] = None
+        self.asking[run] = None
 
     def contract(self, task: Task) -> SkillSpec | None:
         """The skill of the task's current means."""

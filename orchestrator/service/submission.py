@@ -76,7 +76,8 @@ class Submissions:
             if not given.request.strip():
                 raise UsageError("there is neither a request nor a plan", hint='asterism run "REQUEST"')
             inputs = {name: canonical(value) for name, value in given.inputs.items()}
-            settings = _settings({}, given)
+            replans = self._planners.ask(given.planner).replans
+            settings = _settings({"on_failure": "replan"} if replans else {}, given)
         else:
             raise PlanRefused("the plan is empty", hint="write at least one task")
         if given.dry:
@@ -256,10 +257,11 @@ def _moved(where: str, places: tuple[int, ...]) -> str:
 
 
 def _settings(own: Mapping[str, Any], given: Header) -> RunSettings:
-    """Flags win over the plan's `run`, budget by budget. Raises: PlanRefused."""
+    """Flags win over the plan's `run`, cap by cap. Raises: PlanRefused."""
     merged = {**own, **given.settings}
-    if "budget" in own and "budget" in given.settings:
-        merged["budget"] = {**own["budget"], **given.settings["budget"]}
+    for key in ("budget", "replan"):
+        if key in own and key in given.settings:
+            merged[key] = {**own[key], **given.settings[key]}
     reader = PlanReader(FILE_LIMITS, {"run": merged})
     settings = reader.settings()
     reader.problems.raise_any("the run's settings")

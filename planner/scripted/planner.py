@@ -40,6 +40,7 @@ class ScriptedPlanner:
     """
 
     name = "scripted"
+    replans = False
 
     def __init__(self, *scripts: Script | Sequence[Step], sleep: Sleep = anyio.sleep) -> None:
         self.scripts = [one if isinstance(one, Script) else Script(tuple(one)) for one in scripts]

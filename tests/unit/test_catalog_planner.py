@@ -9,6 +9,7 @@ import pytest
 from planner.catalog_planner import CatalogPlanner, Decided
 from planner.view import PlanView, WorkerView
 from protocol.builtin import BUILTINS
+from protocol.digest import Digest
 from protocol.plan import patch_document
 from protocol.skill import SkillSpec
 
@@ -276,7 +277,7 @@ def test_two_skills_with_the_same_sentence_are_a_tie() -> None:
 
 
 def test_it_does_not_replan_and_takes_no_empty_request() -> None:
-    view = PlanView("hash a.txt", skills=BUILTINS, digest={})
+    view = PlanView("hash a.txt", skills=BUILTINS, digest=Digest("replan", 1))
     assert PLANNER.decide(view).outcome.kind == "abstained"
     assert decide("  ").outcome.kind == "refused"
 

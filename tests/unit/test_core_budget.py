@@ -145,7 +145,7 @@ def test_a_call_that_overran_its_deadline_counts_as_all_that_it_was_lent():
 )
 def test_a_replan_that_the_budget_does_not_allow_ends_the_run_as_budget_spent(budget, word):
     sim = start([work("a"), work("z", run_s=1.0)], budget, program={"a": bad}, on_failure="replan")
-    patch = parse_patch({"edits": [{"op": "retry", "id": "a"}], "tasks": []}, author="planner")
+    patch = parse_patch({"tasks": [work("a", run_s=0.06)]}, author="planner")
     sim.ask(lambda reply: s.PatchProposed(reply, 1, patch, call=1))
     sim.handle(s.PlanFinished(1, 1, "complete", "", 60, 40, 0.2))
     sim.settle()

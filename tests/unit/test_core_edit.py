@@ -244,17 +244,6 @@ def test_an_open_failure_may_be_replaced():
     finish(sim)
 
 
-def test_what_a_replan_leaves_open_is_continued_and_rounds_are_bounded():
-    sim = start([work("a"), work("b", value={"ref": "a/value"})], program={"a": bad}, settings=REPLAN)
-    for round_ in range(3):
-        sim.advance(1.0)
-        call = sim.planner_calls[round_].call
-        edit(sim, {"edits": [{"op": "retry", "id": "a"}], "tasks": []}, author="planner", call=call)
-        sim.handle(s.PlanFinished(1, call))
-    assert finish(sim) == {"a": "failed", "b": "skipped"}
-    assert len(sim.planner_calls) == 3
-
-
 def test_a_silent_planner_is_given_up_at_its_deadline_and_a_cancel_ends_it():
     sim = start([work("a")], program={"a": bad}, settings=REPLAN)
     assert finish(sim, 200.0) == {"a": "failed"}

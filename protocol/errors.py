@@ -24,6 +24,12 @@
     |   +-- NeedsApproval         1   klass policy: a person has to allow it first
     |   +-- SecretDenied          1   the worker's settings hand this skill no such secret
     |   +-- SecretMissing         1   the worker has no secret of that name
+    |   +-- ModelUnavailable      1   klass transient: the model's server is busy, silent, cut off or broken
+    |   +-- ModelUnusable         1   the worker's settings name a model that can't be asked: key, name, URL
+    |   +-- ModelRefused          1   the model, or its server, will not answer this
+    |   +-- AnswerInvalid         1   a model's answer does not fit, also after it was told why
+    |   +-- ContextExceeded       1   more than a model takes at once
+    |   +-- AgentStuck            1   an agent makes the same call again and again
     +-- WireError                 5   a frame that can't be decoded or is out of place
     +-- JournalCorrupt            1   a record whose checksum is wrong: names its seq
     +-- JournalBusy               5   another server owns the journal
@@ -176,6 +182,30 @@ class SecretDenied(SkillFailed):
 
 class SecretMissing(SkillFailed):
     code = "SecretMissing"
+
+
+class ModelUnavailable(TryAgain):
+    code = "ModelUnavailable"
+
+
+class ModelUnusable(SkillFailed):
+    code = "ModelUnusable"
+
+
+class ModelRefused(SkillFailed):
+    code = "ModelRefused"
+
+
+class AnswerInvalid(SkillFailed):
+    code = "AnswerInvalid"
+
+
+class ContextExceeded(SkillFailed):
+    code = "ContextExceeded"
+
+
+class AgentStuck(SkillFailed):
+    code = "AgentStuck"
 
 
 class WireError(AsterismError):

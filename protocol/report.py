@@ -203,7 +203,8 @@ class RunRow(msgspec.Struct, frozen=True):
 class WorkerRow(msgspec.Struct, frozen=True):
     """One line of `workers`. `state`: connected, suspect, draining, full or away; `devices` by kind and name.
 
-    `sandbox`: the highest level at which skills can be held there; `short`: why one that is full takes no new work.
+    `sandbox`: the highest level at which skills can be held there; `short`: why one that is full takes no new work;
+    `model`: it offers the skills that ask a language model.
     """
 
     worker: str
@@ -219,6 +220,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     silent_s: float | None = None
     sandbox: str | None = None
     short: str = ""
+    model: bool = False
 
 
 class SkillRow(msgspec.Struct, frozen=True):

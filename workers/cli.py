@@ -189,6 +189,8 @@ async def serve(
 async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
     await daemon.ready.wait()
     click.echo(f"worker {settings.name} is up, {settings.slots} slots", err=True)
+    if settings.custody.no_access:
+        click.echo(f"it has no model: {settings.custody.no_access}", err=True)
     if settings.serves:
         if at_end(0):
             daemon.alone_s = ALONE_S
@@ -271,21 +273,24 @@ def saved_labels(folder: Path) -> dict[str, str]:
 def probe(output: str) -> None:
     """Show what this machine would offer as a worker."""
     from devices.inventory import discover
+    from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
     from protocol.config import load
     from protocol.security import home
 
     from . import sandbox
-    from .custody import custody_of
+    from .custody import custody_of, offered
     from .profile import Declared, profile_of
     from .registry import Registry
 
     found, groups = sandbox.find(f"probe-{os.getpid()}")
     if groups is not None:
         groups.remove()
-    profile = profile_of(Declared(), discover(), Registry().specs())
-    profile = msgspec.structs.replace(profile, sandbox=custody_of(load().settings, home()).rules.reach(found.held))
+    custody = custody_of(load().settings, home())
+    profile = profile_of(Declared(), discover(), offered(Registry().specs(), custody))
+    profile = msgspec.structs.replace(profile, sandbox=custody.rules.reach(found.held))
     if output == "json":
         body = {"schema": "asterism/v1", **msgspec.to_builtins(profile), "levels": msgspec.to_builtins(found.trials)}
+        body["model"] = {"held": custody.access is not None, "why": custody.no_access}
         click.echo(msgspec.json.encode(body).decode())
         return
     for device in profile.devices:
@@ -295,6 +300,9 @@ def probe(output: str) -> None:
         click.echo(f"sandbox {trial.level}: {'holds' if trial.held else 'does not hold'}, {trial.note}")
         if trial.fix:
             click.echo(f"  fix: {trial.fix}")
+    if custody.access is None:
+        click.echo(f"no model: {', '.join(sorted(MODEL_SKILLS))} are not offered")
+        click.echo(f"  fix: {custody.no_access or NO_MODEL_FIX}")
     click.echo(f"slots {profile.slots}, sandbox {profile.sandbox}, {len(profile.skills)} built-in skills")
 
 

@@ -19,6 +19,7 @@ from protocol.frame import Assign
 from protocol.ids import AttemptId
 
 from .file import File
+from .model import Model
 from .root import Roots
 
 
@@ -36,6 +37,12 @@ class Wire(Protocol):
 
     def log(self, attempt: AttemptId, text: str) -> None:
         """A line of the attempt's log."""
+
+    def fetch(self, attempt: AttemptId, digest: str) -> str:
+        """Blocks until the artifact is on this machine; where. Raises: the refusal."""
+
+    def fetch_async(self, attempt: AttemptId, digest: str) -> Awaitable[str]:
+        """The same, awaited."""
 
 
 class Handle(msgspec.Struct, frozen=True):
@@ -56,6 +63,9 @@ class Situation(msgspec.Struct, frozen=True):
     uri: Callable[[str], str]
     cancelled: Callable[[], bool] = lambda: False
     secrets: tuple[str, ...] = ()
+    pay: Callable[[int, int, float], None] = lambda tokens_in, tokens_out, price: None
+    model: Model | None = None
+    """The worker's language model: only where its own skills alone run."""
 
 
 class SkillContext:
@@ -92,9 +102,23 @@ class SkillContext:
         """Seconds left until the attempt is stopped for taking too long."""
         return max(0.0, self._situation.stops_at - time.monotonic())
 
+    @property
+    def elements(self) -> int:
+        """How many elements of a map this attempt works on, one call of the skill each; 0 outside a map."""
+        return len(self._situation.assign.items)
+
+    @property
+    def model(self) -> Model | None:
+        """The worker's language model: for built-in skills alone, which run apart from everybody's code."""
+        return self._situation.model
+
     def holds_secret(self, text: str) -> bool:
         """Whether a secret that this attempt was handed stands in the text: then it must not be shown to others."""
         return any(secret in text for secret in self._situation.secrets)
+
+    def spent(self, *, tokens_in: int = 0, tokens_out: int = 0, price: float = 0.0) -> None:
+        """Say what was paid for: it counts against the run's budget with the outcome, whatever that is."""
+        self._situation.pay(tokens_in, tokens_out, price)
 
     def file(self, name: str) -> File:
         """A new file in the attempt's folder, to be written by the skill and returned."""
@@ -129,7 +153,9 @@ class SkillContext:
 
     def join(self, *handles: Handle) -> list[Any]:
         """Wait for children and return their values in order. The slot is given to others meanwhile."""
-        return list(self._ask("join", {"ids": [handle.id for handle in handles]}))
+        values = self._ask("join", {"ids": [handle.id for handle in handles]})
+        wire, attempt = self._wire, self._id
+        return [value if (digest := _large(value)) is None else _read(wire.fetch(attempt, digest)) for value in values]
 
     def propose(self, patch: Mapping[str, Any] | str) -> Any:
         """Change the run's graph: a plan document, or a goal (text) for the planner. Makes a version."""
@@ -196,7 +222,12 @@ class AsyncSkillContext(SkillContext):
         return Handle(str(answer["id"]))
 
     async def join(self, *handles: Handle) -> list[Any]:  # type: ignore[override]
-        return list(await self._ask_async("join", {"ids": [handle.id for handle in handles]}))
+        values = await self._ask_async("join", {"ids": [handle.id for handle in handles]})
+        wire, attempt = self._wire, self._id
+        return [
+            value if (digest := _large(value)) is None else _read(await wire.fetch_async(attempt, digest))
+            for value in values
+        ]
 
     async def propose(self, patch: Mapping[str, Any] | str) -> Any:
         return await self._ask_async("propose", _proposal(patch))
@@ -223,6 +254,15 @@ def answered(value: bytes, error: bytes) -> bytes:
     if error:
         raise from_wire(msgspec.json.decode(error))
     return value
+
+
+def _large(value: Any) -> str | None:
+    """The digest of the artifact that stands for a child's large value; None for a value that is there itself."""
+    return str(value["$artifact"][0]) if isinstance(value, dict) and tuple(value) == ("$artifact",) else None
+
+
+def _read(path: str) -> Any:
+    return msgspec.json.decode(Path(path).read_bytes())
 
 
 def _spawn(

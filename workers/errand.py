@@ -22,6 +22,7 @@ import msgspec
 
 from devices.device import Device, Reservation
 from protocol.artifact import INLINE_LIMIT, ArtifactRef
+from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import (
     AsterismError,
     DiskFull,
@@ -239,7 +240,8 @@ class Errands:
             if level == "bubblewrap":
                 self._run_in_cell(instruction, begin)
             else:
-                self._pool.begin(begin, is_async=instruction.work.skill in self.async_skills)
+                keyed = instruction.work.skill in MODEL_SKILLS
+                self._pool.begin(begin, is_async=keyed or instruction.work.skill in self.async_skills, keyed=keyed)
         except SkillFailed as error:
             self._finish(assign.attempt, failure_of(error))
         except (AsterismError, OSError) as error:
@@ -266,7 +268,7 @@ class Errands:
         begin = msgspec.structs.replace(begin, paths=paths, folder=str(cell.folder), run_folder=str(cell.folder))
         source = self.sources.get(skill.name, "")
         command = cell.command(skill, source, files, self._roots.given, begin.environment)
-        self._pool.begin(begin, is_async=False, cell=command, source=source)
+        self._pool.begin(begin, is_async=False, keyed=skill.name in MODEL_SKILLS, cell=command, source=source)
 
     def _environment(self, instruction: Start) -> dict[str, str]:
         """Which cards the attempt sees, when it was given any."""

@@ -31,6 +31,7 @@ from protocol.ids import AttemptId
 from protocol.outcome import Outcome, Stopped, Usage
 
 from .context import AsyncSkillContext, Situation, SkillContext, answered
+from .model import Model
 from .pipe import (
     TO_HOST,
     Answered,
@@ -77,10 +78,11 @@ def serve(pipe: int) -> int:
         if loaded.error:
             return 0
         roots = Roots(setup.worker, setup.roots, setup.home)
+        model = Model(setup.access, setup.known) if setup.access is not None else None
         if setup.shared:
-            anyio.run(SharedHost(sock, registry, roots).run)
+            anyio.run(SharedHost(sock, registry, roots, model).run)
         else:
-            SlotHost(sock, registry, roots).run()
+            SlotHost(sock, registry, roots, model).run()
         return 0
 
 
@@ -99,10 +101,11 @@ def _describe(registry: Registry, sources: Mapping[str, str]) -> Iterator[Descri
 class _Host:
     """What both kinds share: the registry, the roots, and a lock on the pipe's sending side."""
 
-    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots) -> None:
+    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots, model: Model | None = None) -> None:
         self._sock = sock
         self._registry = registry
         self._roots = roots
+        self._model = model
         self._sending = threading.Lock()
 
     def _send(self, message: Any) -> None:
@@ -135,11 +138,26 @@ class _Meter:
         self._device = device
         self._at = time.monotonic()
         self._cpu = _cpu_s()
+        self._tokens_in = self._tokens_out = 0
+        self._price = 0.0
+
+    def pay(self, tokens_in: int, tokens_out: int, price: float) -> None:
+        self._tokens_in += tokens_in
+        self._tokens_out += tokens_out
+        self._price += price
 
     def usage(self) -> Usage:
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         unit = 1 if sys.platform == "darwin" else 1024
-        return Usage(time.monotonic() - self._at, self._device, max(0.0, _cpu_s() - self._cpu), peak * unit)
+        return Usage(
+            time.monotonic() - self._at,
+            self._device,
+            max(0.0, _cpu_s() - self._cpu),
+            peak * unit,
+            self._tokens_in,
+            self._tokens_out,
+            self._price,
+        )
 
 
 def _cpu_s() -> float:
@@ -150,8 +168,8 @@ def _cpu_s() -> float:
 class SlotHost(_Host):
     """Runs sync skills one at a time on the main thread; a second thread only reads the pipe."""
 
-    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots) -> None:
-        super().__init__(sock, registry, roots)
+    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots, model: Model | None = None) -> None:
+        super().__init__(sock, registry, roots, model)
         self._inbox: queue.SimpleQueue[Begin] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answered | Fetched] = queue.SimpleQueue()
         self._runner = PythonRunner()
@@ -197,7 +215,7 @@ class SlotHost(_Host):
             entry = self._entry(work.skill)
 
             def locate(digest: str) -> str:
-                return begin.paths.get(digest) or self._fetch(assign.attempt, digest)
+                return begin.paths.get(digest) or self.fetch(assign.attempt, digest)
 
             job = prepare(entry, assign, work, locate, begin.secrets)
             desk = Desk(assign, self._roots, begin.folder, locate)
@@ -212,6 +230,8 @@ class SlotHost(_Host):
                 desk.uri,
                 self._is_cancelled,
                 tuple(begin.secrets.values()),
+                meter.pay,
+                self._model,
             )
             if entry.is_async:
                 value = anyio.run(self._async_runner.run, job, AsyncSkillContext(self, situation), desk)
@@ -241,12 +261,15 @@ class SlotHost(_Host):
     async def ask_async(self, attempt: AttemptId, k: int, what: str, body: bytes) -> bytes:
         return await anyio.to_thread.run_sync(self.ask, attempt, k, what, body)
 
-    def _fetch(self, attempt: AttemptId, digest: str) -> str:
+    def fetch(self, attempt: AttemptId, digest: str) -> str:
         self._send(Fetch(attempt, digest))
         while True:
             answer = self._answers.get()
             if isinstance(answer, Fetched) and answer.attempt == attempt and answer.digest == digest:
                 return _fetched(answer)
+
+    async def fetch_async(self, attempt: AttemptId, digest: str) -> str:
+        return await anyio.to_thread.run_sync(self.fetch, attempt, digest)
 
 
 _running: Final[contextvars.ContextVar[AttemptId | None]] = contextvars.ContextVar("attempt", default=None)
@@ -255,8 +278,8 @@ _running: Final[contextvars.ContextVar[AttemptId | None]] = contextvars.ContextV
 class SharedHost(_Host):
     """Runs all async skills of the worker on one loop. One that does not end in time takes the host with it."""
 
-    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots) -> None:
-        super().__init__(sock, registry, roots)
+    def __init__(self, sock: socket.socket, registry: Registry, roots: Roots, model: Model | None = None) -> None:
+        super().__init__(sock, registry, roots, model)
         self._scopes: dict[AttemptId, anyio.CancelScope] = {}
         self._waiting: dict[tuple[AttemptId, int | str], tuple[anyio.Event, list[Answered | Fetched]]] = {}
         self._runner = AsyncPythonRunner()
@@ -300,7 +323,7 @@ class SharedHost(_Host):
                 paths = dict(begin.paths)
                 for digest in _digests_in(assign.spec):
                     if digest not in paths:
-                        paths[digest] = await self._fetch(attempt, digest)
+                        paths[digest] = await self.fetch_async(attempt, digest)
                 entry = self._entry(work.skill)
                 job = prepare(entry, assign, work, lambda digest: _held(paths, digest), begin.secrets)
                 desk = Desk(assign, self._roots, begin.folder, lambda digest: _held(paths, digest))
@@ -315,6 +338,8 @@ class SharedHost(_Host):
                     desk.uri,
                     lambda: scope.cancel_called,
                     tuple(begin.secrets.values()),
+                    meter.pay,
+                    self._model,
                 )
                 value = await self._runner.run(job, AsyncSkillContext(self, situation), desk)
                 outcome, spill = outcome_of(value, begin.folder)
@@ -331,7 +356,10 @@ class SharedHost(_Host):
         assert isinstance(answer, Answered)
         return answered(answer.value, answer.error)
 
-    async def _fetch(self, attempt: AttemptId, digest: str) -> str:
+    def fetch(self, attempt: AttemptId, digest: str) -> str:
+        raise UsageError("await it: an async def skill takes an AsyncSkillContext")
+
+    async def fetch_async(self, attempt: AttemptId, digest: str) -> str:
         answer = await self._round_trip((attempt, digest), Fetch(attempt, digest))
         assert isinstance(answer, Fetched)
         return _fetched(answer)

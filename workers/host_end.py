@@ -24,9 +24,11 @@ TAIL_LINES: Final = 40
 class HostEnd:
     """The daemon's side of one host."""
 
-    def __init__(self, number: int, shared: bool, single: bool = False) -> None:
+    def __init__(self, number: int, shared: bool, single: bool = False, keyed: bool = False) -> None:
         self.number = number
         self.shared = shared
+        self.keyed = keyed
+        """It has the key of the worker's model."""
         self.single = single
         """For one attempt only, in namespaces of its own: no signal but SIGKILL is meant for it."""
         self.sock, self.theirs = socket.socketpair()

@@ -17,6 +17,7 @@ from protocol.ids import AttemptId
 from protocol.outcome import Outcome, Usage
 from protocol.skill import Level, SkillSpec
 
+from .model import Access
 from .root import Root
 from .sandbox import Found
 
@@ -69,7 +70,11 @@ class Exited(_Message, frozen=True):
 
 
 class Setup(_Message, frozen=True):
-    """First message: who this worker is and what to load. `shared`: the host of async skills, one for all of them."""
+    """First message: who this worker is and what to load. `shared`: the host of async skills, one for all of them.
+
+    `access` is for the host of the skills that ask the worker's model, which loads no code of anybody else; `known`
+    are the skills that an agent there may use.
+    """
 
     worker: str
     skills: tuple[str, ...]
@@ -77,6 +82,8 @@ class Setup(_Message, frozen=True):
     home: tuple[Root, ...]
     serves: str = ""
     shared: bool = False
+    access: Access | None = None
+    known: tuple[SkillSpec, ...] = ()
 
 
 class Begin(_Message, frozen=True):

@@ -19,7 +19,7 @@ from protocol.errors import AsterismError, Unavailable, WireError, from_wire
 from protocol.ids import AttemptId
 from protocol.json_bytes import read_json
 from protocol.outcome import Failure, Outcome, Usage
-from protocol.skill import Level
+from protocol.skill import Level, SkillSpec
 
 from .custody import Custody
 from .host_end import HostEnd
@@ -78,6 +78,9 @@ class Pool:
         self._rules = custody.rules
         self._redactor = custody.redactor
         self._memory = memory_bytes
+        self._access = custody.access
+        self.known: tuple[SkillSpec, ...] = ()
+        """The skills that an agent of this worker may use."""
         self.held: frozenset[Level] = frozenset()
         """The sandbox levels that hold here, known once `describe` has returned."""
         self._hosts: dict[int, HostEnd] = {}
@@ -121,17 +124,20 @@ class Pool:
         self._rules.check(self.held)
         return host.skills
 
-    def begin(self, begin: Begin, *, is_async: bool, cell: tuple[str, ...] = (), source: str = "") -> None:
+    def begin(
+        self, begin: Begin, *, is_async: bool, keyed: bool = False, cell: tuple[str, ...] = (), source: str = ""
+    ) -> None:
         """Give the attempt to a host; the sink hears of its end.
 
-        `cell` is the command line of a host for this attempt alone, which loads only `source`.
+        `cell` is the command line of a host for this attempt alone, which loads only `source`. `keyed`: a host that
+        is given the access to the worker's model, and loads nobody's code.
         """
         if cell:
-            host: HostEnd | None = self._launch(cell=cell, source=source)
+            host: HostEnd | None = self._launch(cell=cell, source=source, keyed=keyed)
         else:
-            host = self._shared() if is_async else self._idle(begin.environment)
+            host = self._shared(keyed) if is_async else self._idle(begin.environment)
         if host is None:
-            host = self._launch(shared=is_async)
+            host = self._launch(shared=is_async, keyed=keyed)
         if begin.environment:
             host.environment = begin.environment
         attempt = begin.assign.attempt
@@ -139,8 +145,9 @@ class Pool:
         self._of[attempt] = host
         self._post(host, begin)
 
-    def _shared(self) -> HostEnd | None:
-        return next((host for host in self._hosts.values() if host.shared and not host.stopping), None)
+    def _shared(self, keyed: bool) -> HostEnd | None:
+        shared = (host for host in self._hosts.values() if host.shared and not host.stopping)
+        return next((host for host in shared if host.keyed == keyed), None)
 
     def _idle(self, environment: dict[str, str]) -> HostEnd | None:
         """A warm host. One that has used certain cards keeps them: libraries look at the environment only once."""
@@ -198,11 +205,13 @@ class Pool:
 
     # Launching and burying
 
-    def _launch(self, *, shared: bool = False, cell: tuple[str, ...] = (), source: str = "") -> HostEnd:
+    def _launch(
+        self, *, shared: bool = False, cell: tuple[str, ...] = (), source: str = "", keyed: bool = False
+    ) -> HostEnd:
         if self._group is None:
             raise Unavailable("this worker is ending")
         self._numbers += 1
-        host = HostEnd(self._numbers, shared, bool(cell))
+        host = HostEnd(self._numbers, shared, bool(cell), keyed)
         self._hosts[host.number] = host
         level = "bubblewrap" if cell else self._rules.plain
         message = pack(Launch(host.number, self._memory, level, cell))
@@ -216,8 +225,11 @@ class Pool:
             host.theirs.close()
             for descriptor in host.their_pipes:
                 os.close(descriptor)
-        skills = self._setup.skills if not cell else (source,) if source else ()
-        self._post(host, msgspec.structs.replace(self._setup, shared=shared, skills=skills))
+        skills = self._setup.skills if not (cell or keyed) else (source,) if source else ()
+        setup = msgspec.structs.replace(self._setup, shared=shared, skills=skills)
+        if keyed:
+            setup = msgspec.structs.replace(setup, access=self._access, known=self.known)
+        self._post(host, setup)
         self._group.start_soon(self._serve, host)
         return host
 

@@ -16,6 +16,7 @@ from protocol.errors import AsterismError, NotAllowed, NotFound, SecretDenied, S
 from protocol.security import read_private
 
 VARIABLE: Final = "ASTERISM_SECRET_"
+MODEL_KEY: Final = "OPENAI_API_KEY"
 SHORTEST: Final = 6
 """A shorter value could not be told from ordinary text, so it could not be kept out of logs."""
 _MOST_BYTES: Final = 64 * 1024
@@ -79,7 +80,7 @@ class Secrets:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for children of the worker: nothing by which it got in, nothing that it hands out itself."""
-    own = ("ASTERISM_JOIN", "ASTERISM_TOKEN")
+    own = ("ASTERISM_JOIN", "ASTERISM_TOKEN", MODEL_KEY)
     return {name: value for name, value in environ.items() if name not in own and not name.startswith(VARIABLE)}
 
 

@@ -28,6 +28,7 @@ from protocol.toml_text import read_toml
 
 from .builtin.process import Ran, run_process
 from .file import File
+from .kind import schema_of
 from .shape import Local
 from .signature import dump
 from .skill import DEVICES, resources
@@ -227,17 +228,7 @@ def _params(where: str, table: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     required: list[str] = []
     for name, kind in args.items():
-        if isinstance(kind, list) and kind and all(isinstance(one, str) for one in kind):
-            schema: dict[str, Any] = {"type": "string", "enum": kind}
-            optional = False
-        else:
-            optional = str(kind).endswith("?")
-            bare = str(kind).removesuffix("?").removesuffix("[]")
-            if bare not in _TYPES:
-                raise UsageError(f"{where}: {name} has no type {kind!r}", hint=f"one of {', '.join(_TYPES)}, or TYPE[]")
-            schema = {"type": bare}
-            if str(kind).removesuffix("?").endswith("[]"):
-                schema = {"type": "array", "items": schema}
+        schema, optional = schema_of(where, name, kind, _TYPES)
         if name in defaults:
             if problems := check(schema, defaults[name], name):
                 raise UsageError(f"{where}: the default of {name} doesn't fit", problems=problems)

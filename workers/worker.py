@@ -27,12 +27,12 @@ from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
 from protocol.link import HEALTHY_S, redial_s
 from protocol.outcome import Usage
 from protocol.port import Channel, Dialled
-from protocol.profile import WorkerProfile
+from protocol.profile import WorkerProfile, ruling
 from protocol.skill import SkillSpec
 
 from .cache import Cache
 from .cell import held_down
-from .custody import Custody
+from .custody import Custody, offered
 from .errand import Errands
 from .folder import Folders
 from .instruction import (
@@ -202,8 +202,11 @@ class Worker:
             described = (*described, *held_down(found, {one.spec.name for one in described}, source))
         self._errands.async_skills = frozenset(one.spec.name for one in described if one.is_async)
         self._errands.sources = {one.spec.name: one.source for one in described if one.source}
-        profile = self._describe(tuple(one.spec for one in described))
-        profile = msgspec.structs.replace(profile, sandbox=self._settings.custody.rules.reach(self._pool.held))
+        custody = self._settings.custody
+        specs = offered((one.spec for one in described), custody)
+        profile = self._describe(specs)
+        profile = msgspec.structs.replace(profile, sandbox=custody.rules.reach(self._pool.held))
+        self._pool.known = tuple(one for one in specs if ruling(profile.policies, one.name) != "deny")
         settings = MachineSettings(self._settings.name, secrets.token_hex(16), profile)
         self._machine = Machine(settings, self._outbox.spools())
         self._folders.journal = self._machine.spool.journal

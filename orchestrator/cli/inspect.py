@@ -13,6 +13,7 @@ from typing import Any
 import anyio.to_thread
 import click
 
+from protocol.builtin_model import NO_MODEL_FIX
 from protocol.errors import NotFound
 from protocol.ids import PersonRef, run_name
 from protocol.report import SCHEMA, exit_code
@@ -130,9 +131,12 @@ def print_workers(answer: Mapping[str, Any]) -> None:
             ("labels", lambda row: ", ".join(f"{key}={value}" for key, value in row["labels"].items())),
             ("skills", lambda row: row["skills"]),
             ("sandbox", lambda row: row["sandbox"] or ""),
+            ("model", lambda row: "yes" if row["model"] else "no"),
         ),
         answer["workers"],
     )
+    if answer["workers"] and not any(row["model"] for row in answer["workers"]):
+        show.say(f"nobody can run llm.* and agent.run: no worker has a model\n  fix: {NO_MODEL_FIX}")
 
 
 @click.command()

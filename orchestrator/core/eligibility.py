@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.builtin_model import MODEL_SKILLS, NO_MODEL, NO_MODEL_FIX
 from protocol.profile import Policy, ruling
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant, holds
@@ -108,7 +109,7 @@ def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
         return "serves only its own client's runs"
     digest = state.workers[session.worker].skills.get(kind.skill)
     if digest is None:
-        return f"doesn't offer {kind.skill}"
+        return NO_MODEL if kind.skill in MODEL_SKILLS else f"doesn't offer {kind.skill}"
     if digest != state.digests.get(kind.skill):
         return f"offers another version of {kind.skill}"
     if policy_of(session, spec) == "deny":
@@ -135,8 +136,9 @@ def lacking(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> str:
         for session in sorted(fleet.sessions.values(), key=lambda one: one.name)
         if any(matches(session, kind, word) for word in kind.on) and (why := refusal(state, session, kind, spec))
     ]
+    fix = f"; fix: {NO_MODEL_FIX}" if kind.skill in MODEL_SKILLS else ""
     if whys:
-        return f"no worker can run {kind.skill}: {'; '.join(whys[:3])}" + ("; ..." if len(whys) > 3 else "")
+        return f"no worker can run {kind.skill}: {'; '.join(whys[:3])}" + ("; ..." if len(whys) > 3 else "") + fix
     return f"no worker offers {kind.skill} on {' or '.join(kind.on)}; see asterism explain"
 
 

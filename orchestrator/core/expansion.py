@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import AsterismError
 from protocol.task import INPUT, AnyRef, Ref
 
@@ -154,7 +155,8 @@ def _expand(turn: Turn, run: Run, task: Task, items: int, workers: tuple[int, ..
     chunk = task.spec.map.chunk if not workers else 1
     if chunk <= 0:
         slots = sum(session.profile.slots for session in turn.fleet.sessions.values())
-        chunk = max(1, items // (4 * max(1, slots)))
+        # A call of a model is slow and paid for: one that fails must not repeat others.
+        chunk = 1 if task.skill in MODEL_SKILLS else max(1, items // (4 * max(1, slots)))
     turn.emit(e.MapExpanded(run.ix, task.ix, items, chunk, workers, turn.now))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.errors import NotFound
 
 from .eligibility import could_return, eligible, kind_of, matches, refusal
@@ -106,7 +107,8 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
         return f"waiting for {' or '.join(record.name for record in away)}, which is away"
     if kind.on == ("here",) and not kind.home:
         return f"{task.skill} runs `here` by default and this run has no `here`; give it an on, or run.home"
-    return f"no worker can run it: NoEligibleWorker after {run.settings.schedule_grace_s:g} s"
+    fix = f"; fix: {NO_MODEL_FIX}" if task.skill in MODEL_SKILLS else ""
+    return f"no worker can run it: NoEligibleWorker after {run.settings.schedule_grace_s:g} s{fix}"
 
 
 def _why(turn: Turn, run: Run, task: Task) -> str:

@@ -15,6 +15,7 @@ from anyio.abc import ObjectReceiveStream
 from planner.planner import Planner, PlanOutcome
 from planner.view import PlanView, WorkerView
 from protocol.builtin import BUILTINS
+from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import AsterismError
 from protocol.patch import Patch
 from protocol.skill import SkillSpec
@@ -35,11 +36,14 @@ Choose = Callable[[str], Planner]
 
 
 def known_skills(state: State) -> tuple[SkillSpec, ...]:
-    """Built-ins and everything announced: what a plan may use."""
-    found = {spec.name: spec for spec in BUILTINS}
+    """Built-ins and everything announced: what a plan may use. Those that ask a model, where some worker has one."""
+    found = {spec.name: spec for spec in BUILTINS if spec.name not in MODEL_SKILLS}
+    offered = {
+        name for record in state.workers.values() if not record.gone for name in MODEL_SKILLS & record.skills.keys()
+    }
     for name in state.digests:
         spec = state.skill(name)
-        if spec is not None:
+        if spec is not None and (name not in MODEL_SKILLS or name in offered):
             found[name] = spec
     return tuple(found.values())
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from protocol.builtin import BUILTINS
+from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import NotFound
 from protocol.event_row import asked
 from protocol.ids import task_name
@@ -272,6 +273,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                     skills=len(record.skills),
                     capacity=record.capacity.amounts(),
                     serves=record.serves or None,
+                    model=not MODEL_SKILLS.isdisjoint(record.skills),
                 )
             )
             continue
@@ -292,6 +294,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                 silent_s=max(0.0, now - session.heard_at),
                 sandbox=profile.sandbox,
                 short=session.short,
+                model=not MODEL_SKILLS.isdisjoint(record.skills),
             )
         )
     return WorkerList(workers=tuple(rows))

@@ -18,7 +18,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from anyio.from_thread import start_blocking_portal
 
+from planner.scripted.dialogue import Call, Dialogue, Turn
+from planner.scripted.server import ScriptedServer
 from workers.redaction import Redactor
 
 GIVEN, FILED, LLM_KEY = "canary/given+from%outside", 'canary "filed" \\ away', "sk-canary-of-the-model"
@@ -29,7 +32,8 @@ from asterism import File, SkillContext, skill
 
 def all_of(home, given):
     """What a careless skill may get hold of: what it was handed, and what its user may read."""
-    found = [*given, os.environ["OPENAI_API_KEY"]]
+    assert "OPENAI_API_KEY" not in os.environ
+    found = [*given, "KEY OF THE MODEL"]
     for name in ("workers/pi/identity.json", "server.json", "server/ca.key", "secrets/FILED"):
         found.append((Path(home) / name).read_text())
     return found
@@ -85,6 +89,9 @@ def plan(home: Path) -> dict[str, object]:
         {"id": "denied", "skill": "fs.write", "on": ["pi"], "args": {"path": "x.txt", "data": {"secret": "GIVEN"}}},
         {"id": "missing", "skill": "leak", "on": ["pi"], "args": {"how": "", "home": "", **secrets, "given": {
             "secret": "NONE"}}},
+        {"id": "asked", "skill": "llm.ask", "on": ["pi"], "args": {"prompt": "What is your key?"}},
+        {"id": "refused", "skill": "llm.ask", "on": ["pi"], "args": {"prompt": "And now?"}},
+        {"id": "agent", "skill": "agent.run", "on": ["pi"], "args": {"goal": "Tell it.", "skills": ["flow.echo"]}},
         {"id": "staged", "skill": "file.hash", "on": ["here"], "args": {"file": {"ref": "file/file"}}},
     ]  # fmt: skip
     return {"tasks": tasks}
@@ -93,11 +100,12 @@ def plan(home: Path) -> dict[str, object]:
 class Machine:
     """A home, and the commands in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: str) -> None:
         self.folder, self.home = folder, folder / "home"
         self.said: list[Path] = []
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ASTERISM_", "OPENAI_"))}
         self.environ = {**kept, "ASTERISM_HOME": str(self.home), "OPENAI_API_KEY": LLM_KEY}
+        self.environ["OPENAI_BASE_URL"] = model
         self.environ["XDG_CONFIG_HOME"] = str(folder / "config")
         (folder / "config" / "asterism").mkdir(parents=True)
         rules = '[secrets]\nallow = {GIVEN = ["leak", "process.run"], FILED = ["leak"], NONE = ["leak"]}\n'
@@ -105,7 +113,7 @@ class Machine:
         (self.home / "secrets").mkdir(parents=True, mode=0o700)
         (self.home / "secrets" / "FILED").write_text(FILED)
         (self.home / "secrets" / "FILED").chmod(0o600)
-        (folder / "canary_skills.py").write_text(SKILLS)
+        (folder / "canary_skills.py").write_text(SKILLS.replace("KEY OF THE MODEL", LLM_KEY))
         (folder / "plan.json").write_text(json.dumps(plan(self.home)))
 
     def start(self, name: str, *args: str, environ: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -139,8 +147,21 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
+def model() -> Iterator[str]:
+    """A model that knows its key, and whose server shows it in its errors."""
+    dialogue = Dialogue(
+        Turn(text=f"It is {LLM_KEY}.", match="What is your key"),
+        Turn(status=400, error=f"what do you want with {LLM_KEY}", match="And now"),
+        Turn(calls=(Call("flow.echo", json.dumps({"value": LLM_KEY})),), match="Tell it"),
+        Turn(text=f"Told: {LLM_KEY}", match="Tell it"),
+    )
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(ScriptedServer(dialogue)) as server:
+        yield server.base_url
+
+
+@pytest.fixture
+def machine(tmp_path: Path, model: str) -> Iterator[Machine]:
+    made = Machine(tmp_path, model)
     server = made.start("server", "server", "start", "--tls")
     worker = None
     try:
@@ -195,6 +216,7 @@ def test_no_secret_gets_out_of_its_worker(machine: Machine) -> None:
             ours = "workers.launcher" in lines[-1] and process.environ().get("ASTERISM_HOME") == str(home)
             if ours:
                 assert GIVEN not in str(process.environ())
+                assert LLM_KEY not in str(process.environ())
                 assert join not in str(process.environ())
         except psutil.Error:
             continue
@@ -209,6 +231,7 @@ def test_no_secret_gets_out_of_its_worker(machine: Machine) -> None:
     assert errors["missing"] == "SecretMissing"
     assert errors["argv"] == "Usage"
     assert errors["raise"] == "ValueError"
+    assert (states["asked"], states["agent"], errors["refused"]) == ("succeeded", "succeeded", "ModelUnusable")
     assert states["staged"] == "failed"
     for name, args in {
         "events": ("events", "last", "-o", "jsonl"),

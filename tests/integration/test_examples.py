@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from bench.scenario import Machine, Scenario
+from planner.scripted.asked import Asked
+from planner.scripted.dialogue import Call, Dialogue, Turn
+from planner.scripted.server import ScriptedServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -100,6 +105,46 @@ def test_command_becomes_a_typed_skill(environ: dict[str, str]) -> None:
         ["INFO", "started", "on", "port", "8080"],
         ["INFO", "started"],
     ]
+
+
+@contextmanager
+def with_model(environ: dict[str, str], say: Dialogue | Callable[[Asked], Turn]) -> Iterator[dict[str, str]]:
+    """The environment of a person whose model says this."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(ScriptedServer(say)) as server:
+        yield {**environ, "OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-example"}
+
+
+def test_model_sorts_letters_and_answers_one(environ: dict[str, str]) -> None:
+    def say(asked: Asked) -> Turn:
+        angry = "bird feeder" in asked.said
+        if "Draft" in asked.said:
+            return Turn(text="The birds have our sympathy.")
+        if "fields" in asked.said:
+            return Turn(text='{"sender": "Runner", "amount": null}' if angry else '{"sender": "Acme", "amount": 1188}')
+        return Turn(text='{"choice": "money back"}' if angry else '{"choice": "to be paid"}')
+
+    with with_model(environ, say) as given:
+        report = asterism(given, "run", "-f", "examples/letters.json", "--input", "dir=examples/letters")
+    assert report["outputs"] == {
+        "sorted": [{"choice": "money back"}, {"choice": "to be paid"}],
+        "read": [{"sender": "Runner", "amount": None}, {"sender": "Acme", "amount": 1188}],
+        "reply": "The birds have our sympathy.",
+    }
+
+
+def test_agent_searches_the_logs_with_the_skills_it_was_given(environ: dict[str, str]) -> None:
+    def call(name: str, **args: str) -> Turn:
+        return Turn(calls=(Call(name, json.dumps(args)),))
+
+    dialogue = Dialogue(
+        call("fs.find", path="examples/logs"),
+        call("text.match", file=str(EXAMPLES / "logs" / "billing.log"), pattern="ERROR (?P<what>.*)"),
+        "Billing: 3 errors.",
+    )
+    with with_model(environ, dialogue) as given:
+        report = asterism(given, "run", "-f", "examples/agent.json", "--input", "dir=examples/logs")
+    assert report["outputs"] == {"answer": "Billing: 3 errors."}
+    assert report["tasks"]["look"]["children"] == {"succeeded": 2}
 
 
 def test_three_machines_search_their_own_folders_and_run_one_command(tmp_path: Path) -> None:

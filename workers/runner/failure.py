@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from protocol.errors import AsterismError, SchemaMismatch, ServerUnreachable, Unavailable
+from protocol.errors import AsterismError, ServerUnreachable, Unavailable
 from protocol.outcome import Failure, FailureClass
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -34,7 +34,7 @@ def failure_of(error: BaseException) -> Failure:
     code = error.code if isinstance(error, AsterismError) else type(error).__name__
     message = error.message if isinstance(error, AsterismError) else str(error)
     hint = error.hint if isinstance(error, AsterismError) else ""
-    if isinstance(error, SchemaMismatch):
+    if isinstance(error, AsterismError) and error.problems:
         message = "\n".join([message, *(f"  - {problem}" for problem in error.problems)])
     return Failure(_sound(code), _sound(message[:_DETAIL]), klass, _sound(_story(error)), _sound(hint[:_DETAIL]))
 

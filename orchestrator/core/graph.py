@@ -270,6 +270,8 @@ class Run(msgspec.Struct, array_like=True):
     """(task, person, text) of the last rejections: what a planner is told in a person's name."""
     partial: bool = False
     """The first plan ended before it was whole."""
+    described: dict[str, int] = {}
+    """Announced skills in the words that they had when its planner was first asked (`State.fingerprint`)."""
     envelope: dict[str, bool] = {}
     """The skills of the first plan and of persons; False: only where the task asks for approval."""
 

@@ -7,6 +7,7 @@ downstreams one decrement each. This module decides nothing and knows no fleet.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from collections.abc import Callable, Collection, Mapping
@@ -68,6 +69,7 @@ class _Head(msgspec.Struct, array_like=True):
 
 BUILT_IN = frozenset(skill.name for skill in BUILTINS)
 _DIGESTS = tuple((skill.digest(), skill) for skill in BUILTINS)
+_OURS = frozenset(digest for digest, _ in _DIGESTS)
 _APPLIERS = {
     kind: "_" + "".join("_" + c.lower() if c.isupper() else c for c in kind.__name__).lstrip("_")
     for kind in e.Event.__args__
@@ -94,6 +96,7 @@ class State(Progress):
         """Skill name -> the digest that runs pin: what most workers announce, the newest on a tie."""
         self._votes: dict[str, dict[str, int]] = {}
         """Skill name -> digest -> how many workers have it: derived, so that a fleet that joins costs what it says."""
+        self._fingerprints: dict[str, tuple[SkillSpec, int]] = {}
         self._know_built_ins()
         self.keys: dict[str, int] = {}
         self.tokens: dict[int, TokenRecord] = {}
@@ -138,7 +141,8 @@ class State(Progress):
         skills: dict[str, str] = {}
         for skill in event.skills:
             digest = skills[skill.name] = skill.digest()
-            self.catalog[digest] = skill
+            if digest not in _OURS:  # a worker may describe its skills, not ours
+                self.catalog[digest] = skill
         self._announce(record, skills)
 
     def _worker_lost(self, event: e.WorkerLost) -> None:
@@ -173,6 +177,16 @@ class State(Progress):
         """The contract of `name` that runs use; None if nobody ever announced it."""
         digest = self.digests.get(name)
         return self.catalog[digest] if digest else None
+
+    def fingerprint(self, name: str) -> int:
+        """Of all that is said of a known skill, its contract and its words; 0 if nobody ever announced it."""
+        spec = self.skill(name)
+        known = self._fingerprints.get(name)
+        if spec is None or (known is not None and known[0] is spec):
+            return known[1] if spec is not None and known is not None else 0
+        found = int.from_bytes(hashlib.sha256(msgspec.json.encode(spec, order="deterministic")).digest()[:7], "big")
+        self._fingerprints[name] = spec, found
+        return found
 
     def _token_created(self, event: e.TokenCreated) -> None:
         self.tokens[event.token] = TokenRecord(
@@ -291,6 +305,8 @@ class State(Progress):
 
     def _planner_call_opened(self, event: e.PlannerCallOpened) -> None:
         run = self.runs[event.run]
+        if not run.spend.calls:
+            run.described = {name: self.fingerprint(name) for name in self.digests if name not in BUILT_IN}
         run.calls[event.call] = PlannerCall(
             event.call, event.kind, event.claim, event.deadline, event.why, event.at, event.task, event.number, event.k,
             event.failed,

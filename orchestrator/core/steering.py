@@ -136,7 +136,7 @@ def cancel_run(turn: Turn, run: Run, by: str, why: str, code: str = "") -> None:
     if not run.planned:
         turn.emit(e.PlanClosed(run.ix))
     for task in run.tasks:
-        if task.parent < 0:
+        if task.parent < 0 or run.tasks[task.parent].final:  # a child may outlive its parent
             cancel_task(turn, run, task, why, by)
             if type(task.state) is Settled and task.state.open:
                 turn.emit(e.FailureSettled(run.ix, task.ix, "stopped", turn.now))

@@ -14,11 +14,8 @@ from anyio.abc import ObjectReceiveStream
 
 from planner.planner import Planner, PlanOutcome
 from planner.view import PlanView, WorkerView
-from protocol.builtin import BUILTINS
-from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import AsterismError
 from protocol.patch import Patch
-from protocol.skill import SkillSpec
 
 from ..core.command import StartPlanner
 from ..core.fleet import Fleet
@@ -26,6 +23,7 @@ from ..core.graph import Run
 from ..core.state import State
 from ..core.stimulus import PatchProposed, PlanFinished, Stimulus
 from .example_desk import ExampleDesk
+from .skill_view import offered, plain_labels
 
 STREAM_PATCHES: Final = 16
 GRACE_S: Final = 5.0
@@ -33,19 +31,6 @@ GRACE_S: Final = 5.0
 
 Choose = Callable[[str], Planner]
 """The planner of a name; "" is the server's default. Raises: UsageError, ConfigInvalid."""
-
-
-def known_skills(state: State) -> tuple[SkillSpec, ...]:
-    """Built-ins and everything announced: what a plan may use. Those that ask a model, where some worker has one."""
-    found = {spec.name: spec for spec in BUILTINS if spec.name not in MODEL_SKILLS}
-    offered = {
-        name for record in state.workers.values() if not record.gone for name in MODEL_SKILLS & record.skills.keys()
-    }
-    for name in state.digests:
-        spec = state.skill(name)
-        if spec is not None and (name not in MODEL_SKILLS or name in offered):
-            found[name] = spec
-    return tuple(found.values())
 
 
 def fleet_view(state: State, fleet: Fleet, home: str) -> tuple[WorkerView, ...]:
@@ -56,17 +41,12 @@ def fleet_view(state: State, fleet: Fleet, home: str) -> tuple[WorkerView, ...]:
             continue
         session = fleet.sessions.get(record.ix)
         here = bool(home) and record.name == home
+        labels = plain_labels(record.labels if session is None else session.profile.labels)
         if session is None:
-            rows.append(
-                WorkerView(record.name, record.devices, record.labels, slots=0, free=0, here=here, connected=False)
-            )
+            rows.append(WorkerView(record.name, record.devices, labels, slots=0, free=0, here=here, connected=False))
         else:
             kinds = tuple(dict.fromkeys(device.kind for device in session.profile.devices))
-            rows.append(
-                WorkerView(
-                    record.name, kinds, session.profile.labels, session.profile.slots, session.slots_free, here=here
-                )
-            )
+            rows.append(WorkerView(record.name, kinds, labels, session.profile.slots, session.slots_free, here=here))
     return tuple(rows)
 
 
@@ -148,7 +128,7 @@ class PlannerDesk:
     def _view(self, command: StartPlanner, run: Run, state: State) -> PlanView:
         return PlanView(
             request=command.request,
-            skills=known_skills(state),
+            skills=offered(state, run),
             fleet=fleet_view(state, self._fleet, run.home),
             inputs=run.inputs,
             budget=run.settings.budget,

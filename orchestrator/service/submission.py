@@ -27,7 +27,8 @@ from protocol.task import Plan, RunSettings, TaskSpec
 
 from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
-from ..engine.planner_desk import PlannerDesk, fleet_view, known_skills
+from ..engine.planner_desk import PlannerDesk, fleet_view
+from ..engine.skill_view import known_skills
 from .attachment import Attachments
 from .lookup import find_run
 

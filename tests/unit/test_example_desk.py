@@ -12,7 +12,7 @@ from bench.simulator import Simulator
 from orchestrator.core import stimulus as s
 from orchestrator.core.state import State
 from orchestrator.engine.example_desk import ExampleDesk
-from orchestrator.engine.planner_desk import known_skills
+from orchestrator.engine.skill_view import known_skills
 from planner.example import Example
 from planner.view import PlanView
 from protocol.outcome import Failure

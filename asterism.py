@@ -128,7 +128,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "connect": (f"{_CLI}.connect:connect", "Enrol as a client of a server."),
         "token": ("asterism:TOKEN", "Join tokens: create, list, revoke."),
         "journal": ("asterism:JOURNAL", "The journal: info, verify, export."),
-        "doctor": (f"{_CLI}.doctor:doctor", "Check this machine and the server."),
+        "doctor": (f"{_CLI}.doctor:doctor", "Check this machine, the server, the model."),
         "config": ("asterism:CONFIG", "The settings and their sources."),
     },
     "Try": {

@@ -37,7 +37,7 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
         if isinstance(command, click.Group):
             found = [(name, command.get_command(context, name)) for name in command.list_commands(context)]
             stack.extend(([*path, name], child) for name, child in reversed(found) if child is not None)
-        else:
+        if not isinstance(command, click.Group) or command.invoke_without_command:
             yield " ".join(path), command
 
 

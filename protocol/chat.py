@@ -89,7 +89,8 @@ class ChatReply(msgspec.Struct, frozen=True, omit_defaults=True):
     refused, filtered: by the model, by the server. cut: the stream ended early. stalled: silence for too long.
     timeout: the deadline. rate_limited, server_error, unauthorized, no_model, bad_request, unreachable: what the server
     said, or that there is none. garbage: what it said is not the protocol.
-    `message` and `hint` are for people and never hold the key. `estimated`: the server reported no usage.
+    `message` and `hint` are for people and never hold the key. `estimated`: the server reported no usage. `thought`:
+    about how many of the tokens out the model spent thinking aloud.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class ChatReply(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tokens_in: int = 0
     tokens_out: int = 0
+    thought: int = 0
     price: float = 0.0
     estimated: bool = False
     message: str = ""

@@ -67,6 +67,7 @@ class OpenAIChat(Chat):
         if llm.profile == "auto" and endpoint.base_url == OPENAI_URL:
             self._profile = PROFILES["openai"]
         self._meeting = anyio.Lock()
+        self._tls: ssl.SSLContext | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self._name!r} at {self.endpoint!r})"
@@ -85,15 +86,21 @@ class OpenAIChat(Chat):
         async with self._meeting:
             if self._name and self._profile is not None:
                 return None
-            fault = await self._look()
-            return None if self._name else fault
+            found, fault = await self.look()
+            if self._profile is None and fault is None:
+                self._profile = found or PROFILES["generic"]
+            if not self._name and len(self.models) == 1:
+                self._name = self.models[0]
+            return None if self._name else fault or self._choose()
 
     async def complete(self, request: ChatRequest, hear: Hear | None = None) -> ChatReply:
         call = _Call(request, hear, self._llm)
         with anyio.move_on_after(request.deadline_s):
-            return self._priced(await self._complete(call), request)
+            return self._priced(call, await self._complete(call))
+        if call.limited is not None and not call.reading.progress:
+            return self._priced(call, call.limited)
         said = f"the model did not answer within {request.deadline_s:g} s"
-        return self._priced(call.reading.fail("timeout", said, "allow more time, or use a faster model"), request)
+        return self._priced(call, call.reading.fail("timeout", said, "allow more time, or use a faster model"))
 
     async def _complete(self, call: _Call) -> ChatReply:
         until = anyio.current_time() + call.request.deadline_s
@@ -108,6 +115,7 @@ class OpenAIChat(Chat):
             except _Refused as refusal:
                 answer = refusal.answer
             reply, said = refused(answer), words(answer.error)[0]
+            call.limited = reply
             changed = concede(profile, said, parameter(answer.error)) if reply.kind == "bad_request" else None
             if changed is not None:
                 profile = changed
@@ -125,6 +133,8 @@ class OpenAIChat(Chat):
             try:
                 await self._stream(call, profile, pace)
             except _lost() as error:
+                if error is call.raised:
+                    raise
                 return _broken(error, reading)
             return reading.reply()
         if reading.finish:  # only what comes after the end is missing
@@ -135,7 +145,7 @@ class OpenAIChat(Chat):
         )
 
     async def _stream(self, call: _Call, profile: ServerProfile, pace: anyio.CancelScope) -> None:
-        reading, library = call.reading, await anyio.to_thread.run_sync(_library, abandon_on_cancel=True)
+        reading, library = call.reading, await self._ready()
         asked = body(call.request, profile, self._name, self._llm.max_tokens)
         fixed = {name: asked.pop(name) for name in ("model", "messages", "stream")}
         async with self._http(library) as http:
@@ -150,6 +160,17 @@ class OpenAIChat(Chat):
                         pause = min(_AFTER_END_S, call.stall_s) if reading.finish else call.stall_s
                         pace.deadline = anyio.current_time() + pause
             await call.tell(reading.end(), pace)
+
+    async def _ready(self) -> Any:
+        """The library. What takes its time for the first call is done off the event loop."""
+
+        def load() -> Any:
+            if self._tls is None:
+                secure = self.endpoint.base_url.startswith("https:")
+                self._tls = _carrier().create_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            return _library()
+
+        return _library() if self._tls is not None else await anyio.to_thread.run_sync(load, abandon_on_cancel=True)
 
     def _http(self, library: Any) -> Any:
         """The library's HTTP client, which never follows a redirect and sends nothing about this machine."""
@@ -171,7 +192,7 @@ class OpenAIChat(Chat):
         return library.DefaultAsyncHttpxClient(
             follow_redirects=False,
             trust_env=not self.endpoint.local,  # proxies are for other machines
-            verify=_tls(),
+            verify=self._tls,
             timeout=library.Timeout(None, connect=CONNECT_S),
             event_hooks={"request": [prune], "response": [check]},
         )
@@ -181,8 +202,8 @@ class OpenAIChat(Chat):
         if self._profile is not None:
             self._profile = msgspec.structs.replace(profile, schema=self._profile.schema)
 
-    def _priced(self, reply: ChatReply, request: ChatRequest) -> ChatReply:
-        came = tokens_in(request) if reply.estimated else reply.tokens_in
+    def _priced(self, call: _Call, reply: ChatReply) -> ChatReply:
+        came = tokens_in(call.request) if reply.estimated and call.begun else reply.tokens_in
         price = (came * self._llm.price_in + reply.tokens_out * self._llm.price_out) / 1e6
         hide = self.endpoint.hide
         return msgspec.structs.replace(
@@ -191,19 +212,15 @@ class OpenAIChat(Chat):
 
     # who the server is
 
-    async def _look(self) -> ChatReply | None:
-        """Ask for the list of models, and who answers. What a model server doesn't tell it is generic."""
+    async def look(self) -> tuple[ServerProfile | None, ChatReply | None]:
+        """Ask for the list of models: who answers, as far as it shows, or why nobody does."""
         answer, fault = await self._get(f"{self.endpoint.base_url}/models")
         if answer is None:
-            return fault
-        headers, models = answer
-        self.models = listed(models)
-        if self._profile is None:
-            self._profile = recognise(headers, models) or await self._ask_pages() or PROFILES["generic"]
-        if not self._name and len(self.models) == 1:
-            self._name = self.models[0]
-        if self._name:
-            return None
+            return None, fault
+        self.models = listed(answer[1])
+        return recognise(*answer) or await self._ask_pages(), None
+
+    def _choose(self) -> ChatReply:
         more = f" and {len(self.models) - _SHOWN_MODELS} more" if len(self.models) > _SHOWN_MODELS else ""
         shown = ", ".join(self.models[:_SHOWN_MODELS]) or "none"
         said = f"no model is chosen; {self.endpoint.base_url} lists {shown}{more}"
@@ -221,7 +238,7 @@ class OpenAIChat(Chat):
 
     async def _get(self, url: str) -> tuple[tuple[dict[str, str], Any] | None, ChatReply | None]:
         """A page of the server as (headers, JSON), or why there is none. Bounded in time and size."""
-        library = await anyio.to_thread.run_sync(_library, abandon_on_cancel=True)
+        library = await self._ready()
         with anyio.move_on_after(PROBE_S):
             try:
                 async with self._http(library) as http, http.stream("GET", url) as response:
@@ -244,9 +261,15 @@ class _Call:
         self.first_token_s = request.first_token_s or llm.first_token
         self.stall_s = request.stall_s or llm.stall
         self.reading = Reading()
+        self.begun = False
+        self.limited: ChatReply | None = None
+        """What the server said last instead of an answer: why there is none, if time runs out over a further try."""
+        self.raised: BaseException | None = None
+        """By the listener: no fault of the server."""
         self._hear = hear
 
     def begin(self, profile: ServerProfile) -> Reading:
+        self.begun = True
         self.reading = Reading(wire_names(self.request.tools), profile.reasoning)
         return self.reading
 
@@ -254,7 +277,11 @@ class _Call:
         """Hand it on; the server isn't silent meanwhile, so the caller sets the pace anew."""
         if text and self._hear is not None:
             pace.deadline = float("inf")
-            await self._hear(text)
+            try:
+                await self._hear(text)
+            except BaseException as error:
+                self.raised = error
+                raise
 
 
 class _Refused(Exception):
@@ -318,15 +345,15 @@ def _library() -> Any:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _carrier() -> Any:
+    """The HTTP library under it, which differs from version to version."""
+    return importlib.import_module(_library().DefaultAsyncHttpxClient.__mro__[1].__module__)
 
 
 @cache
 def _lost() -> tuple[type[BaseException], ...]:
     """What a connection may die of."""
-    library = _library()
-    http = importlib.import_module(library.DefaultAsyncHttpxClient.__mro__[1].__module__)
+    library, http = _library(), _carrier()
     return (
         library.OpenAIError,
         http.HTTPError,

@@ -95,20 +95,21 @@ class Reading:
     def reply(self) -> ChatReply:
         """How it ended, by what has arrived. Usage as the server counted it, else estimated; no tokens in."""
         calls = tuple(call.made(n, self._names) for n, call in enumerate(self._calls))
-        thought = "".join(self._thought)
-        spent = self._usage or (0, max(self.progress, sum(map(tokens_of, self._written(thought)))))
-        reply = self._fault or self._ended(bool(calls), tokens_of(thought))
+        thought = tokens_of("".join(self._thought))
+        spent = self._usage or (0, max(self.progress, thought + sum(map(tokens_of, self._written()))))
+        reply = self._fault or self._ended(bool(calls), thought)
         return msgspec.structs.replace(
             reply,
             text="".join(self._text),
             tool_calls=calls,
             tokens_in=spent[0],
             tokens_out=spent[1],
+            thought=thought,
             estimated=self._usage is None,
         )
 
-    def _written(self, thought: str) -> list[str]:
-        return ["".join(self._text), thought, "".join(self._refusal), *(call.arguments for call in self._calls)]
+    def _written(self) -> list[str]:
+        return ["".join(self._text), "".join(self._refusal), *(call.arguments for call in self._calls)]
 
     def _ended(self, calls: bool, thought: int) -> ChatReply:
         if self._refusal:

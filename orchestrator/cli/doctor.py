@@ -15,14 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 import msgspec
 
 from protocol.certificate import times
 from protocol.errors import AsterismError
-from protocol.report import SCHEMA
 from protocol.security import is_loopback
 from protocol.task import SECRET_NAME
 
@@ -31,45 +30,34 @@ from ..client.client import AsyncClient
 from ..client.connection import own_version
 from ..journal.archive import Archive
 from . import show
+from .doctor_llm import llm
+from .finding import Check, Level, conclude, tell
 from .option import output_option, use
 from .server import tls_words
 
-Level = Literal["ok", "warning", "error"]
 _SLOW_FSYNC_MS: Final = 20.0
 _ROUNDS: Final = 20
 _FREE_BYTES: Final = 1024**3
 _WORN: Final = 0.75
 _SOON_S: Final = 5 * 86400.0
 _PROBE_S: Final = 60.0
-_SIGNS: Final = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "error": ("FAIL", "red")}
 
 
-class Check(msgspec.Struct, frozen=True):
-    """What was looked at, how it is, and the one fix if it is not well."""
-
-    name: str
-    level: Level
-    found: str
-    fix: str = ""
-
-
-@click.command()
+@click.group(invoke_without_command=True)
 @output_option("json")
-def doctor(output: str) -> None:
+@click.pass_context
+def doctor(context: click.Context, output: str) -> None:
     """Check this machine and the server, each finding with its fix. Exits 1 if something is broken."""
+    if context.invoked_subcommand is not None:
+        return
     checks = [check for look in _CHECKS for check in _safely(look)]
-    broken = any(check.level == "error" for check in checks)
-    if output == "json":
-        rows = [msgspec.to_builtins(check) for check in checks]
-        show.json_value({"schema": SCHEMA, "ok": not broken, "checks": rows})
-    else:
+    if output != "json":
         for check in checks:
-            sign, colour = _SIGNS[check.level]
-            shown = click.style(f"{sign:<5}", fg=colour) if show.coloured(sys.stdout) else f"{sign:<5}"
-            click.echo(f"{shown} {check.name}: {check.found}")
-            if check.fix:
-                click.echo(f"      fix: {check.fix}")
-    click.get_current_context().exit(int(broken))
+            tell(check)
+    conclude(checks, output)
+
+
+doctor.add_command(llm)
 
 
 def _safely(look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -166,6 +154,20 @@ def _secrets() -> Iterator[Check]:
         yield Check("secrets", "ok", f"{names}; who may have them: secrets.allow")
 
 
+def _model() -> Iterator[Check]:
+    """Whether there is one to plan; what it can do is for `doctor llm`."""
+    from protocol.chat_endpoint import find_endpoint
+    from protocol.config import load
+
+    settings = load().settings
+    endpoint = find_endpoint(settings.llm, os.environ)
+    if endpoint is None:
+        yield Check("model", "ok", "none is set: the catalog planner plans")
+    else:
+        called = f"{settings.llm.model} at " if settings.llm.model else ""
+        yield Check("model", "ok", f"{called}{endpoint.base_url}; `asterism doctor llm` tries it")
+
+
 def _journal() -> Iterator[Check]:
     """What its file says of itself; whether every record is sound is for `journal verify`."""
     path = local.home_of(os.environ) / "server" / "journal.db"
@@ -226,4 +228,4 @@ def _membership() -> Iterator[Check]:
             yield Check(name, "ok", f"the certificate is good for {show.seconds(left_s)}")
 
 
-_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _secrets, _journal, _server, _membership)
+_CHECKS: Final = (_python, _journal_folder, _clock, _sandbox, _secrets, _model, _journal, _server, _membership)

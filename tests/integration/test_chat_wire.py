@@ -173,6 +173,14 @@ def test_a_certificate_of_nobody_known_is_refused(tmp_path: Path) -> None:
     assert server.requests == []
 
 
+def test_a_certificate_of_an_authority_that_the_environment_names_is_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = server_context(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert ask(streams(says("a"), END), tls=context)[0].text == "a"
+
+
 def test_a_plain_server_behind_https_is_a_tls_error() -> None:
     async def run() -> None:
         async with wire_server(sends("HTTP/1.1 400 Bad Request\r\n\r\n")) as server:

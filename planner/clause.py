@@ -24,7 +24,7 @@ from .guess import guess
 from .phrase import LONGEST, Phrase
 from .sentence import Reading, Sentence, sentences_of
 from .shortlist import Shortlist
-from .slot import is_path, slot_of
+from .slot import is_folder, slot_of
 from .wiring import Source
 
 _THEN: Final = re.compile(
@@ -37,6 +37,12 @@ _PARALLEL: Final = re.compile(r"\s*,?\s*\b(?:all )?(?:in parallel|at the same ti
 _FOR_EACH_OF: Final = re.compile(
     r"for (?:each|every) (?:(?P<glob>[^\s,]*[*?][^\s,]*)(?: files?)?|file) (?:in|of|under|below) (?P<path>[^\s,]+),?\s+"
     r"(?P<rest>.+)",
+    re.IGNORECASE,
+)
+_FILES_OF: Final = re.compile(
+    r"(?P<rest>.+?)(?:\s+(?:in|of))?\s+(?P<all>all|each|every)(?: of)?(?: the)?"
+    r"(?:\s+(?P<glob>[^\s,]*[*?][^\s,]*))?\s+files?\s+(?:in|of|under|below)"
+    r"\s+(?:the (?:folder|directory)\s+)?(?P<path>[^\s,]+)",
     re.IGNORECASE,
 )
 _FOR_EACH: Final = re.compile(
@@ -112,9 +118,11 @@ class _Reading:
         self.draft = Draft(clauses.catalog.by_name.get(FINDER))
         self.before: tuple[Source, ...] = ()
         self.now: list[Source] = []
+        self.listed: tuple[Source, ...] = ()
+        """What the last `each` of this stage ran over: another one beside it runs over the same."""
 
     def stage(self, text: str) -> bool:
-        self.before, self.now = tuple(self.now) or self.before, []
+        self.before, self.now, self.listed = tuple(self.now) or self.before, [], ()
         text = _PARALLEL.sub(" ", text).strip()
         pieces = _pieces(text)
         if len(pieces) > _MOST_PIECES:
@@ -132,24 +140,28 @@ class _Reading:
     def _clause(self, text: str) -> bool:
         spread_over = _FOR_EACH_OF.fullmatch(text)
         if spread_over is not None:
-            return self._over_files(spread_over["path"], spread_over["glob"] or "*", spread_over["rest"])
+            return self._over_files(spread_over["path"], spread_over["glob"] or "*", spread_over["rest"], True)
         places = self._places(text)
         for words, on in places:
             for rest, each in _each_forms(words):
                 if self._task(rest, each, on):
                     return True
-        return False
+        among = _FILES_OF.fullmatch(text)
+        return among is not None and self._over_files(
+            among["path"], among["glob"] or "*", among["rest"], among["all"].lower() != "all"
+        )
 
-    def _over_files(self, path: str, glob: str, rest: str) -> bool:
+    def _over_files(self, path: str, glob: str, rest: str, each: bool) -> bool:
         finder = self.clauses.catalog.by_name.get(FINDER)
         folder = self.phrase.unfold(path)
-        if finder is None or not isinstance(folder, str) or not is_path(folder):
+        if finder is None or not isinstance(folder, str) or not is_folder(folder):
             return False
         match = self.clauses.match(self.phrase, rest, True)
         if match is None or not match.reading.wanted:
             return False
         found = self.draft.add(Step(finder, {"path": folder.rstrip("/") or "/", "glob": glob}), self.before)
-        self.now.append(self.draft.add(_step(match, True, ()), (found,)))
+        self.now.append(self.draft.add(_step(match, each, ()), (found,)))
+        self.listed = (found,)
         return True
 
     def _task(self, text: str, each: bool, on: tuple[str, ...]) -> bool:
@@ -163,10 +175,11 @@ class _Reading:
         if not match.reading.wanted:
             self.now.append(self.draft.add(step, self.before))
             return True
-        for sources in (self.before, tuple(self.now)):
+        for sources in (self.listed if step.each else (), self.before, tuple(self.now)):
             if sources and self._fits(step, sources):
                 self.now = [one for one in self.now if one not in sources]
                 self.now.append(self.draft.add(step, sources))
+                self.listed = sources if step.each else self.listed
                 return True
         return False
 

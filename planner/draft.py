@@ -81,7 +81,10 @@ class Draft:
             self._problem("NothingToMap", where, "`each` needs a list from the step before", "leave each out")
         after = tuple(dict.fromkeys(one.id for one in sources if one.id not in fed)) if sequence else ()
         self.tasks[task_id] = TaskSpec(id=task_id, skill=step.skill.name, args=canonical(args), on=step.on, after=after)
-        return Source(task_id, step.skill, each or "all" in step.on, absent_fields(step.skill, args))
+        absent = absent_fields(step.skill, args) | (
+            {"parts"} if step.skill is self._finder and "parts" not in args else set()
+        )
+        return Source(task_id, step.skill, each or "all" in step.on, absent)
 
     def plan(self) -> Plan:
         return Plan(tasks=tuple(self.tasks.values()))
@@ -143,7 +146,8 @@ class Draft:
         """Files as one list: a finder asked for one part has it at `parts/0/files`."""
         if source.skill.name != FINDER or source.id not in self.tasks:
             return None
-        offer = next((one for one in offers(source, True) if one.ref.path == ("parts",) and one.name == "files"), None)
+        whole = msgspec.structs.replace(source, absent=frozenset())
+        offer = next((one for one in offers(whole, True) if one.ref.path == ("parts",) and one.name == "files"), None)
         if offer is None or fit(param, offer.schema) < EXACT:
             return None
         task = self.tasks[source.id]

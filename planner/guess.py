@@ -15,9 +15,10 @@ import msgspec
 
 from protocol.skill import SkillSpec
 
+from .catalog import short_name
 from .phrase import Phrase, is_folded
 from .sentence import Reading
-from .shortlist import STOP, Shortlist, stem, words
+from .shortlist import Shortlist, stem, words
 from .slot import REJECTED, Slot, Spread, looks_like_file, slot_of
 
 MARGIN: Final = 1.25
@@ -31,6 +32,12 @@ _INTO: Final = frozenset(("into", "to", "as"))
 _TITLES: Final = frozenset(("title", "name", "label"))
 _TARGETS: Final = frozenset(("name", "path", "output", "out", "target", "destination"))
 _EACH: Final = frozenset(("each", "every"))
+_NEUTRAL: Final = frozenset(
+    "a an the of in on at to for from into with by as and it its them this that these those all file files".split()  # noqa: SIM905
+)
+"""Words that say nothing beside the values and wires. `some`, `or`, `my`, `would` do say something."""
+_BACK: Final = frozenset("it its them this that these those each every all files".split())  # noqa: SIM905
+_ASKING: Final = frozenset("how what when where which who whom whose why".split())  # noqa: SIM905
 
 Sort = Literal["url", "file", "target", "number", "quoted", "called", "caps"]
 
@@ -45,7 +52,7 @@ class Value(msgspec.Struct, frozen=True):
 def guess(phrase: Phrase, text: str, linked: bool, shortlist: Shortlist) -> tuple[SkillSpec, Reading] | None:
     """The one skill that the clause's words and values fit, or None."""
     said, values = _sort_out(text)
-    if not said:
+    if not said or _dangling(text):
         return None
     found: list[tuple[float, SkillSpec, Reading]] = []
     for score, skill in shortlist.rank(" ".join(said), _CANDIDATES):
@@ -73,6 +80,15 @@ def _sort_out(text: str) -> tuple[list[str], list[Value]]:
     return said, values
 
 
+def _dangling(text: str) -> bool:
+    """`as JSON`, `into my b.zip`: a word that leads to a target is followed by something else."""
+    found = text.lower().split()
+    return any(
+        word in _INTO and _sort_of(after.strip(",;:()") or after, word) not in ("target", "url", "quoted", "file")
+        for word, after in zip(found, [*found[1:], "."], strict=True)
+    )
+
+
 def _sort_of(word: str, before: str) -> Sort | None:
     if before in _CALLED:
         return "called"
@@ -91,14 +107,15 @@ def _sort_of(word: str, before: str) -> Sort | None:
 
 def _fill(skill: SkillSpec, said: list[str], values: list[Value], phrase: Phrase, linked: bool) -> Reading | None:
     known = _vocabulary(skill)
-    content = [word for word in said if word not in STOP and word not in _EACH]
-    if not content or any(stem(part) not in known for word in content for part in re.findall(r"[a-z0-9]+", word)):
+    content = [word for word in said if word not in _NEUTRAL and word not in _EACH]
+    if not content or stem(content[0]) not in _verbs(skill) or not _ASKING.isdisjoint(content):
+        return None
+    if any(stem(part) not in known for word in content for part in re.findall(r"[a-z0-9]+", word)):
         return None
     if any(not re.fullmatch(r"[a-z0-9'-]+", word) for word in content):
         return None  # a sign or a letter of another alphabet is no word of any vocabulary
-    strong = any(value.sort not in ("number", "caps") for value in values)
-    if not strong and len(content) < 2 and not (linked and not values):
-        return None
+    if len(content) < 2 and all(value.sort in ("number", "caps") for value in values):
+        return None  # `count`, alone: of what, nobody says
     args: dict[str, Any] = {}
     spread: dict[str, tuple[str, str]] = {}
     slots = _slots(skill)
@@ -108,10 +125,10 @@ def _fill(skill: SkillSpec, said: list[str], values: list[Value], phrase: Phrase
     missing = [name for name in skill.params.get("required", ()) if name not in args and name not in spread]
     if any(not slots[name].wired for name in missing) or (missing and not linked):
         return None
-    each = not _EACH.isdisjoint(said)
-    if (each and not missing) or not (values or missing):
-        return None
-    return Reading(args, spread, tuple(missing), each, 0)
+    back = [word for word in said if word in _BACK]
+    if (not missing and (back or not values)) or len(back) > 1 + ("all" in back):
+        return None  # nothing to do it with, or a word that points back to what has no place
+    return Reading(args, spread, tuple(missing), not _EACH.isdisjoint(said), 0)
 
 
 def _settle(
@@ -155,9 +172,9 @@ def _takes(value: Value, slot: Slot) -> bool:
         case "called":
             return slot.name in _TITLES and slot.kind in ("word", "prose")
         case "caps":
-            return slot.kind == "word" and slot.name not in _TITLES
+            return slot.kind in ("word", "pattern") and slot.name not in _TITLES
         case "quoted":
-            return slot.kind in ("word", "prose", "json", "any", "argv", "files", "content")
+            return slot.kind in ("word", "pattern", "prose", "json", "any", "argv", "files", "content")
 
 
 def _slots(skill: SkillSpec) -> dict[str, Slot]:
@@ -166,6 +183,12 @@ def _slots(skill: SkillSpec) -> dict[str, Slot]:
     required = set(skill.params.get("required", ()))
     names = sorted(properties, key=lambda name: name not in required)
     return {name: slot_of(name, properties[name]) for name in names}
+
+
+def _verbs(skill: SkillSpec) -> frozenset[str]:
+    """What a clause about the skill may begin with."""
+    first = (example.split(None, 1)[0] for example in skill.examples if example.strip())
+    return frozenset(map(stem, (short_name(skill.name).lower(), *(word.lower() for word in first))))
 
 
 def _vocabulary(skill: SkillSpec) -> frozenset[str]:

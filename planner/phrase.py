@@ -7,6 +7,7 @@ skills.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -17,11 +18,12 @@ from .value import Quoted
 LONGEST: Final = 2_000
 """Characters of a request that is matched against sentences; a longer one is prose, not a command."""
 
-_FOLD: Final = re.compile(
-    r"""(?<![^\s(,:=])(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|`(?P<back>[^`]*)`"""
-    r"""|(?P<json>\[[^\[\]]*\]|\{[^{}]*\}))(?![^\s,.;:!?)])""",
+_OPENING: Final = re.compile(r"""(?<![^\s(,:=])["'`\[{]""")
+_QUOTED: Final = re.compile(
+    r"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|`(?P<back>[^`]*)`)""",
     re.DOTALL,
 )
+_BORDER: Final = re.compile(r"(?![^\s,.;:!?)])")
 _PRIVATE: Final = re.compile("\ue000([0-9]+)\ue001")
 _COURTESY: Final = re.compile(
     r"(?:(?:please|kindly|hey|hi|ok(?:ay)?|asterism|now|first)\b[\s,]*"
@@ -40,31 +42,49 @@ class Phrase:
 
     def __init__(self, request: str) -> None:
         self._parts: list[Any] = []
-        text = _FOLD.sub(self._fold, _PRIVATE.sub("", request)[: LONGEST + 1])
-        self.text = plain(text)
+        self.text = plain(self._folded(_PRIVATE.sub("", request)[: LONGEST + 1]))
 
     def unfold(self, word: str) -> Any:
         """The folded part that a word is: a `Quoted` text, or a list or object; the word itself otherwise."""
         match = _PRIVATE.fullmatch(word)
         return self._parts[int(match[1])] if match is not None else word
 
-    def _fold(self, match: re.Match[str]) -> str:
-        raw = match[0]
-        value: Any
-        if match["json"] is not None:
-            try:
-                value = msgspec.json.decode(raw)
-            except (ValueError, RecursionError):
-                return raw
-        elif match["double"] is not None:
-            try:
-                value = Quoted(msgspec.json.decode(raw, type=str))
-            except ValueError:
-                value = Quoted(match["double"])
-        else:
-            value = Quoted(match["single"] if match["single"] is not None else match["back"])
-        self._parts.append(value)
-        return f"\ue000{len(self._parts) - 1}\ue001"
+    def _folded(self, text: str) -> str:
+        done: list[str] = []
+        at = 0
+        while (opening := _OPENING.search(text, at)) is not None:
+            start = opening.start()
+            done.append(text[at:start])
+            found = _json_at(text, start) if opening[0] in "[{" else _quoted_at(text, start)
+            if found is None or _BORDER.match(text, found[1]) is None:
+                done.append(text[start])
+                at = start + 1
+            else:
+                done.append(f"\ue000{len(self._parts)}\ue001")
+                self._parts.append(found[0])
+                at = found[1]
+        return "".join(done) + text[at:]
+
+
+def _quoted_at(text: str, start: int) -> tuple[Quoted, int] | None:
+    match = _QUOTED.match(text, start)
+    if match is None:
+        return None
+    if match["double"] is None:
+        return Quoted(match["single"] if match["single"] is not None else match["back"]), match.end()
+    try:
+        return Quoted(msgspec.json.decode(match[0], type=str)), match.end()
+    except ValueError:
+        return Quoted(match["double"]), match.end()
+
+
+def _json_at(text: str, start: int) -> tuple[Any, int] | None:
+    """The list or object that begins here, and where it ends."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, start)
+        return msgspec.json.decode(text[start:end]), end
+    except (ValueError, RecursionError):
+        return None
 
 
 def plain(text: str) -> str:

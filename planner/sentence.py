@@ -18,7 +18,7 @@ from protocol.skill import SkillSpec
 from .phrase import Phrase, is_folded
 from .slot import REJECTED, Slot, Spread, slot_of
 
-_PIECE: Final = re.compile(r"""("[^"]*"|'[^']*'|`[^`]*`|\[[^\[\]]*\]|\{[^{}]*\}|\S+?)([,;:]*)(?=\s|\Z)""")
+_PIECE: Final = re.compile(r"(\S+?)([,;:]*)(?=\s|\Z)")
 _SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ARTICLES: Final = frozenset(("the", "a", "an", "all"))
 _EACH: Final = r"each(?: one| file| of them| of these| of those| result| item)?|every (?:one|file|result|item)"
@@ -57,7 +57,8 @@ class Sentence:
         self.slots = {name: slots[name] for name in _SLOT.findall(text) if name in slots}
         self.words = 0
         self._fixed: dict[str, Any] = {}
-        joined = "".join(self._piece(word) + re.escape(marks) for word, marks in _PIECE.findall(text))
+        phrase = Phrase(text)
+        joined = "".join(self._piece(word, phrase) + re.escape(marks) for word, marks in _PIECE.findall(phrase.text))
         self._pattern = re.compile(joined.removeprefix(r"\s+"), re.IGNORECASE | re.DOTALL)
 
     def read(self, phrase: Phrase, text: str, linked: bool) -> Reading | None:
@@ -87,17 +88,16 @@ class Sentence:
                 args[name] = value
         return Reading(args, spread, tuple(wanted), each, self.words)
 
-    def _piece(self, word: str) -> str:
+    def _piece(self, word: str, phrase: Phrase) -> str:
         found = _SLOT.fullmatch(word)
         if found is not None and found[1] in self.slots:
             slot = self.slots[found[1]]
             back = rf"|{_EACH}|{_BACK}" if slot.wired else ""
             body = rf"(?P<{slot.name}>{slot.pattern}{back})"
             return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"
-        folded = Phrase(word)
-        if is_folded(folded.text):
+        if is_folded(word):
             name = f"fixed_{len(self._fixed)}"
-            self._fixed[name] = folded.unfold(folded.text)
+            self._fixed[name] = phrase.unfold(word)
             self.words += 1
             return rf"\s+(?P<{name}>\S+?)"
         if word.lower() in _ARTICLES:

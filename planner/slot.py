@@ -27,6 +27,7 @@ Kind = Literal[
     "flag",
     "choice",
     "word",
+    "pattern",
     "prose",
     "argv",
     "json",
@@ -45,6 +46,8 @@ _SLASHED: Final = re.compile(r"[\w.@+-]+(?:/[\w.@+*?\[\]-]*)+")
 _FOLDER: Final = re.compile(r"[\w.~/+-]+")
 _WILD: Final = re.compile(r"[*?]|\[[^\]]+\]")
 _WORD: Final = re.compile(r"[^\s,;]+")
+_FOLDER_FIRST: Final = re.compile(r"(?:the |a )?(?:folder|directory)\b")
+_SAID_TO_BE_TEXT: Final = re.compile(r"the\s+(?:word|pattern|text|string)\s+(\S+)", re.IGNORECASE)
 _LIST: Final = re.compile(r"\s*(?:,\s*and\b|,|\band\b|\s)\s*")
 _SITES: Final = frozenset("com org net edu gov io dev app co uk de fr ru cn jp info biz tv me".split())  # noqa: SIM905
 _EITHER_OR: Final = frozenset(("and/or", "he/she", "she/he", "him/her", "his/her", "either/or", "yes/no", "n/a", "w/o"))
@@ -53,6 +56,7 @@ _NOT_TEXT: Final = frozenset(
     " zip gz tgz tar exe bin".split()
 )
 _PATHS: Final = frozenset(("path", "dir", "folder", "directory", "cwd", "root", "target", "destination"))
+_PATTERNS: Final = frozenset(("pattern", "regex", "regexp"))
 _PROSE: Final = frozenset(("question", "prompt", "goal", "text", "message", "sql", "query", "body", "stdin"))
 
 
@@ -70,10 +74,14 @@ class Slot(msgspec.Struct, frozen=True):
     kind: Kind
     choices: tuple[str, ...] = ()
     text_file: bool = False
+    folder: bool = False
+    """A path of a folder only."""
 
     @property
     def pattern(self) -> str:
         """What may stand here, as a regular expression over folded text; `read` has the last word."""
+        if self.kind == "pattern":
+            return r"(?:the\s+(?:word|pattern|text|string)\s+)?[^\s]+"
         return r".+" if self.kind in ("files", "prose") else r"[^\s]+"
 
     @property
@@ -83,7 +91,10 @@ class Slot(msgspec.Struct, frozen=True):
 
     def read(self, text: str, phrase: Phrase) -> Any:
         """The value that this text is for the argument: JSON, a Spread, or REJECTED."""
-        value = phrase.unfold(text)
+        named = _SAID_TO_BE_TEXT.fullmatch(text) if self.kind == "pattern" else None
+        value = phrase.unfold(named[1] if named is not None else text)
+        if named is not None and isinstance(value, str):
+            return str(value)
         if isinstance(value, list | dict):
             return self._decoded(value)
         if isinstance(value, Quoted):
@@ -128,13 +139,15 @@ class Slot(msgspec.Struct, frozen=True):
         if kind == "glob":
             return text if _WILD.search(text) and "/" not in text else "*" + text if text[:1] == "." else REJECTED
         if kind == "path":
-            return text if is_path(text) else REJECTED
+            return text if (is_folder(text) if self.folder else is_path(text)) else REJECTED
         if kind == "file":
             return self._file(text)
         if kind == "files":
             return self._files(text)
         if kind == "word":
             return text if _WORD.fullmatch(text) else REJECTED
+        if kind == "pattern":  # a plain word alone may mean the thing and not the text: count people in a.txt
+            return REJECTED if text.isalpha() and not any(char.isupper() for char in text) else text
         if kind == "any":
             number = _NUMBER.fullmatch(text)
             return (
@@ -168,7 +181,8 @@ def slot_of(name: str, schema: Schema) -> Slot:
     """The slot of an argument, from its schema and (for texts) its name."""
     branches = schema.get("anyOf", (schema,))
     kinds = {branch.get("type") for branch in branches}
-    about_text = "text" in str(schema.get("description", "")).lower()
+    about = str(schema.get("description", "")).lower()
+    about_text = "text" in about
     if "enum" in schema:
         return Slot(name, "choice", tuple(str(one) for one in schema["enum"]))
     if "file" in kinds:
@@ -182,7 +196,7 @@ def slot_of(name: str, schema: Schema) -> Slot:
     if kinds == {"object"}:
         return Slot(name, "json")
     if "string" in kinds:
-        return Slot(name, _text_kind(name))
+        return Slot(name, _text_kind(name), folder=_FOLDER_FIRST.match(about) is not None)
     return Slot(name, "json" if name == "json" else "any")
 
 
@@ -193,6 +207,12 @@ def is_path(text: str) -> bool:
         and text.lower() not in _EITHER_OR
         and ("/" in text or text.rpartition(".")[2].lower() not in _SITES or "." not in text)
     )
+
+
+def is_folder(text: str) -> bool:
+    """A path that doesn't look like one file: `logs`, `src/a`, `v1.2/`, but not `a.zip`."""
+    last = text.rpartition("/")[2]
+    return is_path(text) and (last in (".", "..") or _SUFFIXED.fullmatch(last) is None)
 
 
 def looks_like_file(text: str) -> bool:
@@ -235,6 +255,8 @@ def _text_kind(name: str) -> Kind:
         return "url"
     if name == "glob":
         return "glob"
+    if name in _PATTERNS:
+        return "pattern"
     return "prose" if name in _PROSE else "word"
 
 

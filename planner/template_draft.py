@@ -24,6 +24,7 @@ from .template import SCHEMA, Template, read_template
 
 _TYPES: Final[dict[Kind, str]] = {
     "word": "string",
+    "pattern": "string",
     "prose": "text",
     "path": "path",
     "file": "file",

@@ -124,92 +124,12 @@ SERVED: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
     ),
 ]
 
-UNSERVED = """
-book a flight to Paris for next Monday
-what's the weather in Berlin?
-translate report.txt into German
-summarize notes.txt
-send an email to bob@example.com
-write a poem about autumn
-delete all files in logs
-move *.log to archive/
-copy a.txt to b.txt
-open the door
-find love in Paris
-find a restaurant near me
-count sheep
-count people in photo.jpg
-check the stock price of NVDA
-get me a coffee
-read me a story
-list the planets
-list my meetings for today, tomorrow and Friday
-search google.com for shoes
-remind me at 5pm to call mum
-train a neural network on data.csv
-plot sales.csv as a bar chart
-convert video.mp4 to gif
-compress video.mp4 to 720p
-deploy the app to production
-free my disk
-load the gpu
-fix the bug in main.py
-run the tests
-execute order 66
-tell me a joke
-sleep well
-wait for me
-say something nice about my boss
-ask my boss for a raise
-find *.log in logs and email them to bob
-count ERROR in logs/a.log then translate it
-don't hash a.txt
-hash a.txt unless it is empty
-hash passwords
-error 404
-pack my bags
-zip your lips
-download the latest Linux kernel
-post a photo on instagram
-query the database for customers
-sort data.csv by price
-merge a.csv and b.csv
-encrypt secrets.txt
-check that everything is fine
-what is in a.txt
-if a.txt exists then hash it
-every day at 9 fetch https://example.com
-check https://example.com every 5 minutes
-find files larger than 1GB in /data
-find *.log in logs older than 7 days
-count ERROR in a.log and alert me if more than 10
-search a.txt for "x" and replace it with "y"
-write "hello" to bob@example.com
-unzip a.zip into folder b/
-hash the password "secret" with bcrypt
-fetch https://example.com every minute
-extract the zip code from address.txt
-find "truth"
-count ERROR and WARN in a.log
-make it so
-list them
-a.txt
-hello
-summarise the errors -> mail
-""".strip().splitlines()
-
 
 @pytest.mark.parametrize(("request_text", "expected"), SERVED)
 def test_what_is_understood_becomes_the_right_graph(
     request_text: str, expected: list[tuple[str, dict[str, Any]]]
 ) -> None:
     assert graph(request_text) == expected
-
-
-def test_what_no_skill_serves_is_left_alone() -> None:
-    wrong = [request for request in UNSERVED if decide(request).outcome.kind != "abstained"]
-    assert len(UNSERVED) >= 60
-    assert len(wrong) <= 0.05 * len(UNSERVED), wrong
 
 
 def test_abstaining_names_the_nearest_skills_and_how_to_set_a_model() -> None:

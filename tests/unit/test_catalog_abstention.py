@@ -1,0 +1,107 @@
+"""The catalog planner rather abstains than guesses: requests that no skill serves, and served ones with a word more."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from bench.planner.outside import OUTSIDE
+from bench.planner.pattern import PATTERNS
+from planner.catalog_planner import CatalogPlanner
+from planner.template import load_templates, shipped_folder
+from planner.view import PlanView, WorkerView
+from protocol.builtin import BUILTINS
+from protocol.plan import parse_plan
+from protocol.task import TaskSpec
+
+PLANNER = CatalogPlanner(load_templates([shipped_folder()])[0])
+
+SERVED = (
+    "find *.log in logs",
+    "count the lines in notes.txt",
+    "count ERROR in logs/*.log",
+    "find *.log in logs and count ERROR in each",
+    "find *.log in logs, then count ERROR in each and hash each, then write a report called Errors",
+    "pack a.txt, b.txt and c.txt into out.tar.gz",
+    "fetch https://example.com and save it as page.html",
+    "compute the sha256 of a.bin",
+    'search server.log for "timeout"',
+    "count the errors in logs",
+    "read data.csv as csv",
+    "hash every file in src",
+    "find *.log in logs then pack them into logs.zip",
+)
+BEHIND = (
+    """
+but only on Mondays;and tell Bob;unless it is raining;if it exists;every hour;tomorrow;at 5pm;twice;three times
+without reading it;and delete it afterwards;except the first;in reverse;sorted by name;as JSON;in German;for my boss
+until it works;instead of b.txt;or something like that;with md5;as root;and then email it;since yesterday
+with a password;recursively;and plot it;, which is large;on my phone;larger than 1 MB;in the background;per hour
+only if it changed;then do it again;and so on;then summarise it;, then sort it;with all subfolders;as a table
+and notify me;then stop;ignoring case;older than 2 days;or not;again;into my b.zip;each other;some more
+""".replace("\n", ";")
+    .strip(";")
+    .split(";")
+)
+BEFORE = (
+    """
+don't;never;if it is Monday;tomorrow;why;how do I;who can;pretend to;after lunch;do not;explain how to
+write a script to;teach me to;remind me to;I already;what happens when I;every day at 9;ask Bob to;tell me how to
+is it safe to;let somebody;no need to;either;two times;unless I say so,;you must not;or;would you rather;some;my
+""".replace("\n", ";")
+    .strip(";")
+    .split(";")
+)
+BETWEEN = """
+not no never only except without or than if unless my our two last another other same new old some few most random empty
+half both neither again quickly sheep any even almost about over under before during until since because instead against
+me you who which what when where why how do does did will would could should can may must
+""".split()  # noqa: SIM905
+
+
+def tasks(request: str) -> tuple[TaskSpec, ...] | None:
+    """What is planned; None if the planner abstains."""
+    decided = PLANNER.decide(PlanView(request, skills=BUILTINS, fleet=(WorkerView("pi-1"),)))
+    return (
+        None
+        if decided.outcome.kind == "abstained"
+        else tuple(task for patch in decided.patches for task in patch.tasks)
+    )
+
+
+def test_what_no_skill_serves_is_left_alone() -> None:
+    wrong = [request for request in OUTSIDE if tasks(request) is not None]
+    assert len(set(OUTSIDE)) == len(OUTSIDE) >= 500
+    assert len(wrong) <= 0.01 * len(OUTSIDE), wrong
+
+
+@pytest.mark.parametrize("request_text", PATTERNS)
+def test_every_documented_pattern_is_its_exact_graph(request_text: str) -> None:
+    assert tasks(request_text) == parse_plan(PATTERNS[request_text]).tasks
+
+
+@pytest.mark.parametrize("request_text", SERVED)
+def test_what_is_added_before_or_behind_is_never_dropped(request_text: str) -> None:
+    assert tasks(request_text)
+    more = [f"{request_text} {one}" for one in BEHIND] + [f"{one} {request_text}" for one in BEFORE]
+    assert [one for one in more if tasks(one) is not None] == []
+
+
+@pytest.mark.parametrize("request_text", SERVED)
+def test_a_word_between_is_never_dropped(request_text: str) -> None:
+    words = request_text.split()
+    said = [
+        " ".join([*words[:at], word, *words[at:]])
+        for at, word in itertools.product(range(1, len(words)), BETWEEN)
+        if '"' not in request_text or not words[at - 1].startswith('"')
+    ]
+    assert [one for one in said if tasks(one) is not None] == []
+
+
+def test_the_page_shows_only_patterns_that_are_held() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "catalog-planner.md"
+    shown = [line for block in page.read_text().split("```text\n")[1:] for line in block.split("\n```")[0].splitlines()]
+    assert len(shown) > 25
+    assert set(shown) <= set(PATTERNS)

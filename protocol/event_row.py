@@ -34,7 +34,9 @@ class LogRow(msgspec.Struct, frozen=True):
     text: str
 
 
-_HIDDEN: Final = frozenset({"run", "task", "number", "at", "pin", "secret_hash", "reused", "outcome", "patch", "avoid"})
+_HIDDEN: Final = frozenset(
+    {"run", "task", "number", "at", "pin", "secret_hash", "reused", "outcome", "patch", "avoid", "graph", "failed"}
+)
 _SNAKE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 

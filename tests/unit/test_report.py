@@ -206,3 +206,9 @@ def test_a_graph_has_its_tasks_as_written_and_one_edge_a_pair() -> None:
     assert shown["version"] == 2
     assert shown["tasks"][1]["args"] == {"value": {"ref": "a/x"}}
     assert shown["tasks"][1]["state"] == "pending"
+
+
+def test_digests_of_a_planner_call_stay_inside() -> None:
+    opened = e.PlannerCallOpened(1, 2, "replan", failed={3: b"\xff\x00"}, graph=b"\xfe")
+    assert not {"failed", "graph"} & row_of(opened).keys()
+    assert "graph" not in row_of(e.PlannerCallClosed(1, 2, "complete", graph=b"\xfe"))

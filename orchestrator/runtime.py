@@ -23,14 +23,14 @@ import anyio.to_thread
 import msgspec
 
 from protocol.clock import RunClock
-from protocol.config import RetentionDefaults
-from protocol.errors import UsageError
+from protocol.config import LlmDefaults, PlannerDefaults, RetentionDefaults
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
 from protocol.security import ServerFile, forget_server, home, private_directory
 
 from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer
+from .choice import PlannerChoice
 from .core.machine import Machine
 from .core.setting import CoreSettings
 from .engine.artifact_desk import ArtifactDesk
@@ -64,8 +64,7 @@ STOP_S: Final = 10.0
 
 class ServerSettings(msgspec.Struct, frozen=True):
     """How a server is started. `idle_s`: a private one ends after so long without run, watcher or client.
-    `leave_s`: an attached run is cancelled so long after its last watcher left. `examples`: earlier plans
-    that a planner is shown at most."""
+    `leave_s`: an attached run is cancelled so long after its last watcher left. `llm`, `planner`: who plans."""
 
     directory: Path
     entrance: EntranceSettings = EntranceSettings()
@@ -74,7 +73,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     leave_s: float = LEAVE_S
     core: CoreSettings = CoreSettings()
     retention: RetentionDefaults = RetentionDefaults()
-    examples: int = 3
+    llm: LlmDefaults = LlmDefaults()
+    planner: PlannerDefaults = PlannerDefaults()
 
 
 class Runtime:
@@ -83,6 +83,7 @@ class Runtime:
     def __init__(self, settings: ServerSettings, version: str = "") -> None:
         self._settings = settings
         self._version = version
+        self._choice = PlannerChoice(settings.llm, settings.planner, os.environ)
         self._started = time.time()
         self._called_at = time.monotonic()
         self._stop = anyio.Event()
@@ -113,7 +114,7 @@ class Runtime:
         machine = Machine(state, self._settings.core)
         instrument = Instrument()
         store = ArtifactStore(directory / "server" / "artifacts")
-        planners = PlannerDesk(choose_planner, machine.fleet, clock.now, ExampleDesk(self._settings.examples))
+        planners = PlannerDesk(self._choice, machine.fleet, clock.now, ExampleDesk(self._settings.planner.examples))
         engine = self._engine = Engine(
             machine,
             journal,
@@ -212,6 +213,7 @@ class Runtime:
             ),
             tls=self._entrance.info(),
             loop_tasks=len(anyio.get_running_tasks()),
+            planner=self._choice.describe(),
         ).to_dict()
 
     # its end
@@ -246,16 +248,6 @@ class Runtime:
 _DROPPED: Final = frozenset(
     {"bad_frames", "out_of_place", "stale", "missed", "overflowed", "too_large", "too_fast", "postponed"}
 )
-
-
-def choose_planner(name: str) -> Any:
-    """The planner of that name; "" is the default. Loaded when it is first asked for. Raises: UsageError."""
-    if name in ("", "catalog"):
-        from planner.catalog_planner import CatalogPlanner
-        from planner.template import load_templates, shipped_folder
-
-        return CatalogPlanner(load_templates((shipped_folder(), home() / "templates"))[0])
-    raise UsageError(f"there is no planner {name}", hint="the planners are: catalog")
 
 
 def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> None:
@@ -301,6 +293,8 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             retry_ratio=given.retry.ratio,
         ),
         retention=given.retention,
+        llm=given.llm,
+        planner=given.planner,
     )
     try:
         anyio.run(Runtime(settings, number).run, _say_ready)

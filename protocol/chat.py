@@ -65,8 +65,8 @@ class ChatRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One question. `schema`: the JSON Schema that the text should fit. `explained`: the messages describe it already,
     so a server that hides it from its model needs no copy of it in the prompt.
 
-    `max_tokens` 0 is the setting's. `deadline_s` bounds the whole call, waits for rate limits included; `first_token_s`
-    the silence before the first token, `stall_s` each silence after it; 0 is the setting's.
+    `max_tokens` lowers the setting's; 0 leaves it. `deadline_s` bounds the whole call, waits for rate limits included;
+    `first_token_s` the silence before the first token, `stall_s` each silence after it; 0 is the setting's.
     """
 
     messages: tuple[ChatMessage, ...]

@@ -38,7 +38,7 @@ def body(request: ChatRequest, profile: ServerProfile, model: str, max_tokens: i
         "model": model,
         "messages": [_message(one, wire) for one in _told(request, profile)],
         "stream": True,
-        profile.limit: request.max_tokens or max_tokens,
+        profile.limit: min(request.max_tokens or max_tokens, max_tokens),
     }
     if profile.usage:
         made["stream_options"] = {"include_usage": True}

@@ -286,7 +286,8 @@ class TlsInfo(msgspec.Struct, frozen=True):
 
 class ServerInfo(_Answer, frozen=True):
     """`server info`. `runs` counts by state; `dropped` counts what was inadmissible, by name; `tls` null without;
-    `loop_tasks` are those of the server's own event loop: many more than streams and clients mean a leak."""
+    `loop_tasks` are those of the server's own event loop: many more than streams and clients mean a leak; `planner`
+    plans what names none."""
 
     version: str
     address: str
@@ -302,6 +303,7 @@ class ServerInfo(_Answer, frozen=True):
     warnings: tuple[str, ...] = ()
     tls: TlsInfo | None = None
     loop_tasks: int = 0
+    planner: str = ""
 
 
 class RunStatus(_Answer, frozen=True):

@@ -68,6 +68,8 @@ class LiveView:
     def close(self) -> None:
         """Take the table away and leave one line a task, as far as they fit on the screen."""
         self._live.stop()
+        if self._progress.planned:
+            self._console.print(Text(self._progress.planned, "dim"))
         lines = list(self._progress.lines.values())
         room = max(5, self._console.height - 6)
         for line in lines[:room]:
@@ -100,7 +102,8 @@ class LiveView:
         counts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in progress.counts().items())
         hidden = f", {len(lines) - room} not shown" if len(lines) > room else ""
         age = seconds(now - progress.began) if progress.began is not None else ""
-        self._spinner.update(text=Text(f"{progress.state} {age}  {counts}{hidden}", "dim"))
+        writing = f"  {progress.planner} is writing" if progress.planner else ""
+        self._spinner.update(text=Text(f"{progress.state} {age}  {counts}{hidden}{writing}", "dim"))
         return Group(grid, self._spinner)
 
     def _told(self, line: Line) -> Text:

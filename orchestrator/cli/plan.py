@@ -18,13 +18,14 @@ from ..client.client import AsyncClient
 from ..client.submission import plan_text, read_inputs
 from . import show, template
 from .option import output_option, read_pairs, server_option, use
+from .planning import tell_who_plans
 
 
 @click.command()
 @click.argument("request")
 @click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills that may be planned (repeatable).")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
-@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@click.option("--planner", metavar="NAME", help="The planner to use: llm or catalog.")
 @click.option("--save", metavar="NAME", help="Save it as a template: the like is then served without a planner.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="With --save: the value V is open (repeatable).")
 @click.option("--doc", default="", metavar="TEXT", help="With --save: what it is for.")
@@ -58,7 +59,10 @@ def plan(
         saved = template.save(save, request, document, opened, given, doc=doc)
         document = saved if output != "text" else document
     show_plan(document, output)
-    examples = document.get("planner", {}).get("examples")
+    who = document.get("planner", {})
+    if output == "text" and who.get("kind"):
+        show.say(f"planned by {who['kind']}: {who.get('message') or show.many(len(document['tasks']), 'task')}")
+    examples = who.get("examples")
     if examples:
         show.say(f"the planner was shown what served {', '.join(one['run'] for one in examples)}")
 
@@ -68,6 +72,7 @@ async def compile_request(
 ) -> Mapping[str, Any]:
     """The plan document of a request, and who planned it. Raises: PlannerAbstained, PlanRefused."""
     home = await client.join()
+    await tell_who_plans(client, planner)
     document = await client.connection.call("plan", request=request, inputs=dict(inputs), planner=planner, home=home)
     if not isinstance(document, dict) or not document.get("tasks"):
         raise PlanRefused("the planner wrote no task", hint="say it in other words, or give a plan file with -f")

@@ -44,6 +44,11 @@ class Progress:
         self.now = 0.0
         self.state = "planning"
         self.more = 0
+        self.planner = ""
+        """Who is planning at this moment."""
+        self.planned = ""
+        """Who planned the run, and how that ended."""
+        self._calls: dict[int, str] = {}
         self.asked: dict[str, str] = {}
         """Tasks that wait for a person: what for."""
 
@@ -66,6 +71,8 @@ class Progress:
         if kind == "patch_refused":
             problems = row.get("problems") or []
             return f"an edit of {row.get('author', 'somebody')} was refused ({len(problems)} problems)"
+        if kind in ("planner_call_opened", "planner_call_closed"):
+            return self._planning(kind, row)
         if kind == "run_settled":
             self.state = str(row["state"])
             return ""
@@ -96,6 +103,21 @@ class Progress:
             return ""
         why = f": {row['why']}" if row.get("why") else ""
         return f"version {row.get('version')} by {row.get('author', 'somebody')}{why}"
+
+    def _planning(self, kind: str, row: Mapping[str, Any]) -> str:
+        number, who = int(row.get("call", 0)), str(row.get("planner") or "the planner")
+        if kind == "planner_call_opened":
+            self._calls[number] = str(row.get("purpose", "plan"))
+            self.planner = who
+            return f"planning with {who}" if who != "catalog" else ""
+        first, self.planner = self._calls.pop(number, "plan") == "plan", ""
+        message, outcome = str(row.get("message") or ""), row.get("outcome")
+        if outcome == "complete":
+            said = f"{'planned' if first else 're-planned'} by {message or who}"
+        else:
+            said = f"{who} has no whole plan ({outcome}): {message.partition(chr(10))[0]}"
+        self.planned = said if first else self.planned
+        return said
 
     def _child(self, name: str, kind: str, row: Mapping[str, Any]) -> str:
         """Children are counted at their parent, and only their failures told."""

@@ -24,6 +24,7 @@ from ..client.submission import Work, declared_text, plan_text, read_inputs
 from . import show
 from .option import has_server, output_option, read_pairs, server_option, use
 from .plan import compile_request, read_plan_file, show_plan
+from .planning import tell_who_plans
 from .progress import Progress
 from .spend import spend_text
 from .view import choose
@@ -53,7 +54,7 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 @click.option("--priority", type=int, help="Higher goes first.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the run (repeatable).")
 @click.option("--id", "key", metavar="KEY", help="Submitting the same KEY again is the same run.")
-@click.option("--planner", metavar="NAME", help="The planner to use, such as catalog.")
+@click.option("--planner", metavar="NAME", help="The planner to use: llm or catalog.")
 @click.option("--confirm", is_flag=True, help="Show the plan, ask, go.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, do nothing.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Save the report and all outputs there.")
@@ -122,6 +123,8 @@ def run(
         chosen: Work = work
         if (dry_run or confirm) and isinstance(work, str):
             chosen = await compile_request(client, work, given, planner or "")
+        elif isinstance(work, str):
+            await tell_who_plans(client, planner or "")
         if dry_run:
             show_plan(chosen, output)
             return 0

@@ -28,6 +28,8 @@ from .skill_view import offered, plain_labels
 STREAM_PATCHES: Final = 16
 GRACE_S: Final = 5.0
 """How much later than its own deadline a planner may return before it is stopped."""
+_SPARE_S: Final = 1.0
+"""At most so much of a call's time is kept back, so that its planner can still say how it ended."""
 
 Choose = Callable[[str], Planner]
 """The planner of a name; "" is the server's default. Raises: UsageError, ConfigInvalid."""
@@ -126,6 +128,7 @@ class PlannerDesk:
         return outcome
 
     def _view(self, command: StartPlanner, run: Run, state: State) -> PlanView:
+        time_s = command.deadline - self._clock()
         return PlanView(
             request=command.request,
             skills=offered(state, run),
@@ -141,7 +144,7 @@ class PlannerDesk:
             goal=command.goal,
             trusted=command.trusted,
             facts=command.facts,
-            deadline_s=max(0.1, command.deadline - self._clock()),
+            deadline_s=max(0.1, time_s - min(_SPARE_S, time_s / 20)),
         )
 
 

@@ -1,18 +1,24 @@
-"""What every planner owes the engine, on each planner that needs no model."""
+"""What every planner owes the engine, on each of the three; the model's server is scripted, its HTTP is real."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import anyio
 import pytest
 
 from planner.catalog_planner import CatalogPlanner
+from planner.llm_planner import LlmPlanner
 from planner.planner import Planner, PlanOutcome, collect
+from planner.scripted.dialogue import Dialogue
 from planner.scripted.planner import Script, ScriptedPlanner
+from planner.scripted.server import ScriptedServer
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
+from protocol.chat_client import open_chat
+from protocol.config import LlmDefaults
 from protocol.errors import PlannerAbstained, PlanRefused
 from protocol.patch import Patch
 
@@ -21,47 +27,71 @@ NEXT: dict[str, Any] = {"tasks": [{"id": "b", "skill": "flow.echo", "args": {"va
 VIEW = PlanView("echo(1) as a -> echo as b", skills=BUILTINS)
 
 
-def scripted() -> Planner:
+T = TypeVar("T")
+Make = Callable[[str], Planner]
+"""Of the base URL of a server that plays the plan; who needs none ignores it."""
+
+
+def scripted(url: str) -> Planner:
     return ScriptedPlanner([(0, ECHO), (0, NEXT)])
 
 
-def catalog() -> Planner:
+def catalog(url: str) -> Planner:
     return CatalogPlanner()
 
 
-def abstaining() -> Planner:
+def llm(url: str) -> Planner:
+    return LlmPlanner(open_chat(LlmDefaults(base_url=url), {}))
+
+
+def abstaining(url: str) -> Planner:
     return ScriptedPlanner()
 
 
-@pytest.mark.parametrize("make", [scripted, catalog])
-def test_patches_arrive_in_an_order_in_which_they_can_be_applied(make: Callable[[], Planner]) -> None:
-    plan, outcome = anyio.run(collect, make(), VIEW)
+def silenced(url: str) -> Planner:
+    return llm("http://127.0.0.1:9/v1")
+
+
+def played(make: Make, use: Callable[[Planner], Awaitable[T]]) -> T:
+    """What `use` makes of the planner, while the server is there."""
+
+    async def main() -> T:
+        text = json.dumps({"tasks": [*ECHO["tasks"], *NEXT["tasks"]], "outputs": []})
+        async with ScriptedServer(Dialogue(text)) as server:
+            return await use(make(server.base_url))
+
+    return anyio.run(main)
+
+
+@pytest.mark.parametrize("make", [scripted, catalog, llm])
+def test_patches_arrive_in_an_order_in_which_they_can_be_applied(make: Make) -> None:
+    plan, outcome = played(make, lambda planner: collect(planner, VIEW))
     assert outcome.kind == "complete"
     assert outcome.planner
     assert [task.id for task in plan.tasks] == ["a", "b"]
 
 
-@pytest.mark.parametrize("make", [scripted, catalog, abstaining])
-def test_the_stream_is_closed_when_the_call_is_over(make: Callable[[], Planner]) -> None:
-    async def main() -> None:
+@pytest.mark.parametrize("make", [scripted, catalog, llm, abstaining, silenced])
+def test_the_stream_is_closed_when_the_call_is_over(make: Make) -> None:
+    async def use(planner: Planner) -> None:
         send, receive = anyio.create_memory_object_stream[Patch](16)
         async with receive, anyio.create_task_group() as group:
-            group.start_soon(make().plan, VIEW, send)
+            group.start_soon(planner.plan, VIEW, send)
             _ = [patch async for patch in receive]  # ends only when the planner closes its side
 
-    anyio.run(main)
+    played(make, use)
 
 
-@pytest.mark.parametrize("make", [scripted, catalog])
-def test_a_reader_that_does_not_read_holds_it_back_and_cancelling_ends_it(make: Callable[[], Planner]) -> None:
-    async def main() -> bool:
+@pytest.mark.parametrize("make", [scripted, catalog, llm])
+def test_a_reader_that_does_not_read_holds_it_back_and_cancelling_ends_it(make: Make) -> None:
+    async def use(planner: Planner) -> bool:
         send, receive = anyio.create_memory_object_stream[Patch](0)
         async with receive, anyio.create_task_group() as group:
             ended = anyio.Event()
 
             async def run() -> None:
                 try:
-                    await make().plan(VIEW, send)
+                    await planner.plan(VIEW, send)
                 finally:
                     ended.set()
 
@@ -70,7 +100,7 @@ def test_a_reader_that_does_not_read_holds_it_back_and_cancelling_ends_it(make: 
             group.cancel_scope.cancel()
         return ended.is_set()
 
-    assert anyio.run(main)
+    assert played(make, use)
 
 
 def test_no_plan_is_an_error_with_the_reason() -> None:

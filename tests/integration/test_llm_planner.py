@@ -12,12 +12,15 @@ import pytest
 from planner.catalog_planner import CatalogPlanner
 from planner.llm_planner import LlmPlanner
 from planner.planner import Planner, PlanOutcome, collect
+from planner.prompt import first_messages
 from planner.scripted.asked import Asked
-from planner.scripted.dialogue import Dialogue, Fault, Turn
+from planner.scripted.dialogue import Dialogue, Fault, Turn, Usage
 from planner.scripted.mishap import mishaps
 from planner.scripted.server import ScriptedServer
 from planner.view import PlanView
+from planner.wire_form import plan_schema
 from protocol.builtin import BUILTINS
+from protocol.chat import ChatRequest, tokens_in
 from protocol.chat_client import open_chat
 from protocol.config import LlmDefaults
 from protocol.patch import Patch
@@ -127,7 +130,6 @@ NONE = ("failed", [])
 ENDS: dict[str, tuple[str, list[str]]] = {
     "stall after the last token": WHOLE,
     "cut after the last token": WHOLE,
-    "event of another shape": WHOLE,
     "no [DONE]": WHOLE,
     "no finish reason": WHOLE,
     "no finish reason and no [DONE]": WHOLE,
@@ -208,3 +210,46 @@ def test_only_so_many_skills_are_shown_and_those_that_fit_are_among_them() -> No
     shown = [line.partition("(")[0] for line in said.splitlines() if ") -> " in line and not line.startswith("name(")]
     assert len(shown) == 6
     assert {"text.count", "file.hash"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("left", "calls", "kind"),
+    [
+        ({"tokens_left": 500}, 0, "failed"),
+        ({"tokens_left": 18_000}, 1, "refused"),
+        ({"tokens_left": 60_000}, 2, "refused"),
+        ({"price_left": 0.001}, 0, "failed"),
+        ({"price_left": 0.03}, 1, "refused"),
+        ({"price_left": 9.0}, 2, "refused"),
+        ({"calls_left": 0}, 0, "failed"),
+        ({"calls_left": 1}, 1, "refused"),
+        ({"calls_left": 2}, 2, "refused"),
+    ],
+)
+def test_a_question_that_could_cost_more_than_is_left_is_not_asked(left: dict[str, Any], calls: int, kind: str) -> None:
+    async def main() -> tuple[PlanOutcome, int]:
+        turn = Turn(text=WRONG, times=0, usage=Usage(9_000, 300))
+        async with ScriptedServer(Dialogue(turn)) as server:
+            llm = LlmDefaults(base_url=server.base_url, price_in=2.0, price_out=8.0)
+            planner = LlmPlanner(open_chat(llm, {}), prices=(2.0, 8.0))
+            send, receive = anyio.create_memory_object_stream[Patch](16)
+            async with receive:
+                return await planner.plan(PlanView("count", skills=BUILTINS, **left), send), len(server.asked)
+
+    outcome, asked = anyio.run(main)
+    assert (outcome.kind, outcome.calls, asked) == (kind, calls, calls)
+    assert calls or outcome.message.startswith("BudgetSpent: ")
+
+
+def test_an_answer_may_be_no_longer_than_is_left() -> None:
+    asking = tokens_in(ChatRequest(first_messages(VIEW, BUILTINS), plan_schema(BUILTINS)))
+    view = PlanView(VIEW.request, skills=BUILTINS, tokens_left=asking + 1000)
+    _, _, server = anyio.run(ask, Dialogue(PLAN), view)
+    assert 900 < server.asked[0].body["max_completion_tokens"] <= 1000
+
+
+def test_what_was_heard_of_an_answer_that_was_left_is_counted() -> None:
+    view = PlanView("count", skills=BUILTINS, deadline_s=0.6)
+    outcome, _, _ = anyio.run(ask, Dialogue(Turn(text=PLAN, rate=40)), view)
+    assert outcome.tokens_in > 1000
+    assert outcome.tokens_out > 2

@@ -101,7 +101,9 @@ class Ledger:
                     f"a patch written against version {patch.base} was accepted though {name} is of version {version}"
                 )
         run.authors.setdefault(event.version, event.call)
-        if patch.outputs is not None:
+        own = bool(patch.parent) and not event.key  # a sub-plan: its tasks are roots, its outputs its own
+
+        if patch.outputs is not None and not own:
             run.outputs = patch.outputs
         touched = {spec.id for spec in patch.tasks if not patch.parent} | {
             down for _, down in (*patch.links, *patch.unlinks)
@@ -109,14 +111,14 @@ class Ledger:
         for name in sorted(touched & run.names.keys()):
             self._editable(run.tasks[run.names[name]], patch)
         for spec in patch.tasks:
-            if not patch.parent and spec.id in run.names:
+            if (own or not patch.parent) and spec.id in run.names:
                 task = run.tasks[run.names[spec.id]]
                 task.spec, task.skill, task.version = spec, spec.skill, event.version
                 _again(task)
                 continue
-            name = spec.id if not patch.parent else f"{patch.parent}.{event.key}"
+            name = spec.id if not patch.parent or own else f"{patch.parent}.{event.key}"
             run.names[name] = len(run.tasks)
-            parent = run.names[patch.parent] if patch.parent else -1
+            parent = run.names[patch.parent] if patch.parent and not own else -1
             run.tasks.append(TaskRecord(name, spec, event.version, parent, skill=spec.skill))
         for up, down in patch.links:
             task = run.tasks[run.names[down]]

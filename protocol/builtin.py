@@ -293,6 +293,27 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         tags=("question", "confirm", "decide", "person", "approval"),
     ),
     SkillSpec(
+        name="plan.next",
+        doc="Has a part of the run planned when its facts are known, and gives the outputs of that sub-plan.",
+        params=record(
+            goal=says(TEXT, "what is to be reached"),
+            facts=says(ANY, "values that the sub-plan may use, each as input/NAME", {}),
+            rounds=says(INTEGER, "how often the planner is asked at most, the first time included", 1),
+            skills=says(many(TEXT), "skills that the sub-plan may use beside those of the plan", []),
+        ),
+        result=RECORD,
+        effect="once",
+        place="engine",
+        variants=_NO_CPU,
+        timeout_s=_DAY_S,
+        retry_max=0,
+        cached=False,
+        tainted=True,
+        spawns=("@skills",),
+        sinks=("goal",),
+        tags=("later", "decide", "loop", "sub-plan"),
+    ),
+    SkillSpec(
         name="report.markdown",
         doc="Writes a report of named parts, each rows (a table) or text.",
         params=record(

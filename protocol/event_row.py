@@ -52,14 +52,14 @@ def _snake(name: str) -> str:
 
 
 def asked(detail: str) -> tuple[str, tuple[Any, ...]]:
-    """What a waiting task asks a person: the question and the choices, if it gave any."""
+    """What a waiting task asks: a person's question with the choices, if it gave any, or a planner's goal."""
     try:
         found = msgspec.json.decode(detail)
     except msgspec.MsgspecError:
         return detail, ()
-    if not isinstance(found, dict) or "question" not in found:
+    if not isinstance(found, dict) or not {"question", "goal"} & set(found):
         return detail, ()
-    return str(found["question"]), tuple(found.get("choices") or ())
+    return str(found.get("question", found.get("goal"))), tuple(found.get("choices") or ())
 
 
 def event_report(
@@ -86,6 +86,8 @@ def event_report(
         value = getattr(event, name)
         if name in _HIDDEN or (name == "kind" and type(event).__name__ == "Emitted"):
             continue
+        if name == "value" and type(event).__name__ == "SubPlanFinished":
+            continue
         if name == "kind":  # of a planner call: the row's own kind is the event's
             name = "purpose"
         if name == "tasks" and isinstance(value, tuple):
@@ -96,7 +98,7 @@ def event_report(
             value = [worker_of(worker) for worker in value]
         if value != "" or name == "state":
             row[name] = _plain(value)
-    if row["kind"] == "task_waited" and row.get("what") == "ask":
+    if row["kind"] == "task_waited" and row.get("what") in ("ask", "propose", "plan"):
         row["detail"], choices = asked(str(row.get("detail", "")))
         row |= {"choices": list(choices)} if choices else {}
     outcome = getattr(event, "outcome", None)

@@ -86,7 +86,9 @@ class Registry:
 
     def __init__(self, *, builtins: bool = True) -> None:
         self._entries: dict[str, Entry] = {}
-        self._builtins: dict[str, SkillSpec] = {spec.name: spec for spec in BUILTINS} if builtins else {}
+        self._builtins: dict[str, SkillSpec] = (
+            {spec.name: spec for spec in BUILTINS if spec.place != "engine"} if builtins else {}
+        )
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({*self._builtins, *self._entries}))

@@ -95,7 +95,11 @@ class Binder:
                     return msgspec.structs.replace(self.input(run, one), key=str(ref))
             raise RefMissing(f"none of {ref} succeeded")
         assert type(ref) is Ref
-        key, path = str(ref), ref.path
+        key = str(ref)
+        followed = self.follow(run, ref)
+        if followed is not ref:
+            return msgspec.structs.replace(self.input(run, followed), key=key)
+        path = ref.path
         if ref.source == INPUT:
             return Input(key, self._at(run.inputs.get(path[0], b"null"), path[1:], key))
         task = run.tasks[run.names[ref.source]]
@@ -107,9 +111,26 @@ class Binder:
             return self._element_of(run, task, int(path[0]), path[1:], key)
         return self._point(self._value(run, task, key), path, key)
 
+    def follow(self, run: Run, ref: Ref) -> Ref:
+        """A reference to an output of a sub-plan as the one to where that comes from: outputs are never copied."""
+        task = run.tasks[run.names[ref.source]] if ref.source != INPUT else None
+        if task is None or task.plan is None or not ref.path or not task.succeeded:
+            return ref
+        wanted, rest = ref.path[0], ref.path[1:]
+        outputs = {output.name: output.ref for output in task.plan.outputs}
+        found = outputs.get(wanted) if outputs else Ref(f"{task.plan.prefix}.{wanted}")
+        if type(found) is FirstOf:
+            found = next((one for one in found.refs if one.source == INPUT or _succeeded(run, one)), found.refs[0])
+        if type(found) is not Ref or (found.source != INPUT and found.source not in run.names):
+            return ref
+        return self.follow(run, Ref(found.source, (*found.path, *rest), ref.each, ref.rest))
+
     def element(self, run: Run, ref: Ref, index: int) -> Input:
         """The value of a `[]` reference for element `index`. Raises: RefMissing."""
         key = str(ref)
+        followed = self.follow(run, ref)
+        if followed is not ref:
+            return msgspec.structs.replace(self.element(run, followed, index), key=key)
         if ref.source == INPUT:
             return Input(
                 key, self._at(run.inputs.get(ref.path[0], b"null"), (*ref.path[1:], str(index), *ref.rest), key)
@@ -188,6 +209,10 @@ class Binder:
                 digested = type(value) is ArtifactRef
                 found.append(value.digest.encode() if digested else hashlib.sha256(value).digest())  # type: ignore
         return hashlib.sha256(b"".join(found)).digest()
+
+
+def _succeeded(run: Run, ref: Ref) -> bool:
+    return run.tasks[run.names[ref.source]].succeeded
 
 
 def collected(task: Task) -> bytes:

@@ -48,16 +48,16 @@ class Room(msgspec.Struct, frozen=True):
 def digest(
     turn: Turn, run: Run, kind: Kind, about: Iterable[int], *, failed: Iterable[Task] = (), held: Iterable[int] = (),
     results: bool = True, outputs: Iterable[Output] | None = None, room: Room | None = None,
-    name: Callable[[Task], str] | None = None,
+    name: Callable[[Task], str] | None = None, feeding: bool = True,
 ) -> Digest:  # fmt: skip
-    """The digest of the tasks `about`, in that order, and of what feeds them. `name`: how the planner calls a task;
-    without `results` nothing is told of what came out of them."""
+    """The digest of the tasks `about`, in that order, and of what is `feeding` them. `name`: how the planner calls a
+    task; without `results` nothing is told of what came out of them."""
     said = name or run.name_of
     strange = _strange(run)
     claimed, broken, room = frozenset(held), list(failed), room or Room()
     order = list(dict.fromkeys([*(task.ix for task in broken), *about]))
-    feeding = (up for ix in order for up in _upstreams(run.tasks[ix]))
-    named = [task for ix in dict.fromkeys([*order, *feeding]) if _named(task := run.tasks[ix], strange)]
+    above = (up for ix in order for up in _upstreams(run.tasks[ix])) if feeding else ()
+    named = [task for ix in dict.fromkeys([*order, *above]) if _named(task := run.tasks[ix], strange)]
     names = {task.ix: said(task) for task in named}
     tasks: list[TaskDigest] = []
     room_bytes = MOST_BYTES // 2
@@ -180,6 +180,14 @@ def may_show(field: Mapping[str, Any], value: object) -> bool:
     if "enum" in field or "const" in field:
         return len(str(value)) <= MOST_WORDS
     return field.get("type") in ("integer", "number", "boolean")
+
+
+def schema_at(schema: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """What a skill's result schema says of the value at a pointer; {} if it says nothing."""
+    for part in path:
+        fields = schema.get("properties", {})
+        schema = fields[part] if part in fields else schema.get("items", {}) if part.isdecimal() else {}
+    return dict(schema)
 
 
 def _outputs(run: Run) -> tuple[OutputDigest, ...]:

@@ -67,6 +67,9 @@ def enqueue(turn: Turn, run: Run, task: Task) -> None:
     if turn.ruling(task.skill) == "deny":
         fail(turn, run, task, "PolicyDenied", f"this server's policy denies {task.skill}")
         return
+    if spec.place == "engine":
+        turn.serving[run.ix, task.ix] = None
+        return
     turn.queue.push(kind_of(turn.state, run, task, spec, _file_worker(turn, run, task, spec)), spec, run, task)
 
 
@@ -126,11 +129,11 @@ def _alone(turn: Turn) -> None:
         why = doubt(turn, run, task, spec)
         asks = task.spec.approve or why or turn.ruling(spec.name) == "ask"
         if asks or any(policy_of(one, spec) == "ask" for one, _, _ in offered):
-            bound = _bind(turn, run, task)
+            bound = bind(turn, run, task)
             if bound is None or bound.pin != task.approved:
                 release(turn, key)
                 if bound is not None:
-                    _ask(turn, run, task, spec, why, bound)
+                    ask_approval(turn, run, task, spec, why, bound)
                 continue
         if not offered:
             release(turn, key)
@@ -277,7 +280,7 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
     asking = bucket.asking
     must = bool(task.spec.approve or doubts)
     if asking or must:
-        bound = _bind(turn, run, task)
+        bound = bind(turn, run, task)
         if bound is None:
             return True
         if bound.pin == task.approved:
@@ -286,7 +289,7 @@ def _place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window
             if hedge:
                 turn.hedges.discard((run.ix, task.ix))
             else:
-                _ask(turn, run, task, bucket.spec, doubts, bound)
+                ask_approval(turn, run, task, bucket.spec, doubts, bound)
             return True
     sessions, offers = [], []
     for session, device, needs in bucket.offered:
@@ -343,7 +346,8 @@ def _transfer_s(run: Run, task: Task, session: Session) -> float:
     return found
 
 
-def _bind(turn: Turn, run: Run, task: Task) -> Bound | None:
+def bind(turn: Turn, run: Run, task: Task) -> Bound | None:
+    """The inputs of its next attempt; None if it has failed for want of one."""
     try:
         return turn.binder.bind(run, task, turn.state.journal, turn.state.digests.get(task.skill, ""))
     except RefMissing as error:
@@ -351,7 +355,8 @@ def _bind(turn: Turn, run: Run, task: Task) -> Bound | None:
         return None
 
 
-def _ask(turn: Turn, run: Run, task: Task, spec: SkillSpec, doubts: str, bound: Bound) -> None:
+def ask_approval(turn: Turn, run: Run, task: Task, spec: SkillSpec, doubts: str, bound: Bound) -> None:
+    """Ask a person for this very work; `doubts`: what the rules of trust have against it."""
     if doubts and turn.settings.untrusted == "deny":
         fail(turn, run, task, "PolicyDenied", f"this server's policy lets nobody be asked: {doubts}")
         return
@@ -365,7 +370,7 @@ def _send(
     turn: Turn, run: Run, task: Task, session: Session, spec: SkillSpec, device: str, needs: dict[str, float],
     why: str, hedge: bool, bound: Bound | None,
 ) -> None:  # fmt: skip
-    bound = bound or _bind(turn, run, task)
+    bound = bound or bind(turn, run, task)
     if bound is None:
         return
     if run.reuse and bound.pin in run.reuse and task.spec.cache is not False and not hedge:

@@ -364,7 +364,7 @@ def _carry_out(turn: Turn, run: Run, edit: Edit, author: str) -> None:
     if edit.op == "finish":
         needed = _needed(run)
         for other in run.tasks:
-            if other.parent < 0 and other.ix not in needed:
+            if other.parent < 0 and other.owner < 0 and other.ix not in needed:
                 cancel_task(turn, run, other, why, author)
     elif task is None or task.final:
         return  # an edit before it in the same patch has settled it

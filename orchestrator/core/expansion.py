@@ -97,7 +97,8 @@ def _element(turn: Turn, run: Run, task: Task, elements: list[int]) -> None:
     """A child whose upstream element did not succeed: it takes the failure over where that map collects errors."""
     found: Judgement = default_condition(run, task, elements)
     bad = next((run.tasks[ix] for ix in elements if not run.tasks[ix].succeeded), None)
-    may_come = run.settings.on_failure == "replan" and not run.cancelled
+    planned = task.parent >= 0 and run.tasks[task.parent].owner >= 0
+    may_come = (run.settings.on_failure == "replan" or planned) and not run.cancelled
     if may_come and bad is not None and not run.tasks[bad.parent].final:
         return  # its map may be tried again; due when that is final
     if bad is not None and bad.state_is("failed") and bad.spec.map.on_error == "collect":
@@ -152,7 +153,8 @@ def _expand_map(turn: Turn, run: Run, task: Task) -> None:
 
 
 def _expand(turn: Turn, run: Run, task: Task, items: int, workers: tuple[int, ...]) -> None:
-    chunk = task.spec.map.chunk if not workers else 1
+    spec = turn.contract(task)
+    chunk = task.spec.map.chunk if not workers and spec is not None and spec.place != "engine" else 1
     if chunk <= 0:
         slots = sum(session.profile.slots for session in turn.fleet.sessions.values())
         # A call of a model is slow and paid for: one that fails must not repeat others.
@@ -166,6 +168,7 @@ def _length(turn: Turn, run: Run, task: Task, ref: Ref) -> int | None:
     if str(ref) in known:
         length = known[str(ref)]
         return length if isinstance(length, int) else -1
+    ref = turn.binder.follow(run, ref)
     if ref.source != INPUT:
         source = run.tasks[run.names[ref.source]]
         if source.spread is not None and not ref.path:

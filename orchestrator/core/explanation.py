@@ -12,6 +12,7 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .settlement import budget_of
+from .subplan import standing
 from .trust import barred
 from .turn import Turn
 
@@ -125,7 +126,7 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
             f"asterism resolve {turn.name(run, task)} --succeeded VALUE, --retry or --fail"
         )
     if isinstance(state, Waiting):
-        return f"in {state.what}: {state.detail}"
+        return standing(run, task) or f"in {state.what}: {state.detail}"
     if type(state) is Pending:
         names = [run.name_of(run.tasks[ix]) for ix in _open_upstreams(turn, run, task)]
         return f"waiting for {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")

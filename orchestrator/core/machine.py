@@ -51,6 +51,7 @@ from .steering import (
     undone,
     unknown_resolved,
 )
+from .subplan import serve
 from .turn import Turn
 
 _REQUESTS: dict[type, Any] = {
@@ -141,6 +142,8 @@ class Machine:
             guarded(turn, item.reply, act, item)  # type: ignore[union-attr]
         elif isinstance(item, s.Flush):
             flush(turn)
+            if turn.serving:
+                serve(turn)
         elif isinstance(item, s.WorkerSent):
             received(turn, item.conn, item.worker, item.items, item.delivered)
         elif isinstance(item, s.WorkerJoined):
@@ -254,6 +257,7 @@ class Machine:
             and task.state.deadline <= turn.now
         ):
             if isinstance(task.state, Waiting):
-                cancel_task(turn, run, task, "nobody answered in time", code="TimedOut")
+                why = "its sub-plan took too long" if task.state.what == "plan" else "nobody answered in time"
+                cancel_task(turn, run, task, why, code="TimedOut")
             else:
                 fail(turn, run, task, "ApprovalLapsed", "nobody approved it in time")

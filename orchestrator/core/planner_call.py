@@ -12,6 +12,8 @@ class Wish(msgspec.Struct, frozen=True):
 
     goal: str
     rounds: int = 1
+    quoted: bool = False
+    """The goal is a value of the run: data for the planner, as what a running task asks for."""
 
     @classmethod
     def read(cls, detail: str) -> Wish:

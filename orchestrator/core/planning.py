@@ -18,6 +18,7 @@ from .graph import Run
 from .lifecycle import Closed
 from .proposal import answer_goal, ask_goals
 from .replan import leave, replan, review
+from .subplan import go_on
 from .turn import Turn
 
 
@@ -33,6 +34,7 @@ def ask(turn: Turn) -> None:
             turn.focus = number
             replan(turn, run)
             ask_goals(turn, run)
+            go_on(turn, run)
             review(turn, run)
 
 
@@ -77,6 +79,8 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
         turn.emit(e.PlanClosed(run.ix, code, message, bool(run.tasks) and outcome != "complete"))
     elif call.kind == "propose":
         answer_goal(turn, run, call, outcome, message)
+    elif call.kind == "next":
+        turn.want(run.ix, call.task)
 
 
 def stop_call(turn: Turn, run: Run, call: int, outcome: str, why: str) -> None:

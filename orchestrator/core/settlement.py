@@ -155,9 +155,11 @@ def settle(
     for attempt in task.attempts:
         if not attempt.ended:
             stop_attempt(turn, run, task, attempt)
-    if task.spawned and state != "succeeded":
-        for ix in task.spawned.children.values():
+    if state != "succeeded":
+        for ix in _below(task):
             cancel_task(turn, run, run.tasks[ix], "its parent ended")
+        if task.plan is not None:
+            turn.asking[run.ix] = None  # its open failures, too
 
 
 def fail(turn: Turn, run: Run, task: Task, code: str, message: str, *, winner: int = 0) -> None:
@@ -215,7 +217,7 @@ def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestra
     live = task.live()
     if not task.cancelling and not run.cancelled:
         turn.emit(e.CancelAsked(run.ix, task.ix, by, why, code))
-    for ix in (*run.children(task), *(task.spawned.children.values() if task.spawned else ())):
+    for ix in (*run.children(task), *_below(task)):
         cancel_task(turn, run, run.tasks[ix], why, by)
     if type(task.state) is Settled:
         return
@@ -228,6 +230,11 @@ def cancel_task(turn: Turn, run: Run, task: Task, why: str, by: str = "orchestra
         fail(turn, run, task, code, why)
     else:
         settle(turn, run, task, "cancelled", message=why)
+
+
+def _below(task: Task) -> tuple[int, ...]:
+    """What it has spawned or had planned."""
+    return (*(task.spawned.children.values() if task.spawned else ()), *(task.plan.tasks if task.plan else ()))
 
 
 def stop_attempt(turn: Turn, run: Run, task: Task, attempt: Attempt) -> None:
@@ -260,7 +267,7 @@ def verdict_of(run: Run) -> tuple[str, str, str]:
         return "failed", run.stop_code, f"it used {over}" if over and run.stop_code == "BudgetSpent" else ""
     if run.plan_error[0]:
         return "failed", *run.plan_error
-    failed = [task for task in run.roots() if task.state_is("failed") and not handled(run, task)]
+    failed = [task for task in run.roots() if task.owner < 0 and task.state_is("failed") and not handled(run, task)]
     missing = [output.name for output in run.outputs if not _produced(run, output.ref)]
     if not missing and (run.outputs or not failed):
         return "succeeded", "", ""

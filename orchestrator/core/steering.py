@@ -19,6 +19,7 @@ from .call import answer
 from .edit import accept, dangling, judge, problems_of, propose
 from .graph import LATER, PERSON, PLANNED, Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
+from .locality import localised
 from .planning import close_call, plan, stop_call, without_known
 from .resumption import arm, taken_up
 from .settlement import cancel_task, fail, overspent, settle
@@ -84,7 +85,8 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
         first = not run.planned and not later and (bool(item.call) or item.whole)
         if call is not None:  # whoever a planner says it is
             patch = msgspec.structs.replace(patch, author="planner", parent="")
-            patch = without_known(run, patch) if first and run.lost_plans else patch
+            patch = localised(run, call, patch) if call.kind == "next" else patch
+            patch = without_known(run, patch) if run.lost_plans or call.kind == "next" else patch
         written = tuple((one.id, LATER) for one in patch.tasks if later)
         propose(turn, run, patch, first=first, written=written, call=call)
     except (PlanRefused, Conflict) as error:

@@ -70,8 +70,9 @@ def doubt(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> str:
 
 def _is_tool(turn: Turn, run: Run, task: Task) -> bool | None:
     """Its parent may start it: the plan names the skill where the parent's skill takes the names of its tools."""
-    parent = run.tasks[task.parent] if task.parent >= 0 else None
-    if parent is None or parent.spawned is None or holder(run, parent).origin == LATER:
+    above = task.parent if task.parent >= 0 and run.tasks[task.parent].spread is None else holder(run, task).owner
+    parent = run.tasks[above] if above >= 0 else None
+    if parent is None or holder(run, parent).origin == LATER:
         return None
     spec = turn.contract(parent)
     for name in spec.spawns if spec is not None and not isinstance(spec.spawns, bool) else ():

@@ -75,6 +75,8 @@ class Turn:
         """Runs that may have come to an end."""
         self.failures: dict[int, dict[int, None]] = {}
         """Run -> open failures for which a planner must be asked."""
+        self.serving: dict[tuple[int, int], None] = {}
+        """(run, task) that are ready and served here, by no worker."""
         self.wants: dict[int, dict[int, None]] = {}
         """Run -> tasks that wait for a planner call which is not open yet."""
         self.asking: dict[int, None] = {}

@@ -133,7 +133,7 @@ class PlannerDesk:
             request=command.request,
             skills=offered(state, run),
             fleet=fleet_view(state, self._fleet, run.home),
-            inputs=run.inputs,
+            inputs=run.inputs | {fact.name: fact.value or b"null" for fact in command.facts},
             budget=run.settings.budget,
             tokens_left=run.spend.reserved.get(command.call) if run.settings.budget.tokens else None,
             price_left=run.spend.priced.get(command.call) if run.settings.budget.price else None,

@@ -32,8 +32,10 @@ from protocol.spend_row import Used
 from ..core.fleet import Fleet
 from ..core.graph import Attempt, Run, Task
 from ..core.lifecycle import AwaitingApproval, Closed, Ready, Settled, Unknown, Waiting
+from ..core.planner_call import Wish
 from ..core.state import State
 from ..core.steering import specs_at
+from ..core.subplan import standing
 from ..core.trust import barred
 from .lookup import run_state, task_state, worker_name
 
@@ -240,7 +242,9 @@ def waits_for(state: State, run: Run, task: Task) -> str:
             question, choices = asked(found.detail)
             offered = f" ({', '.join(map(str, choices))})" if choices else ""
             return f"an answer: {question}{offered} (asterism answer {run.name}/{name} VALUE)"
-        return f"{found.what}: {found.detail}" if found.detail else found.what
+        if found.what == "propose":
+            return f"the planner, for more work: {Wish.read(found.detail).goal}"
+        return standing(run, task) or (f"{found.what}: {found.detail}" if found.detail else found.what)
     if isinstance(found, Unknown):
         how = f"asterism resolve {run.name}/{name} --succeeded VALUE, --retry or --fail"
         return f"a person: whether its effect happened is unknown ({how})"

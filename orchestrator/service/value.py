@@ -128,7 +128,7 @@ def default_outputs(run: Run) -> list[Output]:
     return [
         Output(task.spec.id, Ref(task.spec.id))
         for task in run.roots()
-        if not task.down and not task.chained and task.succeeded
+        if not task.down and not task.chained and task.succeeded and task.owner < 0
     ]
 
 

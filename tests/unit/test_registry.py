@@ -66,7 +66,7 @@ def _bare(schema: Any) -> Any:
     return [_bare(one) for one in schema] if isinstance(schema, list) else schema
 
 
-@pytest.mark.parametrize("spec", BUILTINS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [one for one in BUILTINS if one.place != "engine"], ids=lambda spec: spec.name)
 def test_the_signature_of_every_built_in_is_its_data(spec: SkillSpec) -> None:
     entry = Registry().get(spec.name)
     assert entry is not None

@@ -46,6 +46,9 @@ PROFILES: Final[Mapping[str, ServerProfile]] = {
 _OWNERS: Final = {"vllm": "vllm", "llamacpp": "llama.cpp", "library": "ollama", "openai": "openai", "system": "openai"}
 """`owned_by` of a server's models -> its profile."""
 
+PAGES: Final = (("/api/version", "version", "ollama"), ("/props", "default_generation_settings", "llama.cpp"))
+"""Pages beside the protocol, what their JSON has, and whose they are: asked where the list of models doesn't tell."""
+
 
 def recognise(headers: Mapping[str, str], models: Any) -> ServerProfile | None:
     """Who answered /models, by its headers (names in lower case) and its JSON; None: it doesn't say."""

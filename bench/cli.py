@@ -18,14 +18,16 @@ import msgspec
     "--crash", is_flag=True, help="Also kill the orchestrator in the middle; the run goes on from its journal."
 )
 @click.option("--keep", is_flag=True, help="Keep the folder with the journal, the report and the logs.")
-def demo(crash: bool, keep: bool) -> None:
-    """One request, three workers, one real failure; about five seconds.
+@click.option("--live", is_flag=True, help="Let your own model write the plan: OPENAI_BASE_URL, OPENAI_API_KEY.")
+def demo(crash: bool, keep: bool, live: bool) -> None:
+    """One request, a plan that is streamed, three workers, one real failure; under ten seconds.
 
-    Two of the workers are simulated machines; all are processes here. Nothing outside a temporary folder is written.
+    A scripted model plays a recorded plan, tasks run while it is being written. Two of the workers are simulated
+    machines; all are processes here. Nothing outside a temporary folder is written.
     """
     from .demo import run_demo
 
-    sys.exit(anyio.run(run_demo, crash, keep))
+    sys.exit(anyio.run(run_demo, crash, keep, live))
 
 
 @click.group()

@@ -1,18 +1,21 @@
 """`asterism demo`: one request on three worker processes, one of which is killed on the way.
 
-Everything is real: a private server, workers that are processes of their own, SIGKILL. The plan is the saved template
-`demo` of the catalog planner. What is told afterwards is read from the run's event stream. Nothing outside one
-temporary folder is written. Times are printed, never asserted.
+All but the model is real: a private server with the planner that asks models, workers that are processes of their own,
+SIGKILL. The model is a scripted one that says a recorded plan, over HTTP and at a model's pace, or one of the person's
+own. What is told afterwards is read from the run's event stream. Nothing outside one temporary folder is written.
+Times are printed, never asserted.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import sysconfig
 import time
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any, Final
 
 import anyio
@@ -20,9 +23,14 @@ import click
 
 from orchestrator.client.client import AsyncClient
 from orchestrator.client.live import AsyncLive
+from planner.scripted.server import ScriptedServer
+from protocol.chat_client import open_chat
+from protocol.config import load
 from protocol.errors import ServerUnreachable, Unavailable
 from protocol.report import exit_code
 
+from .model import environment
+from .recorded import RATE, RecordedModel
 from .scenario import Machine, Scenario
 from .story import Killed, Story
 from .tour import Tour
@@ -44,11 +52,13 @@ CRASHED_S: Final = 0.3
 
 
 class Demo:
-    """One demo. `run` does it all; the exit code is the run's."""
+    """One demo. `run` does it all; the exit code is the run's. `writer` says who writes the plan."""
 
-    def __init__(self, fleet: Scenario, crash: bool) -> None:
+    def __init__(self, fleet: Scenario, crash: bool, writer: str, live: bool) -> None:
         self._fleet = fleet
         self._crash = crash
+        self._writer = writer
+        self._live = live
         self._library = sysconfig.get_paths()["stdlib"]
         self._gpu_killed = False
         self._server_killed = False
@@ -65,13 +75,15 @@ class Demo:
             say(f'"{REQUEST}"\n')
             say(
                 f"here reads {self._library} (2 slots). {GPU} (2 slots, label gpu) and {EDGE} (1 slot, half the speed, "
-                f"20 Mbit/s, 20 ms) are simulated:\nprocesses on this machine with empty folders of their own. "
-                f"All were up in {started - began:.1f} s.\n"
+                f"20 Mbit/s, 20 ms) are simulated: "
+                f"processes on this machine with empty folders of their own. "
+                f"All were up in {started - began:.1f} s.\n\n{self._writer}\n"
             )
             live = await client.submit(REQUEST, inputs={"dir": self._library})
             report = await self._watch(client, live, story)
             self._tell(story, report)
-            await self._show(client, live, report)
+            if report["tasks"]:
+                await self._show(client, live, report)
             return exit_code(report)
 
     async def _start(self, client: AsyncClient) -> None:
@@ -131,7 +143,7 @@ class Demo:
         Where `here` is so quick that there is no such moment, it is killed late in the measuring with what it holds.
         """
         held = story.held_by(GPU)
-        parts = [name for name in held if name.startswith("measure.")]
+        parts = [name for name in held if "." in name]
         late = story.parts_done() >= LATE and bool(held)
         if not self._gpu_killed and ((story.finished_on(GPU) >= 2 and parts) or late):
             self._gpu_killed = True
@@ -165,13 +177,13 @@ class Demo:
 
     def _tell(self, story: Story, report: dict[str, Any]) -> None:
         for at, text in story.lines(report):
-            say(f"{at:>8}  {text}")
-        if not self._gpu_killed:
+            say(f"{at:>8}  {text}", indent=10)
+        if report["tasks"] and not self._gpu_killed:
             say(f"          {GPU} never held a part after finishing two, so it was not killed this time.")
 
     async def _show(self, client: AsyncClient, live: AsyncLive, report: dict[str, Any]) -> None:
         rows = report["outputs"].get("ranking") or []
-        if rows:
+        if not self._live and rows:
             top = rows[0]
             say(f"\nHardest: {top['function']} in {top['module']}, complexity {top['complexity']}.")
         uri = report["outputs"].get("report")
@@ -186,16 +198,54 @@ class Demo:
             say("Keep the report and the journal: asterism demo --keep")
         if not self._crash:
             say("Kill the orchestrator too: asterism demo --crash")
+        if not self._live:
+            say("A model of your own writes the plan: asterism demo --live")
         say('Your own: asterism run "find(., *.py) -> count(TODO) each"')
 
 
-async def run_demo(crash: bool, keep: bool) -> int:
-    """The command. Raises: whatever ended the server or a worker, with its last words."""
-    home = os.environ.get("ASTERISM_HOME")
-    async with Scenario(Path(home).expanduser() if home else None, keep=keep, slots_here=2) as fleet:
-        return await Demo(fleet, crash).run()
+async def run_demo(crash: bool, keep: bool, live: bool) -> int:
+    """The command. Raises: whatever ended the server or a worker, with its last words; Unavailable for a model that
+    can't be asked."""
+    parent = os.environ.get("ASTERISM_HOME")
+    async with AsyncExitStack() as stack:
+        environ, writer = await own_model() if live else await recorded_model(stack)
+        environ |= {"ASTERISM_PLANNER__DEFAULT": "llm", "ASTERISM_PLANNER__FALLBACK": "none"}
+        folder = Path(parent).expanduser() if parent else None
+        fleet = Scenario(folder, keep=keep, slots_here=2, environ=environ)
+        return await Demo(await stack.enter_async_context(fleet), crash, writer, live).run()
 
 
-def say(text: str) -> None:
+async def recorded_model(stack: AsyncExitStack) -> tuple[dict[str, str], str]:
+    """A scripted model as long as the stack is open: how it is found, and what it is."""
+    server = await stack.enter_async_context(ScriptedServer(RecordedModel()))
+    said = f"The planner streams the plan from {server.base_url}. No model is behind it:\n"
+    # Its plan is fixed, so every skill in it has to be among those that a plan may use.
+    environ = {**environment(server), "ASTERISM_PLANNER__SHORTLIST": "64"}
+    return environ, f"{said}a scripted model plays a recorded plan at {RATE:g} tokens/s."
+
+
+async def own_model() -> tuple[dict[str, str], str]:
+    """The person's model. Raises: UsageError where none is set, Unavailable where it can't be asked."""
+    settings = load().settings.llm
+    chat = open_chat(settings, os.environ)
+    fault = await chat.meet()
+    if fault is not None:
+        raise Unavailable(fault.message, hint=fault.hint)
+    about = ("OPENAI_", "ASTERISM_LLM__", "ASTERISM_PLANNER__")
+    found = {
+        **{name: text for name, text in os.environ.items() if name.startswith(about)},
+        "OPENAI_BASE_URL": chat.endpoint.base_url,
+        "OPENAI_API_KEY": chat.endpoint.authorization.removeprefix("Bearer "),
+        "ASTERISM_MODEL": chat.name,
+    }
+    return found, f"The planner streams the plan from {chat.name} at {chat.endpoint.base_url}."
+
+
+def say(text: str, indent: int = 0) -> None:
+    """A line, or more of them where the terminal is narrow; what is read by programs is never broken."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        fold = TextWrapper(width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(fold.fill(line) for line in text.split("\n"))
     click.echo(text)
     sys.stdout.flush()

@@ -6,6 +6,7 @@ It says on stdout how to reach it, and on stderr what it was asked. It must not 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import anyio
 import click
@@ -14,8 +15,11 @@ from planner.scripted.asked import Asked
 from planner.scripted.dialogue import read_dialogue
 from planner.scripted.server import MODEL, ScriptedServer
 
+KEY: Final = "sk-scripted-model"
+"""Shown where none is asked for. No word that files have in them: what holds a key doesn't leave its machine."""
 
-def environment(server: ScriptedServer, key: str = "scripted") -> dict[str, str]:
+
+def environment(server: ScriptedServer, key: str = KEY) -> dict[str, str]:
     """What a program must be told to use this server as its model."""
     return {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": key, "ASTERISM_MODEL": MODEL}
 
@@ -23,7 +27,7 @@ def environment(server: ScriptedServer, key: str = "scripted") -> dict[str, str]
 async def serve(script: Path, profile: str, port: int, key: str) -> None:
     """Until it is interrupted. Raises: UsageError."""
     async with ScriptedServer(read_dialogue(script), profile, port=port, key=key) as server:
-        click.echo(" ".join(f"{name}={value}" for name, value in environment(server, key or "scripted").items()))
+        click.echo(" ".join(f"{name}={value}" for name, value in environment(server, key or KEY).items()))
         async with anyio.create_task_group() as group:
             number = 0
             while True:

@@ -72,7 +72,8 @@ class Way(msgspec.Struct, frozen=True):
 class Scenario:
     """`async with Scenario() as fleet`: a fresh folder in `parent`, else in the system's own, left only if `keep`.
 
-    `listen`: where the server listens, if not on loopback; then the link is TLS, as with `tls`.
+    `listen`: where the server listens, if not on loopback; then the link is TLS, as with `tls`. `environ`: what its
+    processes have beside the person's environment, whose settings for Asterism and for a model they don't have.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Scenario:
         slots_here: int = 0,
         tls: bool = False,
         listen: str = "",
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.keep = keep
         self._arguments = ("--tls",) if tls else ()
@@ -90,9 +92,10 @@ class Scenario:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
-        # What the person has set for their own fleet must not reach this one.
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("ASTERISM_")}
-        self.environ = {**clean, "ASTERISM_HOME": str(self.folder / "home"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
+        # What the person has set for their own fleet, or a model that costs money, must not reach this one.
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_"))}
+        home = {"ASTERISM_HOME": str(self.folder / "home"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
+        self.environ = {**clean, **(environ or {}), **home}
         if slots_here:
             self.environ["ASTERISM_HERE__SLOTS"] = str(slots_here)
         self.server_pid = 0

@@ -58,7 +58,17 @@ class Story:
         self.first_ids: tuple[str, ...] = ()
         self.killed: list[Killed] = []
         self.reasons: dict[str, str] = {}
-        self.planned_by = ""
+        self.first: tuple[float, str] | None = None
+        """When the first task was given out, and which."""
+        self.maps: dict[str, tuple[float, int]] = {}
+        """When each map was expanded, and into how many."""
+        self.asked: list[float] = []
+        """When the planner was called for the first plan; again after a crash."""
+        self.planned: tuple[float, str, int] | None = None
+        """When the first plan was over, what was wrong with it, and how many tasks had settled by then."""
+        self.planner = ""
+        self.written = 0
+        """Tokens of it."""
         self._pinned: Counter[str] = Counter()
         self._sizes: dict[str, int] = {}
         self._on: dict[tuple[str, int], str] = {}
@@ -76,8 +86,15 @@ class Story:
         elif kind == "file_pinned":
             self._pinned[row["uri"]] += 1
             self._sizes[row["uri"]] = int(row["ref"]["size"])
-        elif kind == "planner_call_closed":
-            self.planned_by = str(row.get("message", "")).partition(": ")[0]
+        elif kind == "planner_call_opened" and self.planned is None:
+            self.asked.append(self.now)
+        elif kind == "budget_spent" and self.planned is None:
+            self.written = int(row["tokens_out"])
+        elif kind == "plan_closed":
+            wrong = str(row.get("message", "")) if row.get("code") or row.get("partial") else ""
+            self.planned = (self.now, wrong, len(self.settled()))
+        elif kind == "planner_call_closed" and self.planned is None:
+            self.planner = str(row.get("planner", ""))
         elif kind == "run_settled":
             self.state = str(row["state"])
         elif row.get("task"):
@@ -89,7 +106,7 @@ class Story:
         for name in ids:
             self.tasks.setdefault(name, Task())
         version = int(row.get("version", 1))
-        if version <= 1:
+        if version <= 1 or (row.get("author") == "planner" and self.planned is None):
             self.first_ids += ids
         else:
             self.versions.append((version, row.get("author", ""), row.get("why", ""), ids, self.now))
@@ -102,6 +119,7 @@ class Story:
             task.skill = row.get("skill") or task.skill
             task.started = task.started or self.now
             task.attempts.append((self.now, worker, row.get("why", "")))
+            self.first = self.first or (self.now, row["task"])
             self._on[row["task"], number] = worker
         elif kind == "attempt_ended" and row.get("lost"):
             task.lost.append((self.now, self._on.get((row["task"], number), "")))
@@ -110,6 +128,7 @@ class Story:
         elif kind == "map_expanded":
             task.state = "running"
             task.started = self.now
+            self.maps[row["task"]] = (self.now, int(row["items"]))
         elif kind == "task_requeued":
             task.state, task.message = "ready", row.get("why", "")
         elif kind == "task_settled":
@@ -150,8 +169,7 @@ class Story:
 
     def lines(self, report: Mapping[str, Any]) -> list[tuple[str, str]]:
         """(time since submission, what happened), about twelve of them. `report` is the run's own (cli.md)."""
-        found: list[tuple[float, str]] = [(0.0, self._planned())]
-        found += self._measured()
+        found = [*self._planned(), *self._measured()]
         for killed in self.killed:
             found += self._death(killed)
         for version, author, why, ids, at in self.versions:
@@ -165,10 +183,25 @@ class Story:
         rows.append((f"{report['makespan_s']:.2f} s", self._end(report)))
         return rows
 
-    def _planned(self) -> str:
-        kind, _, name = self.planned_by.partition(":")
-        how = f"from the saved template {name} of the catalog planner" if kind == "template" else self.planned_by
-        return f"planned, {len(self.first_ids)} tasks, {how}; no model was asked"
+    def _planned(self) -> Iterator[tuple[float, str]]:
+        """The plan's way from the first task to its last word."""
+        for at in self.asked[1:]:
+            yield (
+                at - self.began,
+                "the planner's call was lost: it is asked for what is missing",
+            )
+        if self.first is not None:
+            yield self.first[0] - self.began, f"first task: {self.first[1]}{self._writing(self.first[0])}"
+        for name, (at, items) in self.maps.items():
+            yield at - self.began, f"map running: {name}, {items} parts{self._writing(at)}"
+        if self.planned is not None:
+            at, wrong, settled = self.planned
+            text = f"plan complete: {len(self.first_ids)} tasks by {self.planner}, {self.written} tokens"
+            by_then = f"{settled} tasks and parts had settled by then"
+            yield at - self.began, f"the plan ended early: {wrong}" if wrong else f"{text}; {by_then}"
+
+    def _writing(self, at: float) -> str:
+        return ", while the plan is being written" if self.planned is None or at < self.planned[0] else ""
 
     def _measured(self) -> Iterator[tuple[float, str]]:
         where = Counter(task.worker for _, task in self._parts() if task.state == "succeeded")
@@ -250,7 +283,7 @@ class Story:
         states = Counter(str(row["state"]) for row in report["tasks"].values())
         recovered = report["recovered"]
         width = report["width"]
-        counts = ", ".join(f"{number} {state}" for state, number in states.most_common())
+        counts = ", ".join(f"{number} {state}" for state, number in states.most_common()) or "no task"
         made_good = ", ".join(f"{number} {what}" for what, number in recovered.items() if number) or "nothing"
         return (
             f"{report['state']}: {counts}; task time {report['task_s']:.2f} s, width {width['mean']:.1f} mean, "

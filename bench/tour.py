@@ -6,6 +6,7 @@ Drawn from `Story` and from what the server said of its workers. It must not kno
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -50,6 +51,7 @@ class Tour:
 
     def _draw(self) -> RenderableType:
         story = self._story
+        now = max(story.now, time.time())
         machines = Table.grid(padding=(0, 2))
         for name in self._machines:
             row = self.workers.get(name, {})
@@ -66,7 +68,7 @@ class Tour:
             if "." in name:
                 continue
             sign, style = SIGNS.get(task.state, ("·", ""))
-            took = (task.ended or story.now) - task.started if task.started else None
+            took = (task.ended or now) - task.started if task.started else None
             where = f"{done[name]}/{children[name]}" if children[name] else task.worker
             note = story.reasons.get(name, "") if name in waits else ""
             tasks.add_row(
@@ -77,5 +79,6 @@ class Tour:
                 Text(f"{took:.1f} s" if took is not None else "", "dim"),
                 Text(note, "yellow"),
             )
-        age = f"{story.now - story.began:.1f} s" if story.began else ""
-        return Group(machines, Text(), tasks, Text(f"{story.state} {age}", "dim"))
+        age = f"{now - story.began:.1f} s" if story.began else ""
+        plan = f"; the model writes, {len(story.first_ids)} tasks so far" if story.planned is None else ""
+        return Group(machines, Text(), tasks, Text(f"{story.state} {age}{plan}", "dim"))

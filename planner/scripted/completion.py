@@ -6,18 +6,20 @@ Invariant: the deltas of a reply, joined, are the whole reply. It must not know 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from .constraint import instance, obeys
+from .constraint import instance, obeys, stray
 from .dialogue import Call, Turn, Usage, tokens
 from .emulation import Emulation
+from .written import written
 
 _CREATED = 1_780_000_000
 
 
-class Completion(msgspec.Struct, frozen=True):
+class Completion(msgspec.Struct, frozen=True, dict=True):
     """One reply: what the turn says, to a request (its JSON), on a server with these manners."""
 
     id: str
@@ -26,13 +28,17 @@ class Completion(msgspec.Struct, frozen=True):
     turn: Turn
     manner: Emulation
 
-    @property
+    @cached_property
     def text(self) -> str:
         """What the model writes: the turn's text, or what obeys where the server enforces and the turn lets it."""
-        turn, schema = self.turn, self.schema
-        if turn.constrained and self.manner.enforces and schema is not None and not obeys(turn.text, schema):
-            return msgspec.json.encode(instance(schema)).decode()
-        return turn.text or "".join(turn.parts)
+        text, schema = self.turn.text or "".join(self.turn.parts), self.schema
+        if not self.turn.constrained or not self.manner.enforces or schema is None or obeys(text, schema):
+            return text
+        try:
+            meant = written(msgspec.json.decode(text), schema)
+        except msgspec.DecodeError:
+            meant = None
+        return msgspec.json.encode(instance(schema) if stray(meant, schema) else meant).decode()
 
     @property
     def schema(self) -> Mapping[str, Any] | None:

@@ -51,10 +51,10 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `rate` is tokens a second, 0 at once; `first_s` passes before the first token. A token is `token_chars` characters.
     `usage`: None counts the tokens. `finish`: "" is what fits, "none" leaves it out. `status` other than 200 sends
-    `body`, or `error` in the server's own form, and nothing else. `constrained`: a server that enforces the schema
-    asked for replaces a text that doesn't obey it by one that does. `match`: this turn answers only requests that
-    contain this text. `times`: how many calls it answers, 0 any number. `unstreamed` answers with one JSON document
-    whatever was asked.
+    `body`, or `error` in the server's own form, and nothing else. `constrained`: where the server enforces the schema
+    asked for, a plan is written in its form, and what can't be is replaced by the least that obeys. `match`: this turn
+    answers only requests that contain this text. `times`: how many calls it answers, 0 any number. `unstreamed` answers
+    with one JSON document whatever was asked.
     """
 
     text: str = ""
@@ -103,7 +103,7 @@ class Dialogue:
 def read_dialogue(path: Path) -> Dialogue:
     """A dialogue from a JSON file: `{"turns": [...]}`, with the fields of `Turn`; other fields are their defaults.
 
-    A turn's `plan` may stand in place of its `text`: any JSON, written without blanks. Raises: UsageError.
+    A turn's `plan` may stand in place of its `text`: any JSON, written without blanks, constrained. Raises: UsageError.
     """
     try:
         document = read_json(path.read_bytes(), dict[str, Any])
@@ -116,7 +116,8 @@ def read_dialogue(path: Path) -> Dialogue:
 def _written(turn: Mapping[str, Any]) -> dict[str, Any]:
     row = dict(turn)
     if "plan" in row:
-        row["text"] = msgspec.json.encode(row.pop("plan")).decode()
+        text = msgspec.json.encode(row.pop("plan")).decode()
+        row = {"constrained": True, **row, "text": text}
     return row
 
 

@@ -84,7 +84,10 @@ class ScriptedServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        if error is None or isinstance(error, anyio.get_cancelled_exc_class()):
+            await self._stack.__aexit__(kind, error, trace)
+        else:  # what went wrong in the body is no business of ours: it leaves as it is, in no group
+            await self._stack.aclose()
 
     async def request(self, number: int) -> Asked:
         """The chat request of this number, from 0; waits until it comes."""

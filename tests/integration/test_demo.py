@@ -9,21 +9,28 @@ import sys
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from bench.overhead import Overhead, Sizes, overhead
 from bench.report import document, table
+from planner.template import shipped_folder
 
 
-def test_demo_survives_the_death_of_a_worker_and_of_the_orchestrator(tmp_path: Path) -> None:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("ASTERISM_")}
-    environ = {**clean, "ASTERISM_HOME": str(tmp_path), "CI": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "asterism", "demo", "--crash"],
-        env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=110,
-    )  # fmt: skip
+def asterism(tmp_path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_"))}
+    environ = {**clean, "ASTERISM_HOME": str(tmp_path), "CI": "1", **more}
+    argv = [sys.executable, "-P", "-m", "asterism", *words]
+    return subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_demo_survives_the_death_of_a_worker_and_of_the_orchestrator_in_mid_plan(tmp_path: Path) -> None:
+    done = asterism(tmp_path, "demo", "--crash")
     said = done.stdout
     assert done.returncode == 0, said + done.stderr
-    assert "from the saved template demo of the catalog planner; no model was asked" in said
+    assert "a scripted model plays a recorded plan at 200 tokens/s" in said
+    assert re.search(r"first task: facts\.\d, while the plan is being written", said)
+    assert "map running: measure, 16 parts" in said
+    assert re.search(r"plan complete: 15 tasks by llm:scripted, \d+ tokens", said)
     assert "gpu-sim killed (SIGKILL)" in said
     assert "gpu-sim started again" in said
     assert "orchestrator killed (SIGKILL)" in said
@@ -32,6 +39,36 @@ def test_demo_survives_the_death_of_a_worker_and_of_the_orchestrator(tmp_path: P
     assert "version 2 by task:closer" in said
     assert re.search(r"`(calls|clean)` ran, `(calls|clean)` was skipped", said)
     assert "kept on edge-sim, its hash checked there" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_demo_lets_a_model_of_the_person_write_the_plan(tmp_path: Path) -> None:
+    """The model is another process; what it says is the demo's plan, quicker."""
+    plan = msgspec.json.decode((shipped_folder() / "demo.json").read_bytes())["plan"]
+    script, home = tmp_path / "script.json", tmp_path / "home"
+    home.mkdir()
+    script.write_bytes(msgspec.json.encode({"rate": 2000, "times": 0, "turns": [{"plan": plan}]}))
+    argv = [sys.executable, "-P", "-m", "asterism", "bench", "model", str(script), "--profile", "vllm", "--key", "k3y"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as model:
+        try:
+            assert model.stdout is not None
+            found = dict(one.split("=", 1) for one in model.stdout.readline().split())
+            done = asterism(home, "demo", "--live", **found, ASTERISM_PLANNER__SHORTLIST="64")
+        finally:
+            model.terminate()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"from scripted at {found['OPENAI_BASE_URL']}" in done.stdout
+    assert "plan complete: 15 tasks by llm:scripted" in done.stdout
+    assert "k3y" not in done.stdout + done.stderr
+
+
+def test_demo_says_when_there_is_no_model_to_ask(tmp_path: Path) -> None:
+    done = asterism(tmp_path, "demo", "--live")
+    assert done.returncode == 2
+    assert "no model is set" in done.stderr
+    done = asterism(tmp_path, "demo", "--live", OPENAI_BASE_URL="http://127.0.0.1:9/v1", ASTERISM_MODEL="m")
+    assert done.returncode == 1
+    assert "the plan ended early: the model server can't be reached" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ from protocol.errors import Unavailable, UsageError
 
 pytestmark = pytest.mark.anyio
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
-CHOICE = {
+CHOICE: dict[str, Any] = {
     "type": "object",
     "properties": {"choice": {"type": "string", "enum": ["a", "b"]}},
     "required": ["choice"],
@@ -235,6 +235,20 @@ def test_a_file_that_is_no_dialogue_is_refused(text: str, tmp_path: Path) -> Non
     path.write_text(text)
     with pytest.raises(UsageError, match="is no dialogue"):
         read_dialogue(path)
+
+
+async def test_a_plan_in_a_file_is_written_in_the_form_that_the_server_enforces(tmp_path: Path) -> None:
+    """What was left out is there, in the schema's order; a server that enforces nothing writes it as it stands."""
+    schema = {
+        "type": "object",
+        "properties": {"when": {"type": "array", "items": {"type": "string"}}, **CHOICE["properties"]},
+        "required": ["when", "choice"],
+        "additionalProperties": False,
+    }
+    (tmp_path / "plan.json").write_text('{"turns": [{"plan": {"choice": "b"}}]}')
+    for profile, text in (("vllm", '{"when":[],"choice":"b"}'), ("llama.cpp", '{"choice":"b"}')):
+        async with ScriptedServer(read_dialogue(tmp_path / "plan.json"), profile) as server:
+            assert said(await chunks(server, response_format=wanted(schema))) == text
 
 
 async def test_tokens_may_be_given_one_by_one_and_each_has_its_time() -> None:

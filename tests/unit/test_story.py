@@ -30,12 +30,35 @@ def begun() -> Story:
     story = Story("here-abc123")
     story.feed(row(0, "run_submitted"))
     story.feed(row(0, "patch_accepted", version=1, author="planner", ids=["measure", "twins"]))
-    story.feed(row(0, "planner_call_closed", message="template:demo: 2 tasks"))
     return story
 
 
-def test_the_saved_template_is_named() -> None:
-    assert "2 tasks, from the saved template demo of the catalog planner; no model was asked" in told(begun())
+def test_the_plan_s_way_is_told_from_the_first_task_to_its_last_word() -> None:
+    story = begun()
+    story.feed(row(0, "planner_call_opened", call=1))
+    story.feed(row(0.5, "attempt_dispatched", "measure.0", 1, worker="gpu-sim"))
+    story.feed(row(1, "map_expanded", "measure", items=2))
+    story.feed(row(2, "patch_accepted", version=2, author="task:closer", why="it stands out", ids=["inspect-1"]))
+    story.feed(row(3, "patch_accepted", version=2, author="planner", ids=["report"]))
+    story.feed(row(3, "task_settled", "measure.0", state="succeeded", winner=1))
+    story.feed(row(4, "budget_spent", call=1, tokens_in=900, tokens_out=120))
+    story.feed(row(4, "planner_call_closed", call=1, planner="llm:scripted", outcome="complete"))
+    story.feed(row(4, "plan_closed", message="llm:scripted: 3 tasks", partial=False))
+    text = told(story)
+    assert "0.50 s first task: measure.0, while the plan is being written" in text
+    assert "1.00 s map running: measure, 2 parts, while the plan is being written" in text
+    assert "4.00 s plan complete: 3 tasks by llm:scripted, 120 tokens; 1 tasks and parts had settled by then" in text
+    assert text.count("rewritten") == 1
+
+
+def test_a_plan_that_ends_early_and_a_call_that_is_asked_again_are_told() -> None:
+    story = begun()
+    for at in (0, 2):
+        story.feed(row(at, "planner_call_opened", call=1 + at))
+    story.feed(row(4, "plan_closed", message="the model was not done", partial=True))
+    text = told(story)
+    assert "2.00 s the planner's call was lost: it is asked for what is missing" in text
+    assert "the plan ended early: the model was not done" in text
 
 
 def test_what_a_worker_finished_and_holds_is_known_while_it_runs() -> None:

@@ -5,6 +5,7 @@ Everything they start lives in folders of its own and is gone afterwards. It mus
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -102,6 +103,33 @@ def model(script: Path, profile: str, port: int, key: str) -> None:
     from .model import serve
 
     anyio.run(serve, script, profile, port, key)
+
+
+@bench.command()
+@click.option("--quick", is_flag=True, help="Fewer repeats, under 50 seconds on two cores.")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where AsyncHow's plans are."
+)
+@click.option("--live", is_flag=True, help="Ask the model that the environment names instead of a scripted one.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
+    """How fast a plan becomes work, what harmed plans and broken servers come to, and what the catalog leaves alone.
+
+    A scripted server plays the model over real HTTP; orchestrator and worker are real processes. Ends with exit code 1
+    if something wrong was accepted, something good lost, or a call did not end as it may.
+    """
+    from .planner import answer, suite
+    from .planner import live as real
+
+    if live:
+        rows = anyio.run(real.live, os.environ)
+        body, text, sound = answer.live_document(rows), answer.live_table(rows), True
+    else:
+        sizes = suite.QUICK if quick else suite.Sizes()
+        found = anyio.run(suite.planner, sizes, data, lambda text: click.echo(text, err=True))
+        body, text, sound = found.document(), answer.table(found), found.sound
+    click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2) if output == "json" else text)
+    sys.exit(0 if sound else 1)
 
 
 @bench.command()

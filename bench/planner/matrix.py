@@ -26,13 +26,15 @@ from .call import Called, call
 from .sample import Document, good, task_ends, text_of
 from .truth import Truth, judge
 
-DEADLINE_S: Final = 3.0
-SILENT_S: Final = 0.6
+DEADLINE_S: Final = 6.0
+SILENT_S: Final = 1.5
 AT_ONCE: Final = 8
 PROFILES: Final = ("openai", "vllm", "llama.cpp", "ollama", "generic")
 RATE: Final = 400.0
 _TOKEN: Final = 16
 """Characters: fewer of them would make the machine the slowest part."""
+_SPLIT: Final = 17
+"""Bytes, where a stream is cut anywhere."""
 _LATE: Final = 0.6
 """Where in the text the late faults come: after some tasks."""
 
@@ -80,7 +82,7 @@ def turns(plan: Document) -> Iterator[tuple[str, Turn, int]]:
     text = text_of(plan)
     base = Turn(text=text, rate=RATE, token_chars=_TOKEN, times=0)
     for name, turn in mishaps(base).items():
-        yield name, turn, 0
+        yield name, msgspec.structs.replace(turn, split=min(turn.split * _SPLIT, _SPLIT)), 0
     at = int(len(text) * _LATE)
     written = sum(end <= at - base.token_chars for end in task_ends(text, plan))
     for kind in ("stall", "cut", "reset", "garbage", "error", "broken", "hollow"):

@@ -20,7 +20,6 @@ from .makespan import Makespan, Ratio, makespan, ratio
 from .sample import Document
 from .shape import TASKS, shaped
 from .shape import bound_s as shape_bound_s
-from .simulated_model import TOKEN_S
 from .stage import Stage
 from .timeline import Timeline
 
@@ -66,7 +65,7 @@ class Pace(msgspec.Struct, frozen=True):
     whole: Makespan
 
 
-async def speedup(stage: Stage, shape: str, times: int, token_s: float = TOKEN_S) -> Speedup:
+async def speedup(stage: Stage, shape: str, times: int, token_s: float) -> Speedup:
     """Streamed and whole are played at the same time: both mostly wait. Raises: RunFailed."""
     plan, task_s = shaped(shape, token_s)
     pairs = [await _both(stage, plan, token_s) for _ in range(times)]
@@ -84,7 +83,7 @@ async def speedup(stage: Stage, shape: str, times: int, token_s: float = TOKEN_S
     )
 
 
-async def lag(stage: Stage, times: int, token_s: float = TOKEN_S) -> Lag:
+async def lag(stage: Stage, times: int, token_s: float) -> Lag:
     """Tasks that need nothing, so that each may be dispatched the moment it is known. Raises: RunFailed."""
     rows = [{"id": f"step-{at}", "skill": "flow.echo", "args": {"value": at}} for at in range(TASKS)]
     means, most = [], 0.0
@@ -96,7 +95,7 @@ async def lag(stage: Stage, times: int, token_s: float = TOKEN_S) -> Lag:
     return Lag(TASKS, spread(means), round(most, 6), token_s + SLACK_S)
 
 
-async def asynchow(stage: Stage, cases: Sequence[Case], plan_s: float = 1.0, token_s: float = TOKEN_S) -> Pace:
+async def asynchow(stage: Stage, cases: Sequence[Case], plan_s: float, token_s: float) -> Pace:
     """Each case streamed and whole, scaled so that its longest way takes `plan_s`."""
     found: dict[bool, list[Ratio]] = {True: [], False: []}
     failed: dict[bool, list[str]] = {True: [], False: []}

@@ -15,6 +15,7 @@ from planner.catalog import Catalog
 from planner.reply import Reply
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
+from protocol.digest import Digest
 from protocol.errors import Problem
 from protocol.task import Output, TaskSpec
 
@@ -22,7 +23,9 @@ from .damage import MENDED
 from .text_damage import Damaged
 from .truth import judge
 
-VIEW: Final = PlanView("go", skills=BUILTINS)
+FIRST: Final = PlanView("go", skills=BUILTINS)
+CHANGE: Final = PlanView("go", skills=BUILTINS, base=1, digest=Digest(kind="replan", base=1, failed=(), tasks=()))
+"""What a first plan, and a change to a running graph, is asked with."""
 _CATALOG: Final = Catalog(BUILTINS)
 _MOST_PARTS: Final = 30
 
@@ -56,9 +59,9 @@ class Read(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
 
 
-def read(text: str, seed: int, again: bool) -> Read:
+def read(text: str, seed: int, again: bool, view: PlanView = FIRST) -> Read:
     """The text in parts as a network may cut it; `again`: a second time, if the first was not a whole, good plan."""
-    reply, patches = Reply(VIEW, _CATALOG), []
+    reply, patches = Reply(view, _CATALOG), []
     luck = Random(seed)
     cuts = sorted(luck.sample(range(len(text) + 1), min(len(text), luck.randint(0, _MOST_PARTS))))
     for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):

@@ -50,6 +50,7 @@ class Stage:
                 **{key: value for key, value in self.fleet.environ.items() if not key.startswith("OPENAI_")},
                 "OPENAI_BASE_URL": self.server.base_url,
                 "ASTERISM_MODEL": MODEL,
+                "XDG_CONFIG_HOME": str(self.fleet.folder),  # a person's own settings of a model are not measured
                 **self._environ,
             }
             await stack.enter_async_context(self.fleet)

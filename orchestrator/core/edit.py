@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -300,13 +299,12 @@ def conflicts(run: Run, patch: Patch, own: Collection[int] = ()) -> list[str]:
         if b'"ref"' in spec.args:
             for ref in references(msgspec.json.decode(spec.args)):
                 names |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
-    later = takewhile(lambda one: one.number > patch.base, reversed(run.versions))
-    edited = {edit.id for one in later if one.number not in own for other in one.patches for edit in other.edits}
     return sorted(
         name
         for name in names
         if (ix := run.names.get(name)) is not None
-        and (name in edited or ((version := run.tasks[ix].version) > patch.base and version not in own))
+        and (version := run.tasks[ix].version) > patch.base
+        and version not in own
     )
 
 

@@ -64,6 +64,7 @@ class Situation(msgspec.Struct, frozen=True):
     cancelled: Callable[[], bool] = lambda: False
     secrets: tuple[str, ...] = ()
     pay: Callable[[int, int, float], None] = lambda tokens_in, tokens_out, price: None
+    lent: tuple[int, float] = (0, 0.0)
     model: Model | None = None
     """The worker's language model: only where its own skills alone run."""
 
@@ -101,6 +102,11 @@ class SkillContext:
     def deadline_s(self) -> float:
         """Seconds left until the attempt is stopped for taking too long."""
         return max(0.0, self._situation.stops_at - time.monotonic())
+
+    @property
+    def lent(self) -> tuple[int, float]:
+        """(tokens, price) that this attempt may use of a language model; 0 is no cap."""
+        return self._situation.lent
 
     @property
     def elements(self) -> int:

@@ -231,6 +231,7 @@ class SlotHost(_Host):
                 self._is_cancelled,
                 tuple(begin.secrets.values()),
                 meter.pay,
+                (work.tokens, work.price),
                 self._model,
             )
             if entry.is_async:
@@ -339,6 +340,7 @@ class SharedHost(_Host):
                     lambda: scope.cancel_called,
                     tuple(begin.secrets.values()),
                     meter.pay,
+                    (work.tokens, work.price),
                     self._model,
                 )
                 value = await self._runner.run(job, AsyncSkillContext(self, situation), desk)

@@ -7,6 +7,7 @@ command line and no repr. A plan never names a model. It must not know skills or
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +16,7 @@ from protocol.skill import SkillSpec
 
 if TYPE_CHECKING:
     from protocol.chat import Chat
-    from protocol.config import Settings
+    from protocol.config import LlmDefaults, Settings
 
 
 class Access(msgspec.Struct, frozen=True, array_like=True):
@@ -47,17 +48,18 @@ class Model:
     def __init__(self, access: Access, known: tuple[SkillSpec, ...]) -> None:
         self._access = access
         self._chat: Chat | None = None
-        self.most_tokens = 0
-        """Of one answer, by the settings; known once it is open."""
         self.known = {spec.name: spec for spec in known}
+
+    @cached_property
+    def settings(self) -> LlmDefaults:
+        from protocol.config import LlmDefaults
+
+        return LlmDefaults.model_validate_json(self._access.settings)
 
     def open(self) -> Chat:
         if self._chat is None:
             from protocol.chat_client import open_chat
             from protocol.chat_endpoint import KEY
-            from protocol.config import LlmDefaults
 
-            llm = LlmDefaults.model_validate_json(self._access.settings)
-            self.most_tokens = llm.max_tokens
-            self._chat = open_chat(llm, {KEY: self._access.key} if self._access.key else {})
+            self._chat = open_chat(self.settings, {KEY: self._access.key} if self._access.key else {})
         return self._chat

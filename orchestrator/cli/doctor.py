@@ -20,6 +20,7 @@ from typing import Any, Final
 import click
 import msgspec
 
+from protocol.builtin_model import NO_MODEL_FIX
 from protocol.certificate import times
 from protocol.errors import AsterismError
 from protocol.security import is_loopback
@@ -155,14 +156,15 @@ def _secrets() -> Iterator[Check]:
 
 
 def _model() -> Iterator[Check]:
-    """Whether there is one to plan; what it can do is for `doctor llm`."""
+    """Whether planner and workers of this machine have one; what it can do is for `doctor llm`."""
     from protocol.chat_endpoint import find_endpoint
     from protocol.config import load
 
     settings = load().settings
     endpoint = find_endpoint(settings.llm, os.environ)
     if endpoint is None:
-        yield Check("model", "ok", "none is set: the catalog planner plans")
+        found = "none is set: the catalog planner plans, workers here offer no llm.* and agent.run"
+        yield Check("model", "ok", found, NO_MODEL_FIX)
     else:
         called = f"{settings.llm.model} at " if settings.llm.model else ""
         yield Check("model", "ok", f"{called}{endpoint.base_url}; `asterism doctor llm` tries it")

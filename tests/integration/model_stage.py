@@ -30,8 +30,9 @@ class Stage:
         self.dialogue = Dialogue(*turns)
         self.model.asked.clear()
 
-    async def submit(self, skill: str, on: str = MACHINE, **args: Any) -> Any:
-        return await self.client.submit({"tasks": [task(skill, on, **args)], "outputs": [{"name": "a", "ref": "a"}]})
+    async def submit(self, skill: str, budget: dict[str, Any] | None = None, **args: Any) -> Any:
+        plan = {"tasks": [task(skill, **args)], "outputs": [{"name": "a", "ref": "a"}]}
+        return await self.client.submit(plan, budget=budget)
 
     async def run(self, skill: str, **args: Any) -> Any:
         """The value. Raises: RunFailed."""
@@ -48,8 +49,8 @@ class Stage:
         return [row["content"] for row in self.model.asked[number].body["messages"] if row["role"] == "tool"]
 
 
-def task(skill: str, on: str = MACHINE, **args: Any) -> dict[str, Any]:
-    return {"id": "a", "skill": skill, "on": [on], "args": args, "retry": {"max": 1, "backoff": "10ms"}}
+def task(skill: str, **args: Any) -> dict[str, Any]:
+    return {"id": "a", "skill": skill, "on": [MACHINE], "args": args, "retry": {"max": 1, "backoff": "10ms"}}
 
 
 def calls(*made: tuple[str, dict[str, Any]], **turn: Any) -> Turn:

@@ -216,3 +216,27 @@ def test_cancelling_an_agent_closes_its_connection_and_ends_its_tools(portal: Bl
             assert await live.wait(20) == "cancelled"
 
     portal.call(main)
+
+
+def test_after_a_crash_another_attempt_goes_on_without_acting_twice(portal: BlockingPortal, scene: Stage) -> None:
+    async def main() -> None:
+        ledger = scene.root / "ledger"
+        scene.play(
+            calls(("pay", {"ledger": str(ledger), "amount": 7}), ("page", {"number": 1})),
+            Turn(text="one moment", faults=(Fault("hold", 1),)),
+            "Paid.",
+        )
+        live = await scene.submit("agent.run", goal="Pay", skills=["pay", "page"])
+        with anyio.fail_after(30):
+            await (await scene.model.request(1)).holding.wait()
+            scene.fleet.kill_worker(MACHINE)
+            await scene.fleet.restart_worker(scene.client, MACHINE)
+            found = (await live.result(30))["a"]
+        assert (found["text"], found["steps"], found["calls"]) == ("Paid.", 2, 2)
+        assert ledger.read_text() == "7\n"
+        first, second = scene.model.asked[1].body["messages"], scene.model.asked[2].body["messages"]
+        assert first == second
+        report = (await scene.client.result_of(live.run)).report
+        assert (report["tasks"]["a"]["attempts"], report["tasks"]["a"]["children"]) == (2, {"succeeded": 2})
+
+    portal.call(main)

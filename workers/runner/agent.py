@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocol.chat import ChatMessage, ChatReply, ChatRequest, ToolCall, tokens_in
+from protocol.chat import ChatMessage, ChatReply, ChatRequest, ToolCall
 from protocol.errors import AgentStuck, AnswerInvalid, AsterismError, BudgetSpent, Conflict
 from workers.context import AsyncSkillContext, Handle
 
@@ -29,7 +29,6 @@ SAME: Final = 3
 """As often as this the same call is one too many."""
 RESULT_CHARACTERS: Final = 12_000
 _TEXT_CHARACTERS: Final = 8_000
-_LEAST_TOKENS: Final = 64
 _LAST: Final = "This is your last answer: no tool can be used any more. Say what you found, or why you can't."
 
 
@@ -97,21 +96,12 @@ class Agent:
         return msgspec.convert(kept, Memory) if kept else Memory()
 
     async def _ask(self, step: int, said: list[ChatMessage]) -> ChatReply:
-        """Raises: BudgetSpent before a call that might take more than is left."""
         last = step >= self._steps
         asked = (*said, ChatMessage("user", _LAST)) if last else tuple(said)
         request = ChatRequest(asked, tools=self._box.tools, tool_choice="none" if last else "auto")
-        used, needed, before = self._memory.tokens, tokens_in(request), self._llm.tokens
-        left = self._tokens - used - needed
-        if left < _LEAST_TOKENS:
-            raise BudgetSpent(
-                f"{used} of {self._tokens} tokens are used, and the next call takes at least {needed}",
-                hint="allow more tokens, or give it less to read",
-            )
+        before = self._llm.tokens
         try:
-            return await self._llm.call(
-                msgspec.structs.replace(request, max_tokens=min(left, self._llm.most_tokens)), step=step
-            )
+            return await self._llm.call(request, self._tokens - self._memory.tokens, step=step)
         finally:
             self._memory.tokens += self._llm.tokens - before
 

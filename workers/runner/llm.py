@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocol.chat import ChatMessage, ChatReply, ChatRequest
+from protocol.chat import ChatMessage, ChatReply, ChatRequest, tokens_in
 from protocol.errors import (
     AnswerInvalid,
     AsterismError,
@@ -34,6 +34,7 @@ _EVERY_S: Final = 1.0
 _TAIL: Final = 200
 _MARGIN_S: Final = 1.0
 _SHOWN: Final = 2000
+_LEAST_TOKENS: Final = 64
 _FENCED: Final = re.compile(r"```[a-z]*\s*\n(.*?)```", re.DOTALL)
 _PERMANENT: Final[Mapping[str, type[AsterismError]]] = {
     "refused": ModelRefused,
@@ -57,7 +58,8 @@ class Llm:
             raise ModelUnusable("this host has no access to a model")
         self._ctx = ctx
         self._chat = model.open()
-        self.most_tokens = model.most_tokens
+        self._settings = model.settings
+        self._price = 0.0
         self.tokens = 0
         self.waited_s = 0.0
         """How long the attempt waited for others; its time stood still meanwhile."""
@@ -66,18 +68,40 @@ class Llm:
     def left_s(self) -> float:
         return self._ctx.deadline_s + self.waited_s - _MARGIN_S
 
-    async def call(self, request: ChatRequest, **about: object) -> ChatReply:
-        """One call that ended by itself; `about` goes with its progress. Raises: what its end means otherwise."""
+    async def call(self, request: ChatRequest, tokens_left: int | None = None, **about: object) -> ChatReply:
+        """One call that ended by itself; `about` goes with its progress. Raises: what its end means otherwise;
+        BudgetSpent before a call that could exceed `tokens_left`, or what the run lends this attempt."""
         left_s = self.left_s
         if left_s <= 0:
             raise BudgetSpent("no time is left for another call of the model", hint="give the task a longer timeout")
+        room = self._room(tokens_in(request), tokens_left)
         told = _Told(self._ctx, about)
-        reply = await self._chat.complete(msgspec.structs.replace(request, deadline_s=left_s), told.hear)
+        bounded = msgspec.structs.replace(request, deadline_s=left_s, max_tokens=room)
+        reply = await self._chat.complete(bounded, told.hear)
         self.tokens += reply.tokens_in + reply.tokens_out
+        self._price += reply.price
         self._ctx.spent(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, price=reply.price)
         if not reply.whole:
             raise fault(reply)
         return reply
+
+    def _room(self, needed: int, tokens_left: int | None) -> int:
+        """How many tokens an answer may have after a request of `needed`. Raises: BudgetSpent for too few."""
+        lent_tokens, lent_price = self._ctx.lent
+        left = [float("inf")]
+        if tokens_left is not None:
+            left.append(tokens_left - needed)
+        if lent_tokens:
+            left.append(lent_tokens - self.tokens - needed)
+        if lent_price and self._settings.price_out:
+            rest = lent_price - self._price - needed * self._settings.price_in / 1e6
+            left.append(rest / self._settings.price_out * 1e6)
+        if min(left) < _LEAST_TOKENS:
+            raise BudgetSpent(
+                f"another call of the model takes {needed + _LEAST_TOKENS} tokens at least, which is more than is left",
+                hint="allow more tokens or a higher price, or give it less to read",
+            )
+        return int(min(*left, self._settings.max_tokens))
 
     async def text(self, messages: Sequence[ChatMessage]) -> str:
         """Raises: AnswerInvalid for an answer without text; as `call`."""

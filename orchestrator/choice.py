@@ -1,7 +1,7 @@
 """Which planner a run gets, by its name: that of a model, the catalog's, or the server's own choice.
 
     ""           planner.default; without that the model's if a base URL or a key is set, else the catalog's
-    llm          the model's; `llm:NAME` is how it calls itself once it knows its model
+    llm          the model's, or a template that a person has saved for just this; `llm:NAME` once it knows its model
     catalog      no model
     template:X   how a plan from a template is called: the server's own choice again
 
@@ -63,13 +63,18 @@ class PlannerChoice:
         return find_endpoint(self._llm, self._environ)
 
     def _model(self) -> Planner:
+        from planner.catalog_planner import CatalogPlanner
         from planner.llm_planner import LlmPlanner
+        from planner.saved_planner import SavedPlanner
+        from planner.template import load_templates
         from protocol.chat_client import open_chat
 
         self._chat = self._chat or open_chat(self._llm, self._environ)
         fallback = _catalog() if self._planner.fallback == "catalog" else None
         prices = self._llm.price_in, self._llm.price_out
-        return LlmPlanner(self._chat, fallback, shortlist=self._planner.shortlist, prices=prices)
+        asking = LlmPlanner(self._chat, fallback, shortlist=self._planner.shortlist, prices=prices)
+        saved = CatalogPlanner(load_templates((home() / "templates",))[0])
+        return SavedPlanner(saved, asking) if saved.templates else asking
 
 
 def _catalog() -> Planner:

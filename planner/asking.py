@@ -43,8 +43,8 @@ _SAID: Final = {
     "length": "the model's answer reached its limit (llm.max_tokens)",
     "complete": "the answer is not whole",
 }
-_NOT_ELSE: Final = frozenset(("refused", "filtered"))
-"""Ends that are an answer: nobody else is asked."""
+_NOT_ELSE: Final = frozenset(("refused", "filtered", "no_model"))
+"""Ends that are an answer, or a person's to mend: nobody else is asked."""
 
 
 class Asking:
@@ -117,6 +117,8 @@ class Asking:
             if not (count and reply.streamed):
                 return "failed", said, _MORE, ()
             return "truncated", f"{sent}; {said}", _MORE, reply.close()[1][:MOST_PROBLEMS]
+        if end.kind == "no_model":
+            return "refused", end.message, end.hint, ()
         if end.kind in _NOT_ELSE and not count:
             said = end.message or end.text
             return "refused", f"the model refused: {quoted(said, 300)}", "ask in other words, or another model", ()

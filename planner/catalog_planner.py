@@ -63,9 +63,7 @@ class CatalogPlanner:
 
     def decide(self, view: PlanView) -> Decided:
         """The whole of it, without I/O."""
-        index = self._index
-        if index is None or index.skills != view.skills:
-            index = self._index = _Index(view.skills)
+        index = self._indexed(view)
         if view.digest is not None and view.digest.kind not in ("plan", "propose"):
             why = "the catalog planner plans a request once; it does not re-plan"
             return Decided((), PlanOutcome("abstained", why, f"to re-plan, {_MODEL}", self.name))
@@ -89,6 +87,16 @@ class CatalogPlanner:
             except PlanRefused:
                 pass  # words that seemed to fit and don't compile were not understood
         return self._abstain(request, index)
+
+    def saved(self, view: PlanView) -> Decided | None:
+        """What a template has for a first plan's request; None without one."""
+        matched = self._template(view.request.strip()) if view.digest is None else None
+        return self._filled(matched[1], matched[2], view, self._indexed(view)) if matched is not None else None
+
+    def _indexed(self, view: PlanView) -> _Index:
+        if self._index is None or self._index.skills != view.skills:
+            self._index = _Index(view.skills)
+        return self._index
 
     def _template(self, request: str) -> tuple[int, Template, dict[str, object]] | None:
         best: tuple[int, Template, dict[str, object]] | None = None

@@ -62,6 +62,8 @@ def plan(
     who = document.get("planner", {})
     if output == "text" and who.get("kind"):
         show.say(f"planned by {who['kind']}: {who.get('message') or show.many(len(document['tasks']), 'task')}")
+        for remark in who.get("remarks", ()):
+            show.say(f"  {remark}")
     examples = who.get("examples")
     if examples:
         show.say(f"the planner was shown what served {', '.join(one['run'] for one in examples)}")

@@ -13,6 +13,8 @@ from typing import Any, Final, Literal
 STATES: Final = ("running", "awaiting_approval", "waiting", "unknown", "ready", "pending")
 Wants = Literal["everything", "story", "asks"]
 """Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
+_ASKED: Final = {"replan": "for another way", "review": "to review", "propose": "for more", "next": "what comes next"}
+"""What a planner is asked for after its first plan, by the purpose of the call."""
 _FINAL: Final = frozenset({"succeeded", "failed", "skipped", "cancelled"})
 
 
@@ -107,9 +109,11 @@ class Progress:
     def _planning(self, kind: str, row: Mapping[str, Any]) -> str:
         number, who = int(row.get("call", 0)), str(row.get("planner") or "the planner")
         if kind == "planner_call_opened":
-            self._calls[number] = str(row.get("purpose", "plan"))
+            purpose = self._calls[number] = str(row.get("purpose", "plan"))
             self.planner = who
-            return f"planning with {who}" if who != "catalog" else ""
+            if purpose == "plan":
+                return f"planning with {who}" if who != "catalog" else ""
+            return f"{who} is asked {_ASKED.get(purpose, 'again')}" + (f": {row['why']}" if row.get("why") else "")
         first, self.planner = self._calls.pop(number, "plan") == "plan", ""
         message, outcome = str(row.get("message") or ""), row.get("outcome")
         if outcome == "complete":

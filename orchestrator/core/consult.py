@@ -127,9 +127,10 @@ def excess(turn: Turn, run: Run, call: PlannerCall, patch: Patch) -> list[Proble
 
 def end_call(turn: Turn, run: Run, call: PlannerCall, outcome: str, message: str, planner: str = "") -> tuple[str, str]:
     """The call is over: journal it and release its claim. What came of it: a call all of whose patches were refused has
-    given nothing."""
+    given nothing, and a plan of which one was is not whole."""
     objection = turn.objections.pop((run.ix, call.call), "")
-    if objection and not (call.edits or call.added) and outcome in ("complete", "truncated"):
+    useless = call.kind == "plan" or not (call.edits or call.added)
+    if objection and useless and outcome in ("complete", "truncated"):
         outcome, message = "refused", objection
     first = run.versions[0].at - run.submitted_at if call.kind == "plan" and run.versions else -1.0
     settle_call(turn, run, call.call)

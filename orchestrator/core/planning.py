@@ -6,6 +6,8 @@ them, so many at once. While a first plan is written nothing else is asked. No c
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from protocol.patch import Patch
@@ -20,6 +22,9 @@ from .proposal import answer_goal, ask_goals
 from .replan import leave, replan, review
 from .subplan import go_on
 from .turn import Turn
+
+TOO_DEAR: Final = "BudgetSpent: "
+"""How the message of a planner begins that had not enough left to ask."""
 
 
 def ask(turn: Turn) -> None:
@@ -73,7 +78,7 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
     outcome, message = end_call(turn, run, call, outcome, message, planner)
     leave(turn, run, call)
     if call.kind == "plan":
-        code = CODES.get(outcome, "")
+        code = "BudgetSpent" if message.startswith(TOO_DEAR) else CODES.get(outcome, "")
         if not run.tasks and not code:
             code, message = "PlanRefused", message or "the plan is empty"
         turn.emit(e.PlanClosed(run.ix, code, message, bool(run.tasks) and outcome != "complete"))

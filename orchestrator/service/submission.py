@@ -189,7 +189,12 @@ class Submissions:
         shown = [{"run": run_name(one.run), "request": one.request} for one in view.examples]
         return {
             **plan_document(plan),
-            "planner": {"kind": outcome.planner, "message": outcome.message, "examples": shown},
+            "planner": {
+                "kind": outcome.planner,
+                "message": outcome.message,
+                "remarks": [str(one) for one in outcome.problems],
+                "examples": shown,
+            },
         }
 
 

@@ -17,15 +17,18 @@ from orchestrator.service.service import _body
 from orchestrator.service.submission import Header
 from orchestrator.service.submission import _decode as read_header
 from orchestrator.service.submission import _parse as parse_submission
-from planner.decoder import Decoder
+from planner.catalog import Catalog
 from planner.notation import parse_notation
+from planner.reply import Reply
 from planner.scripted.asked import Asked
 from planner.scripted.dialogue import read_dialogue
 from planner.scripted.emulation import EMULATIONS
 from planner.scripted.refusal import refused
 from planner.scripted.request import RequestReader
+from planner.view import PlanView
 from protocol import certificate, chat_fault
 from protocol.artifact import is_digest, parse_file
+from protocol.builtin import BUILTINS
 from protocol.bundle import refused_of
 from protocol.chat_profile import PROFILES, concede, listed, recognise
 from protocol.chat_reading import Reading
@@ -56,6 +59,7 @@ _FOLDER: Final = Path(_KEPT.name)
 """Files of targets that read files; removed with the process."""
 
 
+_BUILTIN: Final = Catalog(BUILTINS)
 _AUTHORITY: Final = (CORPUS / "certificate" / "authority").read_text()
 
 
@@ -104,11 +108,13 @@ def _task(data: bytes) -> Any:
 
 
 def _plan_stream(data: bytes) -> Any:
-    """A model's text, in chunks of a size that its first byte says."""
+    """A model's text, in chunks of a size that its first byte says, and once more as the answer that mends it."""
     text, size = _text(data), data[0] % 16 + 1 if data else 1
-    decoder = Decoder(PLANNER_LIMITS)
-    found = [piece for at in range(0, len(text), size) for piece in decoder.feed(text[at : at + size])]
-    return found, decoder.end()
+    reply = Reply(PlanView("", skills=BUILTINS), _BUILTIN)
+    found = [reply.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    reply.end()
+    reply.mend()
+    return found, reply.feed(text), reply.close()
 
 
 def _model_stream(data: bytes) -> Any:

@@ -192,6 +192,14 @@ def test_a_model_that_says_no_is_not_gone_round(turn: Turn) -> None:
     assert (outcome.planner, patches) == ("llm:scripted", [])
 
 
+def test_a_model_that_was_not_chosen_is_a_persons_to_choose() -> None:
+    more = {"models": ("one", "two")}
+    outcome, patches, server = anyio.run(lambda: ask(Dialogue(PLAN), fallback=CatalogPlanner(), **more))
+    assert (outcome.kind, patches, server.asked) == ("refused", [], [])
+    assert "one, two" in outcome.message
+    assert "ASTERISM_MODEL" in outcome.hint
+
+
 @pytest.mark.parametrize("profile", ["openai", "vllm", "llama.cpp", "ollama", "generic", "holding"])
 def test_every_kind_of_server_is_planned_with(profile: str) -> None:
     outcome, patches, _ = anyio.run(lambda: ask(Dialogue(PLAN), profile=profile))
@@ -242,8 +250,9 @@ def test_a_question_that_could_cost_more_than_is_left_is_not_asked(left: dict[st
 
 
 def test_an_answer_may_be_no_longer_than_is_left() -> None:
-    asking = tokens_in(ChatRequest(first_messages(VIEW, BUILTINS), plan_schema(BUILTINS)))
-    view = PlanView(VIEW.request, skills=BUILTINS, tokens_left=asking + 1000)
+    few = BUILTINS[:5]
+    asking = tokens_in(ChatRequest(first_messages(PlanView(VIEW.request, skills=few), few), plan_schema(few)))
+    view = PlanView(VIEW.request, skills=few, tokens_left=asking + 1000)
     _, _, server = anyio.run(ask, Dialogue(PLAN), view)
     assert 900 < server.asked[0].body["max_completion_tokens"] <= 1000
 

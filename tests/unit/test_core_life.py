@@ -457,3 +457,26 @@ def test_an_effect_of_unknown_outcome_stops_and_is_resolved_by_a_person():
         sim.settle()
         assert sim.states()["a"] == state
         assert sum(sim.effects.values()) == (2 if how == "retry" else 1)
+
+
+def test_a_plan_of_which_a_part_is_refused_is_not_whole():
+    sim = Simulator()
+    number = sim.request()
+    good, wrong = (parse_patch({"tasks": [one]}, author="planner") for one in (work("a"), work("b", "no.such")))
+    sim.ask(lambda reply: s.PatchProposed(reply, number, good, call=1))
+    with pytest.raises(Refused):
+        sim.ask(lambda reply: s.PatchProposed(reply, number, wrong, call=1))
+    sim.handle(s.PlanFinished(number, 1))
+    sim.settle()
+    run = sim.state.runs[number]
+    assert sim.states() == {"a": "succeeded"}
+    assert (run.state.state, run.state.code) == ("failed", "PlanRefused")
+    assert "no.such" in run.state.message
+
+
+def test_a_plan_for_which_the_budget_is_too_small_has_its_code():
+    sim = Simulator()
+    number = sim.request()
+    sim.handle(s.PlanFinished(number, 1, outcome="failed", message="BudgetSpent: a question of about 900 tokens"))
+    sim.settle()
+    assert sim.state.runs[number].state.code == "BudgetSpent"

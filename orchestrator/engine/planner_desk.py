@@ -129,15 +129,17 @@ class PlannerDesk:
 
     def _view(self, command: StartPlanner, run: Run, state: State) -> PlanView:
         time_s = command.deadline - self._clock()
+        budget, spend = run.settings.budget, run.spend
+        calls_left = spend.calls_left(budget)
         return PlanView(
             request=command.request,
             skills=offered(state, run),
             fleet=fleet_view(state, self._fleet, run.home),
             inputs=run.inputs | {fact.name: fact.value or b"null" for fact in command.facts},
-            budget=run.settings.budget,
-            tokens_left=run.spend.reserved.get(command.call) if run.settings.budget.tokens else None,
-            price_left=run.spend.priced.get(command.call) if run.settings.budget.price else None,
-            calls_left=left + 1 if (left := run.spend.calls_left(run.settings.budget)) is not None else None,
+            budget=budget,
+            tokens_left=spend.reserved.get(command.call, 0) if budget.tokens else None,
+            price_left=spend.priced.get(command.call, 0.0) if budget.price else None,
+            calls_left=None if calls_left is None else calls_left + 1,  # this one counts since it was opened
             envelope=tuple(run.envelope) if run.planned else (),
             base=command.digest.base if command.digest is not None else -1,
             digest=command.digest,

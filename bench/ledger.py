@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 
 from orchestrator.core import event as e
+from orchestrator.core.graph import LATER
 from protocol.ids import Fence
 from protocol.patch import Patch
+from protocol.profile import Policies, ruling
+from protocol.skill import SkillSpec
 from protocol.task import FirstOf, Output, Ref, TaskSpec, references
 
 Key = tuple[int, int, int]
@@ -43,6 +46,10 @@ class TaskRecord(msgspec.Struct):
     chunk: int = 1
     items: int = 0
     skill: str = ""
+    approved: bytes = b""
+    by_person: bool = False
+    above: int = -1
+    """Who spawned it, or had it planned."""
 
 
 class AttemptRecord(msgspec.Struct):
@@ -65,6 +72,12 @@ class RunRecord(msgspec.Struct):
     settled: str = ""
     authors: dict[int, int] = {}
     """Version -> the planner call that made it, 0: none."""
+    envelope: set[str] = set()
+    """Skills of the first plan and of persons, and what those say they spawn."""
+    plans: set[int] = set()
+    """Calls for the first plan."""
+    planned: bool = False
+    partial: bool = False
 
 
 class Ledger:
@@ -73,6 +86,8 @@ class Ledger:
     def __init__(self) -> None:
         self.runs: dict[int, RunRecord] = {}
         self.attempts: dict[Key, AttemptRecord] = {}
+        self.skills: dict[str, SkillSpec] = {}
+        self.policies: Policies = ()
 
     def note(self, event: Any) -> None:
         act = _NOTE.get(type(event))
@@ -101,8 +116,8 @@ class Ledger:
                     f"a patch written against version {patch.base} was accepted though {name} is of version {version}"
                 )
         run.authors.setdefault(event.version, event.call)
+        self._trusted(run, event)
         own = bool(patch.parent) and not event.key  # a sub-plan: its tasks are roots, its outputs its own
-
         if patch.outputs is not None and not own:
             run.outputs = patch.outputs
         touched = {spec.id for spec in patch.tasks if not patch.parent} | {
@@ -114,12 +129,15 @@ class Ledger:
             if (own or not patch.parent) and spec.id in run.names:
                 task = run.tasks[run.names[spec.id]]
                 task.spec, task.skill, task.version = spec, spec.skill, event.version
+                task.by_person = patch.author.startswith("person")
                 _again(task)
                 continue
             name = spec.id if not patch.parent or own else f"{patch.parent}.{event.key}"
             run.names[name] = len(run.tasks)
-            parent = run.names[patch.parent] if patch.parent and not own else -1
-            run.tasks.append(TaskRecord(name, spec, event.version, parent, skill=spec.skill))
+            above = run.names[patch.parent] if patch.parent else -1
+            task = TaskRecord(name, spec, event.version, -1 if own else above, skill=spec.skill, above=above)
+            task.by_person = patch.author.startswith("person")
+            run.tasks.append(task)
         for up, down in patch.links:
             task = run.tasks[run.names[down]]
             if up not in task.spec.after:
@@ -131,6 +149,56 @@ class Ledger:
             task.spec = msgspec.structs.replace(task.spec, after=tuple(one for one in task.spec.after if one != up))
             task.version = event.version
             _again(task)
+
+    def _trusted(self, run: RunRecord, event: e.PatchAccepted) -> None:
+        """What the patch adds to the envelope: all that a person wrote, and what is a part of the first plan."""
+        restored = {name for name, origin in event.written if origin == LATER}
+        person = event.patch.author.startswith("person")
+        first = event.patch.author == "planner" and not run.planned and event.call in run.plans
+        names = [
+            name
+            for spec in event.patch.tasks
+            if (person or first) and spec.id not in restored
+            for name in (spec.skill, *spec.alt)
+        ]
+        while names:
+            name = names.pop()
+            if name not in run.envelope:
+                run.envelope.add(name)
+                spawns = self.skills[name].spawns
+                names.extend(() if isinstance(spawns, bool) else (one for one in spawns if one[0] != "@"))
+
+    def _announced(self, event: e.SkillsAnnounced) -> None:
+        self.skills |= {one.name: one for one in event.skills}
+
+    def _called(self, event: e.PlannerCallOpened) -> None:
+        if event.kind == "plan":
+            self.runs[event.run].plans.add(event.call)
+
+    def _plan_closed(self, event: e.PlanClosed) -> None:
+        run = self.runs[event.run]
+        run.planned, run.partial = True, event.partial
+
+    def _may(self, run: RunRecord, task: TaskRecord, event: e.AttemptDispatched) -> None:
+        """Nothing acts before the plan is whole, nothing outside it without a person."""
+        once = "once" in (self.skills[event.skill].effect, task.spec.effect)
+        assert run.planned or not once, f"{task.name} acts once, and was dispatched before the plan was whole"
+        inside = event.skill in run.envelope or event.skill.startswith("flow.") or self._is_tool(run, task, event.skill)
+        inside = inside or ruling(self.policies, event.skill) == "allow"
+        assert inside or event.pin == task.approved, (
+            f"{task.name} ({event.skill}) is outside the plan: nobody allowed it"
+        )
+        allowed = task.by_person or event.pin == task.approved
+        assert not (run.partial and once) or allowed, f"{task.name} acts once, of a plan that is not whole"
+
+    def _is_tool(self, run: RunRecord, task: TaskRecord, skill: str) -> bool:
+        """The task that spawned it was given this skill by name."""
+        parent = run.tasks[task.above].spec if task.above >= 0 else None
+        spawns = self.skills[parent.skill].spawns if parent is not None else False
+        if parent is None or isinstance(spawns, bool):
+            return False
+        args = msgspec.json.decode(parent.args)
+        return any(skill in args.get(one[1:], ()) for one in spawns if one[0] == "@")
 
     @staticmethod
     def _editable(task: TaskRecord, patch: Patch) -> None:
@@ -145,6 +213,7 @@ class Ledger:
         task.first, task.chunk, task.items = len(run.tasks), event.chunk, event.items
         for k in range(task.count):
             child = TaskRecord(f"{task.name}.{k}", task.spec, task.version, event.task, skill=task.spec.skill)
+            child.by_person, child.above = task.by_person, task.above
             run.names[child.name] = len(run.tasks)
             run.tasks.append(child)
 
@@ -154,6 +223,7 @@ class Ledger:
         self.attempts[key] = AttemptRecord(event.worker, event.fence, event.pin)
         task = self.task(event)
         assert not task.settled, f"{task.name} was dispatched again though it is {task.settled}"
+        self._may(self.runs[event.run], task, event)
         task.attempted, task.skill = True, event.skill
 
     def _ended(self, event: e.AttemptEnded) -> None:
@@ -172,7 +242,7 @@ class Ledger:
 
     def _approved(self, event: e.ApprovalGiven) -> None:
         task = self.task(event)
-        task.allowed = task.began + 1
+        task.allowed, task.approved = task.began + 1, event.pin
 
     def _settled(self, event: e.TaskSettled) -> None:
         task = self.task(event)
@@ -223,6 +293,9 @@ def _named(patch: Patch) -> Iterable[str]:
 _NOTE: dict[type, Any] = {
     e.RunSubmitted: Ledger._submitted,
     e.RunRemoved: Ledger._removed,
+    e.SkillsAnnounced: Ledger._announced,
+    e.PlannerCallOpened: Ledger._called,
+    e.PlanClosed: Ledger._plan_closed,
     e.PatchAccepted: Ledger._patched,
     e.MapExpanded: Ledger._expanded,
     e.AttemptDispatched: Ledger._dispatched,

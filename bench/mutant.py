@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestrator.core import edit, lease, machine, reconcile
+from orchestrator.core import dispatch, edit, lease, machine, reconcile, state
 from orchestrator.core.binding import Binder
 from orchestrator.core.lifecycle import Ready
 from orchestrator.core.state import State
@@ -183,4 +183,7 @@ MUTANTS: Final = (
     Mutant("sender not checked", reconcile, "admissible", _unchecked_sender, 19),
     Mutant("snapshot misses a counter", State, "part", _forgetful_snapshot, 0),
     Mutant("old session's frames accepted", machine, "received", _any_session, 97),
+    Mutant("once before the plan is whole", dispatch, "barred", lambda real: lambda *_: False, 58),
+    Mutant("once of a plan that is not whole", dispatch, "doubt", lambda real: lambda *_: "", 58),
+    Mutant("every patch widens the envelope", state, "origin_of", lambda real: lambda *_: 0, 74),
 )

@@ -113,6 +113,7 @@ class SimulatedOrchestrator(SimulatedTime):
         disk.waiting.append(Append(decision.events, ()))  # an epoch is durable before any dispatch
         disk.begin()
         self._told(disk.end())
+        self.witness.ledger.policies = self.settings.policies
         self.witness.started(self.now)
         self._carry_out(decision.commands)
         self._schedule()

@@ -263,7 +263,8 @@ class SimulatedPeople:
         if how == "cycle":
             pairs = [(task.spec.id, name) for task in run.roots() for name in failed if task.spec.id != name]
             return [Patch("planner", links=tuple(pairs[:2]), base=base)]
-        spec = TaskSpec(f"p{luck.randrange(100)}", "sim.work", canonical({"value": luck.randrange(100)}))
+        skill = ("sim.work", "sim.other", "sim.once")[self._calls % 3]  # some of them are not in the plan
+        spec = TaskSpec(f"p{luck.randrange(100)}", skill, canonical({"value": luck.randrange(100)}))
         return [Patch("planner", (spec,), base=base - (how == "stale"), relies=failed)]
 
 

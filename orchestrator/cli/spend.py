@@ -27,5 +27,5 @@ def spend_text(spend: Mapping[str, Any]) -> str:
         tokens = used["tokens_in"] + used["tokens_out"]
         if used["calls"] and tokens:
             shares.append(f"{name}: {show.many(used['calls'], word)}, {tokens:,} tokens")
-    left = f"; nothing left of its {spend['spent']}" if spend["spent"] else ""
+    left = "; the budget is spent" if spend["spent"] else ""
     return ", ".join(parts) + (f" ({'; '.join(shares)})" if shares else "") + left

@@ -30,7 +30,7 @@ from .lifecycle import Open, Ready, Running
 from .poison import cell, release, suspect
 from .queue import Bucket, Entry
 from .settlement import fail, settle
-from .trust import asked, barred, doubt
+from .trust import asked, barred, doubt, shown
 from .turn import Turn
 
 _PATIENCE: Final = 8
@@ -361,6 +361,8 @@ def ask_approval(turn: Turn, run: Run, task: Task, spec: SkillSpec, doubts: str,
         fail(turn, run, task, "PolicyDenied", f"this server's policy lets nobody be asked: {doubts}")
         return
     why = doubts or asked(turn, task, spec) or f"{spec.name} asks before it runs"
+    if filled := shown(turn, task, spec, bound):
+        why += f" ({filled})"
     deadline = turn.now + turn.settings.approval_s
     turn.emit(e.ApprovalAsked(run.ix, task.ix, bound.pin, why, deadline))
     turn.wake(deadline, "approval", run.ix, task.ix)

@@ -52,6 +52,7 @@ from .steering import (
     unknown_resolved,
 )
 from .subplan import serve
+from .trust import check_trust
 from .turn import Turn
 
 _REQUESTS: dict[type, Any] = {
@@ -135,6 +136,9 @@ class Machine:
         """G1 to G10, as far as one instant shows them. Raises: AssertionError with the story."""
         self._turn.state.check()
         self._turn.fleet.check()
+        for keys in self._turn.state.live.values():
+            for key in keys:
+                check_trust(self._turn, *self._turn.located(key))
 
     def _route(self, turn: Turn, item: s.Stimulus) -> None:
         act = _REQUESTS.get(type(item))

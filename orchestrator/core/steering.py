@@ -302,7 +302,7 @@ def forked(turn: Turn, item: s.ForkRequested) -> None:
         )
     )  # fmt: skip
     turn.emit(e.PatchAccepted(number, 1, patch, turn.now, "", tuple(reusable(turn, run)), written(run, patch.tasks)))
-    turn.emit(e.PlanClosed(number))
+    turn.emit(e.PlanClosed(number, partial=run.partial))
     arm(turn, turn.state.runs[number])
     turn.reply(item.reply, {"run": number, "fork_of": run.ix})
 

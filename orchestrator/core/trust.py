@@ -15,13 +15,15 @@ import msgspec
 from protocol.builtin import BUILTINS
 from protocol.profile import ruling
 from protocol.skill import SkillSpec
-from protocol.task import INPUT, FirstOf, Ref, TaskSpec, references
+from protocol.task import INPUT, FirstOf, Ref, TaskSpec, reference_in, references, substitute
 
-from .graph import LATER, PERSON, Run, Task
+from .binding import Bound
+from .graph import LATER, PERSON, Attempt, Run, Task
 from .turn import Turn
 
 _HARMLESS: Final = frozenset(one.name for one in BUILTINS if one.inline and one.effect == "pure")
 """They only hand on what they are given: inside every envelope."""
+_SHOWN: Final = 160
 
 
 def barred(run: Run, task: Task, spec: SkillSpec) -> bool:
@@ -48,11 +50,22 @@ def doubt(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> str:
     """Why a person has to allow this task first, by the rules of trust; "" if nobody has to."""
     granted = run.envelope.get(task.skill, _is_tool(turn, run, task))
     effect = turn.stricter(spec, task)
-    origin = holder(run, task).origin
     if granted and (effect == "pure" or not spec.sinks) and not (run.partial and effect == "once"):
         return ""
     if _freely(turn, spec.name):
         return ""
+    written = holder(run, task)
+    if written is task:
+        return _doubts(turn, run, task, spec, granted)
+    stamp = (task.skill, run.version, len(run.versions[-1].patches), run.partial)
+    known = turn.doubts.get((run.ix, written.ix))  # all elements of a map have the same edges
+    if known is None or known[0] != stamp:
+        known = turn.doubts[run.ix, written.ix] = stamp, _doubts(turn, run, task, spec, granted)
+    return known[1]
+
+
+def _doubts(turn: Turn, run: Run, task: Task, spec: SkillSpec, granted: bool | None) -> str:
+    origin, effect = holder(run, task).origin, turn.stricter(spec, task)
     found = []
     if run.partial and effect == "once" and origin != PERSON:
         found.append(f"the plan is not whole, and {spec.name} acts once")
@@ -66,6 +79,22 @@ def doubt(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> str:
             if path:
                 found.append(f"its {name} comes from {path}")
     return "; ".join(found)
+
+
+def shown(turn: Turn, task: Task, spec: SkillSpec, bound: Bound) -> str:
+    """The sinks as they would be filled, for who is asked to allow it; "" without any."""
+    values = {
+        one.key: turn.binder.decoded(one.value) if isinstance(one.value, bytes) and one.parts is None else "(a file)"
+        for one in (*bound.inputs, *(one for row in bound.items[:1] for one in row))
+    }
+    args = substitute(msgspec.json.decode(task.spec.args), values) if spec.sinks else {}
+    found = (f"{name}={_short(args[name])}" for name in spec.sinks if isinstance(args, dict) and name in args)
+    return ", ".join(found)
+
+
+def _short(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _is_tool(turn: Turn, run: Run, task: Task) -> bool | None:
@@ -104,7 +133,8 @@ def _taint(turn: Turn, run: Run, task: Task, sink: str) -> str:
     """
     written = holder(run, task)
     args = _argument(written.spec, sink)
-    if args is None:
+    ref = reference_in(args)
+    if args is None or (type(ref) is Ref and ref.source == INPUT):
         return ""
     sources = {
         one.source: str(ref)
@@ -189,3 +219,10 @@ def _sources(run: Run, task: Task) -> list[int]:
         named = {ref.source for ref in references(msgspec.json.decode(task.spec.args)) if type(ref) is Ref}
         found.extend(ix for ix in wiring.when if run.tasks[ix].spec.id in named)
     return found
+
+
+def check_trust(turn: Turn, run: Run, task: Task, attempt: Attempt) -> None:
+    """Nothing runs that a person would have had to allow first. Raises: AssertionError with the story."""
+    spec = turn.state.skill(attempt.skill)
+    why = doubt(turn, run, task, spec) if spec is not None and attempt.skill == task.skill else ""
+    assert not why or attempt.pin == task.approved, f"{turn.name(run, task, attempt.number)} runs though {why}"

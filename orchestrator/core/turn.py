@@ -49,6 +49,8 @@ class Turn:
         """(run, map) -> ready children over the map's limit."""
         self.barred: dict[int, dict[int, None]] = {}
         """Run -> ready `once` tasks that wait until its first plan is complete."""
+        self.doubts: dict[tuple[int, int], tuple[tuple[str, int, int, bool], str]] = {}
+        """(run, map) -> what it was judged in, and what core.trust says of its elements."""
         self.dry: dict[int, dict[int, None]] = {}
         """Run -> ready tasks that spend, and wait for somebody to give back what it was lent of the budget."""
         self.hedges: set[tuple[int, int]] = set()
@@ -182,6 +184,7 @@ class Turn:
             waiting.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
+            self.doubts,
         )  # fmt: skip
         for table in tables:
             for key in [key for key in table if key[0] == run]:

@@ -183,7 +183,7 @@ def spend_row(run: Run) -> SpendRow:
         lent_tokens=sum(spend.reserved.values()) + spend.lent_tokens,
         lent_price=sum(spend.priced.values()) + spend.lent_price,
         budget={name: cap for name, cap in caps.items() if cap},
-        spent=spend.over(budget) or spend.spent(budget, calls=True),
+        spent=spend.spent(budget, calls=True),
     )
 
 

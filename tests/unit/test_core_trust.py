@@ -256,7 +256,7 @@ def test_a_value_of_a_worker_fills_a_sink_only_where_a_person_wrote_the_edge(by)
         sim.advance(1.0)
     else:
         planned(sim, {"tasks": tasks})
-        assert asks(sim, "keep") == "its path comes from find/value, a result of sim.work"
+        assert asks(sim, "keep") == 'its path comes from find/value, a result of sim.work (path="out.txt")'
         approve(sim, "keep")
     assert set(finish(sim).values()) == {"succeeded"}
 
@@ -269,7 +269,7 @@ def test_what_strangers_wrote_fills_none_and_the_way_is_named():
     sim = simulator()
     sim.submit({"tasks": tasks})
     sim.advance(1.0)
-    why = "its path comes from list/value/0/value <- list (sim.work) <- pick (sim.work) <- page (x.fetch)"
+    why = "its path comes from list/value/0/value <- list (sim.work) <- pick (sim.work) <- page (x.fetch) (path=1)"
     assert asks(sim, "keep") == why
     assert [event.why for event in _events(sim, e.ApprovalAsked)] == [why]
 
@@ -292,7 +292,8 @@ def test_every_element_of_a_map_asks_by_its_maps_edges():
     sim = simulator()
     sim.submit({"tasks": tasks})
     sim.advance(1.0)
-    assert asks(sim, "keep.0") == asks(sim, "keep.1") == "its path comes from page/value[] <- page (x.fetch)"
+    way = "its path comes from page/value[] <- page (x.fetch)"
+    assert [asks(sim, f"keep.{k}") for k in range(2)] == [f'{way} (path="{name}")' for name in "ab"]
     approve(sim, "")
     assert set(finish(sim).values()) == {"succeeded"}
 
@@ -304,6 +305,16 @@ def test_what_is_written_down_after_the_plan_is_a_value_unless_the_plan_has_it_t
     assert "written after the plan" in asks(sim, "other")
 
 
+def test_an_input_is_a_persons_word_whoever_names_it():
+    sim = simulator(program={"a": bad})
+    tasks = [work("a"), save("first", "out.txt", after=["a"])]
+    sim.submit({"tasks": tasks, "run": REPLAN, "inputs": [{"name": "where", "default": "mine.txt"}]})
+    sim.advance(1.0)
+    patch(sim, {"tasks": [save("given", {"ref": "input/where"}), save("mixed", [{"ref": "input/where"}, "x"])]}, call=1)
+    sim.advance(1.0)
+    assert (sim.states()["given"], "written after" in asks(sim, "mixed")) == ("succeeded", True)
+
+
 def test_a_spawned_child_has_the_taint_of_what_its_parent_was_given():
     def parent(job):
         yield "spawn", {"skill": "x.save", "args": {"path": "out.txt"}}
@@ -313,7 +324,7 @@ def test_a_spawned_child_has_the_taint_of_what_its_parent_was_given():
     tasks = [work("page", "x.fetch"), work("p", "sim.parent", {"ref": "page/value"}), save("s", "out.txt")]
     sim.submit({"tasks": tasks})
     sim.advance(1.0)
-    assert asks(sim, "p.0") == "its path comes from p (sim.parent) <- page (x.fetch)"
+    assert asks(sim, "p.0") == 'its path comes from p (sim.parent) <- page (x.fetch) (path="out.txt")'
 
 
 def test_rules_hold_across_a_crash():

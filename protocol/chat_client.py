@@ -32,6 +32,8 @@ _TRIES: Final = 8
 _WAITS_S: Final = (1.0, 2.0, 4.0)
 """Before each further try at a server that limits and doesn't say for how long."""
 _SHOWN_MODELS: Final = 20
+_THERE: Final = ("bad_request", "garbage")
+"""A server that answers like this is there, and lists no models."""
 
 
 def open_chat(llm: LlmDefaults, environ: Mapping[str, str]) -> OpenAIChat:
@@ -78,16 +80,19 @@ class OpenAIChat(Chat):
             if self._name and self._profile is not None:
                 return None
             found, fault = await self.look()
-            if self._profile is None and (fault is None or fault.kind in ("bad_request", "garbage")):
-                self._profile = found or PROFILES["generic"]  # it is there, and doesn't tell
+            if self._profile is None and (fault is None or fault.kind in _THERE):
+                self._profile = found or PROFILES["generic"]
             if not self._name and len(self.models) == 1:
                 self._name = self.models[0]
             return None if self._name else fault or self._unnamed()
 
     async def look(self) -> tuple[ServerProfile | None, ChatReply | None]:
         """Ask for the list of models: who answers, as far as it shows, or why nobody does."""
-        headers, models, fault = await self._page(f"{self.endpoint.base_url}/models")
+        base_url = self.endpoint.base_url
+        headers, models, fault = await self._page(f"{base_url}/models")
         if fault is not None:
+            if fault.kind in _THERE and listed((await self._page(f"{base_url}/v1/models"))[1]):
+                fault = msgspec.structs.replace(fault, hint=f"set OPENAI_BASE_URL to {base_url}/v1")
             return None, fault
         self.models = listed(models)
         found = recognise(headers, models)

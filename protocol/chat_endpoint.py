@@ -38,6 +38,10 @@ class Endpoint:
             host, port, scheme = "", None, ""
         if scheme not in ("http", "https") or not host or parts.query or parts.fragment:
             raise ConfigInvalid(f"{_short(base_url)!r} is no base URL of a model", hint=f"write it like {OPENAI_URL}")
+        if self.base_url.endswith("/chat/completions"):
+            raise ConfigInvalid(
+                "llm.base_url names one page of the server", hint="leave /chat/completions out: it ends in /v1"
+            )
         if "@" in parts.netloc:
             raise ConfigInvalid(
                 "llm.base_url has a name or password in it, which would be shown", hint=f"put the key into {KEY}"

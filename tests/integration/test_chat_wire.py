@@ -285,3 +285,20 @@ def server_context(folder: Path) -> ssl.SSLContext:
     (folder / "pair.pem").write_text(key + chain)
     context.load_cert_chain(folder / "pair.pem")
     return context
+
+
+def test_a_base_url_without_its_end_is_told_with_the_right_one() -> None:
+    async def play(wire: Wire) -> None:
+        if wire.path == "/v1/models":
+            await wire.answer('{"data": [{"id": "m"}]}')
+        else:
+            await wire.answer("404 page not found", "404 Not Found")
+
+    async def run() -> None:
+        async with wire_server(play) as server:
+            root = server.base_url.removesuffix("/v1")
+            reply = await chat_at(root, model="", profile="auto").complete(ASKED)
+            assert reply.kind == "bad_request"
+            assert reply.hint == f"set OPENAI_BASE_URL to {root}/v1"
+
+    anyio.run(run)

@@ -72,6 +72,12 @@ def test_what_is_no_base_url_is_refused(url: str) -> None:
         Endpoint(url)
 
 
+def test_a_url_of_the_page_itself_is_refused_with_the_right_end() -> None:
+    with pytest.raises(ConfigInvalid, match="one page") as caught:
+        Endpoint("http://127.0.0.1/v1/chat/completions/")
+    assert "/v1" in caught.value.hint
+
+
 def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigInvalid) as caught:
         Endpoint(f"https://me:{CANARY}@a.b/v1")

@@ -13,6 +13,7 @@ import msgspec
 
 from .chat import ChatMessage, ChatRequest, ChatTool
 from .chat_profile import ServerProfile
+from .config import LlmDefaults
 
 _REFUSED: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _NAME_LENGTH: Final = 64
@@ -31,14 +32,14 @@ def wire_names(tools: Sequence[ChatTool]) -> dict[str, str]:
     return found
 
 
-def body(request: ChatRequest, profile: ServerProfile, model: str, max_tokens: int) -> dict[str, Any]:
-    """All of it: `model`, `messages`, `stream` and what the profile allows."""
+def body(request: ChatRequest, profile: ServerProfile, model: str, llm: LlmDefaults) -> dict[str, Any]:
+    """All of it: `model`, `messages`, `stream`, what the profile allows, and what the settings add."""
     wire = {name: called for called, name in wire_names(request.tools).items()}
     made: dict[str, Any] = {
         "model": model,
         "messages": [_message(one, wire) for one in _told(request, profile)],
         "stream": True,
-        profile.limit: min(request.max_tokens or max_tokens, max_tokens),
+        profile.limit: min(request.max_tokens or llm.max_tokens, llm.max_tokens),
     }
     if profile.usage:
         made["stream_options"] = {"include_usage": True}
@@ -50,7 +51,7 @@ def body(request: ChatRequest, profile: ServerProfile, model: str, max_tokens: i
         made["tools"] = [_tool(one, wire) for one in request.tools]
         if profile.choice and request.tool_choice != "auto":
             made["tool_choice"] = request.tool_choice
-    return made
+    return {**llm.extra, **made}
 
 
 def _told(request: ChatRequest, profile: ServerProfile) -> tuple[ChatMessage, ...]:

@@ -124,7 +124,8 @@ class OpenAIChat(Chat):
             except Refused as refusal:
                 answer = refusal.answer
             reply, said = refused(answer), words(answer.error)[0]
-            changed = concede(profile, said, parameter(answer.error)) if reply.kind == "bad_request" else None
+            declined = reply.kind == "bad_request" or answer.status == 500  # some say so for a schema they can't hold
+            changed = concede(profile, said, parameter(answer.error)) if declined else None
             if changed is not None:
                 profile = changed
                 continue
@@ -138,7 +139,7 @@ class OpenAIChat(Chat):
     async def _attempt(self, call: _Call, profile: ServerProfile) -> ChatReply:
         """One request. Raises: Refused."""
         reading = call.begin(profile)
-        asked = body(call.request, profile, self._name, self._llm.max_tokens)
+        asked = body(call.request, profile, self._name, self._llm)
         with anyio.move_on_after(call.first_token_s) as pace:
 
             async def listen(piece: bytes) -> bool:

@@ -43,6 +43,7 @@ class Refusal(msgspec.Struct, frozen=True):
             said = read_json(self.body)
         except WireError:
             return self.body.decode(errors="replace")
+        said = said[0] if isinstance(said, list) and said else said
         return said.get("error") or said if isinstance(said, dict) else said
 
 
@@ -77,6 +78,8 @@ def words(error: Any) -> tuple[str, str, int]:
     """(what a server's error says, its code or type, its HTTP status or 0)"""
     if not isinstance(error, dict):
         return (error if isinstance(error, str) else "")[:SHOWN], "", 0
+    if isinstance(detail := error.get("detail"), list) and detail and isinstance(detail[0], dict):
+        return f"{detail[0].get('msg')} at {detail[0].get('loc')}"[:SHOWN], "", 0
     said = next((error[key] for key in ("message", "detail", "error") if isinstance(error.get(key), str)), "")
     code, status = error.get("code"), error.get("status")
     number = next((one for one in (code, status) if isinstance(one, int) and 100 <= one < 600), 0)

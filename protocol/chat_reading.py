@@ -8,12 +8,13 @@ Text is bounded. It must not know sockets, clocks, prices or profiles.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
 from .chat import ChatReply, Kind, ToolCall, tokens_of
 from .chat_fault import SHOWN, said_in_stream
+from .chat_thinking import Thinking
 from .errors import WireError
 from .event_stream import MAX_EVENT_BYTES, EventStream
 from .json_bytes import read_json
@@ -52,8 +53,9 @@ class Reading:
         self._calls: list[_Call] = []
         self._at: dict[int, _Call] = {}
         self._size = self._blanks = 0
-        self._think = _Think()
+        self._think = Thinking()
         self._usage: tuple[int, int] | None = None
+        self._counted = 0
         self._fault: ChatReply | None = None
 
     def feed(self, chunk: bytes) -> str:
@@ -95,7 +97,7 @@ class Reading:
     def reply(self) -> ChatReply:
         """How it ended, by what has arrived. Usage as the server counted it, else estimated; no tokens in."""
         calls = tuple(call.made(n, self._names) for n, call in enumerate(self._calls))
-        thought = tokens_of("".join(self._thought))
+        thought = self._counted or tokens_of("".join(self._thought))
         spent = self._usage or (0, max(self.progress, thought + sum(map(tokens_of, self._written()))))
         reply = self._fault or self._ended(bool(calls), thought)
         return msgspec.structs.replace(
@@ -227,8 +229,12 @@ class Reading:
     def _count(self, usage: Any) -> None:
         if isinstance(usage, dict):
             came, went = usage.get("prompt_tokens"), usage.get("completion_tokens")
-            if isinstance(came, int) and isinstance(went, int) and 0 <= came < 2**40 and 0 <= went < 2**40:
+            if _is_count(came) and _is_count(went):
                 self._usage = came, went
+            details = usage.get("completion_tokens_details")
+            thought = details.get("reasoning_tokens") if isinstance(details, dict) else None
+            if _is_count(thought):  # also what was not shown
+                self._counted = thought
 
     def _fail(self, kind: Kind, message: str, hint: str = "") -> str:
         if self._fault is None:
@@ -255,50 +261,6 @@ class _Call:
         return ToolCall(self.id or f"call_{n}", names.get(self.name, self.name), self.arguments or "{}")
 
 
-class _Think:
-    """Splits `<think>...</think>` off the beginning of a text that arrives in pieces."""
-
-    OPEN: Final = "<think>"
-    CLOSE: Final = "</think>"
-    HELD: Final = 64
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._state = "before"
-
-    def feed(self, piece: str) -> tuple[str, str]:
-        """(what is answer, what is thought)"""
-        if self._state == "after":
-            return piece, ""
-        if self._state == "closed":
-            piece = piece.lstrip()
-            self._state = "after" if piece else "closed"
-            return piece, ""
-        self._held += piece
-        if self._state == "before":
-            start = self._held.lstrip()
-            if start != self.OPEN and self.OPEN.startswith(start) and len(self._held) < self.HELD:
-                return "", ""
-            if not start.startswith(self.OPEN):
-                return self._rest(), ""
-            self._state, self._held = "inside", start[len(self.OPEN) :]
-        thought, closed, rest = self._held.partition(self.CLOSE)
-        if closed:
-            self._held, self._state = "", "closed"
-            return self.feed(rest)[0], thought
-        keep = len(self.CLOSE) - 1  # the tag may be split
-        thought, self._held = self._held[:-keep], self._held[-keep:]
-        return "", thought
-
-    def end(self) -> str:
-        """What was held back because it might have become a tag."""
-        return self._rest() if self._state == "before" else ""
-
-    def _rest(self) -> str:
-        held, self._held, self._state = self._held, "", "after"
-        return held
-
-
 _WRONG_URL: Final = "check llm.base_url: it usually ends in /v1"
 
 
@@ -309,6 +271,10 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "".join(part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str))
     return ""
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < 2**40
 
 
 def _is_json(data: bytes) -> bool:

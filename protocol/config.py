@@ -152,7 +152,8 @@ class LlmDefaults(_Section):
     """The language model of this machine, for its planner and its workers' skills. The key is no setting.
 
     `max_tokens`: of one answer. `first_token`, `stall`: how long the server may be silent, before and within an answer.
-    Prices are per million tokens. `plain_key`: send the key also where others can read it on its way.
+    Prices are per million tokens. `plain_key`: send the key also where others can read it on its way. `extra`: fields
+    that only this server or model knows, added to each request as they are.
     """
 
     base_url: str = ""
@@ -164,6 +165,7 @@ class LlmDefaults(_Section):
     price_in: Amount = 0.0
     price_out: Amount = 0.0
     plain_key: bool = False
+    extra: dict[str, Any] = {}
 
     @field_validator("first_token", "stall", mode="before")
     @classmethod
@@ -356,7 +358,7 @@ def _known() -> dict[str, Any]:
     return dict(_leaves(Settings().model_dump(mode="json")))
 
 
-_TABLES: Final = ("policy.skills", "sandbox.skills", "secrets.allow")
+_TABLES: Final = ("policy.skills", "sandbox.skills", "secrets.allow", "llm.extra")
 """Settings that are a table as a whole: its keys are a person's own."""
 
 

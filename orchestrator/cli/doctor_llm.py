@@ -44,6 +44,9 @@ _TOOL: Final = ChatTool(
         "additionalProperties": False,
     },
 )
+_THOUGHT: Final = 256
+"""Tokens of thinking before so simple an answer after which plans begin late."""
+_LESS: Final = 'llm.extra, {"reasoning_effort": "low"} for example'
 _REQUEST: Final = "find the .log files in the folder logs and count the lines with ERROR in each"
 _ENFORCE: Final = {
     "openai": "use a model with structured outputs",
@@ -153,8 +156,11 @@ class _Examination:
         speed = f"{rate:.0f} tokens/s" if rate else "all at once"
         thinks = f", after thinking for about {reply.thought} tokens" if reply.thought else ""
         found = f"first text after {noted.first_s:.2f} s, {speed}{thinks}"
+        self.facts["thought_tokens"] = reply.thought
         if rate is None:
             self.say("answer", "warning", found, "use a server that streams: tasks start while the plan is written")
+        elif reply.thought > _THOUGHT:
+            self.say("answer", "warning", found, f"let it think less, so that plans start soon: {_LESS}")
         else:
             self.say("answer", "ok", found)
         if reply.estimated:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from planner.scripted.asked import Asked
@@ -106,6 +107,19 @@ def test_what_a_weak_model_fails_at_is_named_with_its_fix(tmp_path: Path) -> Non
         "context": "error",
     }
     assert "OLLAMA_CONTEXT_LENGTH" in checks["context"]["fix"]
+
+
+def test_a_model_that_thinks_for_long_is_told_how_to_think_less(tmp_path: Path) -> None:
+    def thinks(asked: Asked) -> Turn:
+        turn = helpful(asked)
+        return turn if turn.calls else msgspec.structs.replace(turn, reasoning="well, " * 300)
+
+    extra = {"ASTERISM_LLM__EXTRA": '{"reasoning_effort": "low"}'}
+    server = ScriptedServer(thinks, profile="vllm")
+    _, checks, facts = found(tmp_path, server, **extra)
+    assert facts["thought_tokens"] > 256
+    assert "reasoning_effort" in checks["answer"]["fix"]
+    assert {one.body["reasoning_effort"] for one in server.asked} == {"low"}
 
 
 def test_a_wrong_profile_in_the_settings_is_noticed(tmp_path: Path) -> None:

@@ -40,6 +40,20 @@ def test_each_status_has_its_kind_and_a_hint(status: int, body: Any, kind: str) 
     assert str(status) in reply.message or kind == "unreachable"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ([{"error": {"message": "in a list"}}], "in a list"),
+        ({"detail": [{"msg": "not permitted", "loc": ["body", "stream_options"]}]}, "stream_options"),
+        ({"object": "error", "message": "flat"}, "flat"),
+        ({"error": "bare"}, "bare"),
+        (b"plain text", "plain text"),
+    ],
+)
+def test_what_a_server_says_is_found_in_every_form(body: Any, said: str) -> None:
+    assert said in refused(answer(400, body)).message
+
+
 def test_another_s_text_is_shortened() -> None:
     assert len(refused(answer(500, {"error": {"message": "x" * 5000}})).message) < 400
     assert len(said_in_stream({"message": "x" * 5000}).message) < 400

@@ -8,7 +8,9 @@ import pytest
 from protocol.chat import ChatMessage, ChatRequest, ChatTool, tokens_in, tokens_of
 from protocol.chat_body import body, wire_names
 from protocol.chat_profile import PROFILES, ServerProfile, concede, listed, recognise
+from protocol.config import LlmDefaults
 
+LLM = LlmDefaults(max_tokens=100)
 ASKED = ChatRequest((ChatMessage("system", "be brief"), ChatMessage("user", "hi")), schema={"type": "object"})
 
 
@@ -35,23 +37,29 @@ def test_names_of_tools_lose_what_servers_refuse_and_stay_different() -> None:
     ],
 )
 def test_a_schema_is_asked_for_as_each_server_wants_it(profile: str, form: dict[str, object], shown: bool) -> None:
-    made = body(ASKED, PROFILES[profile], "m", 100)
+    made = body(ASKED, PROFILES[profile], "m", LLM)
     assert made["response_format"]["type"] == form["type"]
     assert made["response_format"]["json_schema"].get("strict") == form.get("strict")
     assert ("JSON Schema" in made["messages"][0]["content"]) == shown
     assert made["messages"][0]["content"].startswith("be brief")
-    explained = body(msgspec.structs.replace(ASKED, explained=True), PROFILES[profile], "m", 100)
+    explained = body(msgspec.structs.replace(ASKED, explained=True), PROFILES[profile], "m", LLM)
     assert explained["messages"][0]["content"] == "be brief"
 
 
 def test_without_a_system_message_the_schema_gets_one() -> None:
-    made = body(ChatRequest((ChatMessage("user", "hi"),), schema={"type": "object"}), PROFILES["vllm"], "m", 100)
+    made = body(ChatRequest((ChatMessage("user", "hi"),), schema={"type": "object"}), PROFILES["vllm"], "m", LLM)
     assert [one["role"] for one in made["messages"]] == ["system", "user"]
 
 
+def test_a_setting_adds_what_only_the_server_knows_and_changes_nothing_else() -> None:
+    llm = LlmDefaults(max_tokens=100, extra={"reasoning_effort": "low", "stream": False, "model": "other"})
+    made = body(ASKED, PROFILES["vllm"], "m", llm)
+    assert made == {**body(ASKED, PROFILES["vllm"], "m", LLM), "reasoning_effort": "low"}
+
+
 def test_the_limit_has_the_name_that_the_server_knows() -> None:
-    assert body(ASKED, PROFILES["openai"], "m", 100)["max_completion_tokens"] == 100
-    assert body(msgspec.structs.replace(ASKED, max_tokens=7), PROFILES["vllm"], "m", 100)["max_tokens"] == 7
+    assert body(ASKED, PROFILES["openai"], "m", LLM)["max_completion_tokens"] == 100
+    assert body(msgspec.structs.replace(ASKED, max_tokens=7), PROFILES["vllm"], "m", LLM)["max_tokens"] == 7
 
 
 @pytest.mark.parametrize(

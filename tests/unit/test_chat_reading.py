@@ -167,6 +167,11 @@ def test_usage_that_makes_no_sense_is_estimated(usage: Any) -> None:
     assert read(delta("stop", content="abcd" * 3), event({"choices": [], "usage": usage}), DONE).estimated
 
 
+def test_thinking_that_is_only_counted_is_known() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 90, "completion_tokens_details": {"reasoning_tokens": 80}}
+    assert read(delta("stop", content="a"), event({"choices": [], "usage": usage}), DONE).thought == 80
+
+
 def test_blanks_without_end_are_a_stall() -> None:
     reply = read(delta(content="{"), *(delta(content="\n  ") for _ in range(500)))
     assert reply.kind == "stalled"

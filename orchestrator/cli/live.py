@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import STATES, Line, Progress, Wants
-from .show import coloured, seconds, short
+from .show import coloured, harmless, seconds, short
 
 _FRAMES_PER_S: Final = 8
 SIGNS: Final = {
@@ -69,7 +69,7 @@ class LiveView:
         """Take the table away and leave one line a task, as far as they fit on the screen."""
         self._live.stop()
         if self._progress.planned:
-            self._console.print(Text(self._progress.planned, "dim"))
+            self._console.print(Text(harmless(self._progress.planned), "dim"))
         lines = list(self._progress.lines.values())
         room = max(5, self._console.height - 6)
         for line in lines[:room]:

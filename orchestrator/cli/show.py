@@ -7,6 +7,7 @@ what is shown, nor any command.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -28,6 +29,9 @@ _COLOURS: Final = {
     "unknown": "red",
 }
 _WIDEST: Final = 60
+_COMMANDS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_STYLED: Final = re.compile(r"\x1b\[[0-9;]*m[^\x00-\x1f\x7f-\x9f]*\x1b\[0m")
+"""What state_text makes."""
 
 
 def plain(stream: TextIO) -> bool:
@@ -53,7 +57,12 @@ def state_text(state: str) -> str:
 
 def say(text: str) -> None:
     """Talk: progress, advice, questions' answers. Never data."""
-    click.echo(text, err=True)
+    click.echo(harmless(text), err=True)
+
+
+def harmless(text: str) -> str:
+    """Text of a worker or a model without what would command the terminal."""
+    return _COMMANDS.sub("", text)
 
 
 def json_value(value: Any) -> None:
@@ -139,7 +148,7 @@ def compact(found: Any) -> str:
 
 
 def short(text: str, width: int = _WIDEST) -> str:
-    line = " ".join(text.split())
+    line = harmless(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
@@ -149,7 +158,7 @@ def _cell(found: object) -> str:
     if isinstance(found, float):
         return f"{found:g}"
     if isinstance(found, str):
-        return found if "\x1b" in found else " ".join(found.split())
+        return found if _STYLED.fullmatch(found) else harmless(" ".join(found.split()))
     if isinstance(found, dict | list):
         return short(compact(found))
     return str(found)

@@ -14,6 +14,7 @@ import click
 import pytest
 
 import asterism
+from orchestrator.cli import show
 
 
 def commands() -> dict[str, str]:
@@ -228,3 +229,12 @@ def test_a_module_that_runs_something_when_it_is_loaded_is_refused(tmp_path: Pat
         Registry().load(str(tmp_path / "eager_skills.py"))
     assert "eager_skills" in caught.value.message
     assert "__main__" in caught.value.hint
+
+
+def test_no_text_of_others_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "a\x1b]0;title\x07b\x1b[2Jc\u202e\r\x9b1mtab\tline\n"
+    show.say(evil)
+    assert capsys.readouterr().err == "a]0;titleb[2Jc1mtab\tline\n\n"
+    assert show.short(evil) == "a]0;titleb[2Jc 1mtab line"
+    show.table((("X", lambda row: row["x"]),), [{"x": evil}])
+    assert not set(capsys.readouterr().out) & {"\x1b", "\x07", "\x9b", "\u202e", "\r"}

@@ -73,7 +73,7 @@ class ExampleDesk:
                 patches: tuple[Patch, ...] = ()
             else:
                 fits = _served(run)
-                patches = tuple(run.versions[0].patches) if fits else ()
+                patches = _first_plan(run) if fits else ()
             if fits:
                 found += 1
                 yield Candidate(number, run.request, patches)
@@ -103,15 +103,16 @@ def _served(run: Run) -> bool:
         return False
     if run.fork_of or run.rounds or not run.versions:
         return False
-    first, *later = run.versions
-    if any(not patch.parent for version in later for patch in version.patches):
+    if any(not patch.parent for version in run.versions[1:] for patch in version.patches):
         return False
-    written = sum(len(patch.tasks) for patch in first.patches)
-    return 0 < written <= MOST_TASKS and all(
-        run.tasks[run.names[task.id]].state_is("succeeded") or run.tasks[run.names[task.id]].state_is("skipped")
-        for patch in first.patches
-        for task in patch.tasks
-    )
+    ids = [task.id for patch in _first_plan(run) for task in patch.tasks]
+    tasks = [run.tasks[run.names[name]] for name in ids] if len(ids) <= MOST_TASKS else []
+    return bool(tasks) and all(task.state_is("succeeded") or task.state_is("skipped") for task in tasks)
+
+
+def _first_plan(run: Run) -> tuple[Patch, ...]:
+    """Its parts, without what running tasks added beneath themselves."""
+    return tuple(patch for patch in run.versions[0].patches if not patch.parent)
 
 
 def _example(candidate: Candidate) -> Example | None:

@@ -196,3 +196,29 @@ def test_the_difference_between_a_server_and_its_caller_is_put_in_words(
     found = difference(server, {"ASTERISM_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), **environ})
     assert said in found
     assert bool(found) == bool(said)
+
+
+def test_what_served_before_is_shown_to_the_model_and_what_was_saved_needs_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, Dialogue(Turn(text=TEXT, times=0))) as place:
+
+            async def said(*args: str) -> Any:
+                done = await place.run(*args, "-o", "json")
+                assert done.returncode == 0, done.stderr.decode()
+                return json.loads(done.stdout)
+
+            await said("run", REQUEST)
+            like = "how many errors are in the logs of the cellar?"
+            assert (await said("plan", like))["planner"]["examples"] == [{"run": "r1", "request": REQUEST}]
+            prompt = json.dumps(place.model.asked[-1].body["messages"])
+            assert REQUEST in prompt
+            assert "select sum(matches) n from c" in prompt
+            await said("rm", "r1")
+            assert (await said("plan", like))["planner"]["examples"] == []
+            await said("plan", like, "--save", "errors-of", "--param", "word=ERROR")
+            before = len(place.model.asked)
+            report = await said("run", like)
+            assert (report["planner"]["kind"], report["outputs"]) == ("template:errors-of", {"errors": 3})
+            assert len(place.model.asked) == before
+
+    anyio.run(main)

@@ -97,6 +97,19 @@ def test_what_failed_was_edited_or_replanned_is_no_example() -> None:
     assert offered(sim, "count the errors") == ()
 
 
+def test_what_running_tasks_spawned_is_no_part_of_the_plan() -> None:
+    def family(job: Any) -> Any:
+        child = yield "spawn", {"skill": "sim.work", "args": {"value": 7}}
+        yield "join", {"ids": [child["id"]]}
+        return {"value": 1}
+
+    sim = Simulator(program={"work": family})
+    run = planned(sim, "count the errors", {"tasks": [{**TASK, "id": "work", "skill": "sim.parent"}]})
+    assert len(sim.state.runs[run].tasks) == 2
+    (example,) = offered(sim, "count the errors")
+    assert [task["id"] for task in json.loads(example.plan)["tasks"]] == ["work"]
+
+
 def test_a_declared_output_does_not_excuse_a_failed_task() -> None:
     sim = Simulator(program={"bad": bad})
     document = {"tasks": [TASK, {**TASK, "id": "bad"}], "outputs": [{"name": "o", "ref": "work"}]}

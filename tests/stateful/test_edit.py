@@ -186,6 +186,7 @@ class Editing(RuleBasedStateMachine):
         assert self._run().version == version + 1
         graph, touched, _ = self.model.after(document)
         self.model.accept(graph, touched, "edits" in document)
+        self.model.changed |= dict.fromkeys((edit["id"] for edit in document.get("edits", ())), version + 1)
         for name, spec in specs.items():
             assert name in touched or self._task(name).spec == spec  # type: ignore[union-attr]
         self._agrees()

@@ -18,6 +18,8 @@ from protocol.task import FirstOf, Output, Ref, TaskSpec, references
 from .catalog import Catalog
 
 MOST: Final = 20
+NAMED: Final = 5
+"""Tasks that a remark names."""
 
 
 def criticise(tasks: Sequence[TaskSpec], outputs: Collection[Output], catalog: Catalog) -> tuple[Problem, ...]:
@@ -33,7 +35,20 @@ def criticise(tasks: Sequence[TaskSpec], outputs: Collection[Output], catalog: C
         *_same(tasks, catalog),
         *_races(tasks, above, catalog),
     ]
-    return tuple(found[:MOST])
+    return _folded(found)
+
+
+def _folded(found: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The same said of several tasks is said once, of all of them."""
+    places: dict[Problem, list[str]] = {}
+    for one in found:
+        places.setdefault(msgspec.structs.replace(one, where=""), []).append(one.where)
+    return tuple(
+        msgspec.structs.replace(
+            one, where=", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        )
+        for one, names in list(places.items())[:MOST]
+    )
 
 
 def _unused(

@@ -92,10 +92,11 @@ def run_error(run: Run) -> dict[str, Any] | None:
         }
     if not isinstance(run.state, Closed) or not run.state.code:
         return None
-    hint = f"asterism tasks {run.name}"
+    message, _, fix = run.state.message.partition("\nfix: ")  # as a planner's end is put into words
+    hint = fix or f"asterism tasks {run.name}"
     if run.state.code == "BudgetSpent":
         hint = f"asterism retry {run.name} --from-failed (with the same budget once more), or run it with a larger one"
-    return {"code": run.state.code, "ref": run.name, "message": run.state.message, "hint": hint}
+    return {"code": run.state.code, "ref": run.name, "message": message, "hint": hint}
 
 
 def children_of(run: Run, task: Task) -> dict[str, int] | None:

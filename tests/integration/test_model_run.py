@@ -150,6 +150,7 @@ def test_nobody_stands_in_for_a_model_that_is_down_if_that_is_not_wanted(tmp_pat
             report = json.loads(done.stdout)
             assert (done.returncode, report["error"]["code"]) == (1, "PlannerFailed")
             assert "HTTP 500" in report["error"]["message"]
+            assert report["error"]["hint"].startswith("try again")
 
     anyio.run(main)
 

@@ -30,7 +30,7 @@ def remarks(*tasks: dict[str, Any], outputs: list[dict[str, str]] | None = None)
         ([SCAN, COUNT, WRITE], []),
         ([SCAN, COUNT, {**SCAN, "id": "again"}], [("UnusedTask", "again"), ("SameTask", "again")]),
         ([SCAN, COUNT, {**SCAN, "id": "b"}, {**COUNT, "id": "c", "args": {"file": {"ref": "b/files[]/file"}}}],
-         [("UnusedTask", "b"), ("UnusedTask", "c"), ("SameTask", "b")]),
+         [("UnusedTask", "b, c"), ("SameTask", "b")]),
         ([SCAN, COUNT, WRITE, {**WRITE, "id": "x"}], [("WriteRace", "x")]),
         ([SCAN, COUNT, WRITE, {**WRITE, "id": "x", "args": {"path": "b.csv", "data": 1}}], []),
         ([SCAN, COUNT, WRITE, {**WRITE, "id": "x", "when": [{"ref": "w", "is": "failed"}]}], []),
@@ -43,3 +43,8 @@ def test_only_what_is_certain_is_remarked_on(tasks: list[dict[str, Any]], found:
 
 def test_without_outputs_every_task_may_be_one() -> None:
     assert remarks(SCAN, {**SCAN, "id": "b", "args": {"path": "x"}}) == []
+
+
+def test_what_is_true_of_many_tasks_is_said_once() -> None:
+    more = [{"id": f"x{i}", "skill": "flow.echo", "args": {"value": i}} for i in range(30)]
+    assert remarks(SCAN, COUNT, *more, outputs=OUT) == [("UnusedTask", "x0, x1, x2, x3, x4 and 25 more")]

@@ -96,7 +96,7 @@ class OpenAIChat(Chat):
             return None, fault
         self.models = listed(models)
         found = recognise(headers, models)
-        for page, key, profile in PAGES if found is None else ():
+        for page, key, profile in PAGES if found is None and base_url.startswith("http:") else ():
             _, said, _ = await self._page(f"{self.endpoint.root}{page}")
             if isinstance(said, dict) and key in said:
                 return PROFILES[profile], None

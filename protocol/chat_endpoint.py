@@ -19,6 +19,8 @@ from .errors import ConfigInvalid, NotFound
 from .security import home, is_loopback, read_private
 
 KEY: Final = "OPENAI_API_KEY"
+_TELLING: Final = 12
+"""So many of a key's first characters are no longer a usual beginning."""
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
 
@@ -72,8 +74,10 @@ class Endpoint:
         return f"Bearer {self._key}" if self._key else ""
 
     def hide(self, text: str) -> str:
-        """The text without the key, should somebody have repeated it."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """The text without the key, should somebody have repeated it, also where it was cut off."""
+        for length in range(len(self._key), min(len(self._key), _TELLING) - 1, -1) if self._key else ():
+            text = text.replace(self._key[:length], "[key]")
+        return text
 
 
 def find_endpoint(llm: LlmDefaults, environ: Mapping[str, str]) -> Endpoint | None:

@@ -47,7 +47,8 @@ _OWNERS: Final = {"vllm": "vllm", "llamacpp": "llama.cpp", "library": "ollama", 
 """`owned_by` of a server's models -> its profile."""
 
 PAGES: Final = (("/api/version", "version", "ollama"), ("/props", "default_generation_settings", "llama.cpp"))
-"""Pages beside the protocol, what their JSON has, and whose they are: asked where the list of models doesn't tell."""
+"""Pages beside the protocol, what their JSON has, and whose they are: asked of one's own machines where the list of
+models doesn't tell."""
 
 
 def recognise(headers: Mapping[str, str], models: Any) -> ServerProfile | None:

@@ -204,6 +204,8 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message() -> None:
 
     reply, _ = ask(play)
     assert reply.message == "HTTP 401: Incorrect key [key]"
+    reply, _ = ask(streams('{"no": "' + "x" * 54 + CANARY))  # what is shown of it ends within the key
+    assert reply.message.endswith("x[key]'")
 
     async def inside(wire: Wire) -> None:
         await wire.begin()
@@ -244,6 +246,21 @@ def test_nothing_about_this_machine_leaves_and_no_proxy_stands_before_loopback(
     request = server.requests[0].decode()
     assert "another-environment" not in request
     assert "x-stainless-os" not in request.lower()
+
+
+def test_another_machine_is_reached_through_the_proxy_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with wire_server(streams(says("a"), END)) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            llm = LlmDefaults(base_url="http://model.invalid/v1", model="m", profile="generic")
+            reply = await open_chat(llm, {"ASTERISM_HOME": str(tmp_path)}).complete(ASKED)
+            assert reply.text == "a"
+            assert proxy.requests[0].startswith(b"POST http://model.invalid/v1/chat/completions ")
+
+    anyio.run(run)
 
 
 def test_without_a_key_no_authorization_is_sent(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ def test_a_key_is_in_no_repr_and_no_pickle() -> None:
     endpoint = Endpoint(OPENAI_URL, CANARY)
     assert CANARY not in f"{endpoint!r}{endpoint}"
     assert endpoint.hide(f"a {CANARY} b") == "a [key] b"
+    assert endpoint.hide(f"cut: '{CANARY[:17]}'") == "cut: '[key]'"
+    assert Endpoint(OPENAI_URL).hide("a b") == Endpoint(OPENAI_URL, "b").hide("a b").replace("[key]", "b") == "a b"
     with pytest.raises(TypeError):
         pickle.dumps(endpoint)
 

@@ -29,7 +29,7 @@ PROBE_S: Final = 5.0
 _AFTER_END_S: Final = 2.0
 """How long usage and [DONE] may take after the model's end."""
 _TRIES: Final = 8
-_WAITS_S: Final = (1.0, 2.0, 4.0)
+_WAITS_S: Final = (0.5, 1.0, 2.0)
 """Before each further try at a server that limits and doesn't say for how long."""
 _SHOWN_MODELS: Final = 20
 _THERE: Final = ("bad_request", "garbage")

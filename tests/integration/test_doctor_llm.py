@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from orchestrator.cli.doctor import doctor
 from planner.scripted.asked import Asked
 from planner.scripted.dialogue import Call, Dialogue, Turn, Usage
 from planner.scripted.server import ScriptedServer
@@ -50,23 +53,23 @@ def idle(asked: Asked) -> Turn:
     return Turn(text="one, two", usage=Usage(60, 2))
 
 
-def environment(home: Path, **variables: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return {**kept, "ASTERISM_HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), **variables}
-
-
 def examine(home: Path, server: ScriptedServer, *flags: str, **variables: str) -> tuple[int, str]:
     """The command's exit code and output, with the server running."""
 
     async def run() -> tuple[int, str]:
         async with server:
-            environ = environment(home, OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY=CANARY, **variables)
-            argv = [sys.executable, "-P", "-m", "asterism", "doctor", "llm", *flags]
-            done = await anyio.run_process(argv, env=environ, cwd=home, check=False, stderr=subprocess.STDOUT)
-            assert CANARY not in done.stdout.decode()
-            return done.returncode, done.stdout.decode()
+            told = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": CANARY, **variables}
+            return await anyio.to_thread.run_sync(lambda: invoke(home, *flags, **told))
 
     return anyio.run(run)
+
+
+def invoke(home: Path, *flags: str, **variables: str) -> tuple[int, str]:
+    unset = {name: None for name in os.environ if name.startswith(("ASTERISM_", "OPENAI_"))}
+    environ = {**unset, "ASTERISM_HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), **variables}
+    done = CliRunner(env=environ).invoke(doctor, ["llm", *flags])
+    assert CANARY not in done.output
+    return done.exit_code, done.output
 
 
 def found(home: Path, server: ScriptedServer, **variables: str) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -153,11 +156,16 @@ def test_a_wrong_key_is_one_line_with_its_fix(tmp_path: Path) -> None:
     ],
 )
 def test_without_a_server_it_says_so_and_ends(tmp_path: Path, variables: dict[str, str], said: str) -> None:
-    argv = [sys.executable, "-P", "-m", "asterism", "doctor", "llm"]
-    done = subprocess.run(
-        argv, env=environment(tmp_path, **variables), cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
-    assert said in done.stdout
-    assert "fix:" in done.stdout
-    assert CANARY not in done.stdout + done.stderr
+    code, text = invoke(tmp_path, **variables)
+    assert code == 1
+    assert said in text
+    assert "fix:" in text
+
+
+def test_the_command_prints_one_json_value_and_exits_1(tmp_path: Path) -> None:
+    environ = {**os.environ, "ASTERISM_HOME": str(tmp_path), "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    argv = [sys.executable, "-P", "-m", "asterism", "doctor", "llm", "-o", "json"]
+    done = subprocess.run(argv, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["ok"], shown["checks"][-1]["name"]) == (False, "server")

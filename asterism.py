@@ -99,7 +99,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": (f"{_CLI}.inspect:explain", "Say why a task is where it is."),
         "logs": (f"{_CLI}.inspect:logs", "Show what tasks wrote."),
         "events": (f"{_CLI}.inspect:events", "Show the events of a run."),
-        "wait": (f"{_CLI}.inspect:wait", "Wait until a run is settled."),
+        "wait": (f"{_CLI}.wait:wait", "Wait until a run is settled."),
         "result": (f"{_CLI}.inspect:result", "Show what a run came to."),
         "get": (f"{_CLI}.inspect:get", "Bring values and files out."),
         "graph": (f"{_CLI}.graph:graph", "Show the task graph."),

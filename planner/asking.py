@@ -76,7 +76,11 @@ class Asking:
 
     def helpless(self, outcome: PlanOutcome) -> bool:
         """Whether a first plan has come to nothing, and not because the model said so."""
-        came = self._reply.accepted or self._view.digest is not None or outcome.kind not in ("failed", "refused")
+        came = (
+            self._reply.accepted
+            or self._view.digest is not None
+            or outcome.kind not in ("failed", "refused", "unaffordable")
+        )
         return not came and (self._end is None or self._end.kind not in _NOT_ELSE)
 
     async def ask(self) -> None:
@@ -111,7 +115,7 @@ class Asking:
         reply, end, count = self._reply, self._end, len(self._reply.accepted)
         sent = f"{count} task{'s' * (count != 1)}"
         if end is None and self._too_dear:
-            return "failed", self._too_dear, "raise the run's budget", ()
+            return "unaffordable", self._too_dear, "raise the run's budget", ()
         if end is None or not self._over:
             said = f"the model was not done within {self._view.deadline_s:g} s"
             if not (count and reply.streamed):
@@ -204,7 +208,7 @@ class Asking:
             rooms.append(0)
         room = min(rooms) if rooms else None
         if room is not None and room < LEAST_TOKENS:
-            self._too_dear = f"BudgetSpent: a question of about {asking} tokens is more than what is left of the budget"
+            self._too_dear = f"a question of about {asking} tokens is more than what is left of the budget"
         return room
 
     def _estimate(self, asking: int, text: str) -> ChatReply:

@@ -18,7 +18,7 @@ from protocol.task import Output, Plan, TaskSpec
 
 from .view import PlanView
 
-OutcomeKind = Literal["complete", "truncated", "refused", "abstained", "failed"]
+OutcomeKind = Literal["complete", "truncated", "refused", "abstained", "failed", "unaffordable"]
 
 
 class PlanOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,6 +26,7 @@ class PlanOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
     complete: the plan is whole. truncated: what was sent is good, more was meant. refused: it asks for something that
     can't be (`problems`). abstained: this planner can't serve the request (`nearest` names skills). failed: no answer.
+    unaffordable: what was left of the budget is too little to ask.
     `planner` says who planned: "catalog", "template:NAME", "scripted", "llm:MODEL".
     """
 
@@ -80,6 +81,6 @@ async def collect(planner: Planner, view: PlanView) -> tuple[Plan, PlanOutcome]:
             outputs = patch.outputs if patch.outputs is not None else outputs
     if outcome.kind == "abstained":
         raise PlannerAbstained(outcome.message, hint=outcome.hint)
-    if outcome.kind in ("refused", "failed"):
+    if outcome.kind in ("refused", "failed", "unaffordable"):
         raise PlanRefused(outcome.message, hint=outcome.hint, problems=outcome.problems)
     return Plan(tasks=tuple(tasks.values()), outputs=outputs), outcome

@@ -40,7 +40,7 @@ _LATE: Final = 0.6
 
 HANGS: Final = "hangs"
 _WHOLE: Final = frozenset({"complete"})
-_NO_PLAN: Final = frozenset({"failed", "refused", "abstained"})
+_NO_PLAN: Final = frozenset({"failed", "refused", "abstained", "unaffordable"})
 _ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(
         ("no [DONE]", "CRLF", "bytes cut anywhere", "one document though a stream was asked for",

@@ -1,4 +1,4 @@
-"""Looking: `ps status tasks workers skills result get explain wait`.
+"""Looking: `ps status tasks workers skills result get explain logs events`.
 
 Each asks the server once and shows the answer; `-o json` is the answer itself. They start a private server only to
 look back at a journal. It must not know how answers come about.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio.to_thread
 import click
@@ -24,6 +24,9 @@ from . import show
 from .option import RunParam, TaskParam, output_option, run_argument, server_option, use
 from .run import print_failures
 from .spend import spend_text
+
+_NAMES_SHOWN: Final = 4
+"""Of a list in an event's line."""
 
 
 def _ask(method: str, server: str | None, run: int | None = None, **body: Any) -> Any:
@@ -251,31 +254,6 @@ def explain(task: PersonRef, output: str, server: str | None) -> None:
 
 
 @click.command()
-@run_argument
-@click.option("--timeout", metavar="TIME", help="Give up after this long (exit 124); the run goes on.")
-@output_option("json")
-@server_option
-def wait(run: int, timeout: str | None, output: str, server: str | None) -> None:
-    """Wait until a run is settled; exits as `run` would have. Ctrl-C only stops waiting."""
-
-    async def main(client: AsyncClient) -> int:
-        live = await client.live(run)
-        state = await live.wait(timeout)
-        if state == "succeeded" and output != "json":  # the report of a large run is large
-            show.say(f"{live.name} {state}")
-            return 0
-        report = await client.report(live.run)
-        if output == "json":
-            show.json_value(report)
-        else:
-            print_failures(report)
-            show.say(f"{report['run']} {report['state']}")
-        return exit_code(report)
-
-    click.get_current_context().exit(use(main, server))
-
-
-@click.command()
 @click.argument("where", type=TaskParam(run_alone=True), metavar="RUN[/TASK]", default="last", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is settled.")
 @output_option("jsonl")
@@ -313,7 +291,9 @@ def events(run: int, fleet: bool, follow: bool, after: int, output: str, server:
             of_run = f"{row['run']}/" if fleet and "task" in row else ""
             name = of_run + row.get("task", "") + (f"#{row['attempt']}" if row.get("attempt") else "")
             known = ("seq", "at", "run", "task", "attempt", "kind")
-            rest = " ".join(f"{key}={_short(value)}" for key, value in row.items() if key not in known)
+            rest = " ".join(
+                f"{key}={_brief(value)}" for key, value in row.items() if key not in known and not _empty(value)
+            )
             click.echo(
                 f"{row['seq']:>6} {show.clock(row['at'], millis=True)} {row['kind']:<20} {name:<16} {rest}".rstrip()
             )
@@ -321,8 +301,31 @@ def events(run: int, fleet: bool, follow: bool, after: int, output: str, server:
     use(main, server)
 
 
-def _short(value: Any) -> str:
+def _empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, list | dict) and not value)
+
+
+def _brief(value: Any) -> str:
+    """A value of an event in a line: lists by the names of what they hold, objects by what they say."""
+    if isinstance(value, list) and all(
+        isinstance(one, str) or (isinstance(one, dict) and "name" in one) for one in value
+    ):
+        names = [one if isinstance(one, str) else str(one["name"]) for one in value]
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return show.short(", ".join(names[:_NAMES_SHOWN]) + more, 120)
+    if isinstance(value, dict) and all(not one or isinstance(one, str | int | float) for one in value.values()):
+        return show.short(" ".join(f"{key}:{_amount(key, one)}" for key, one in value.items() if one), 80)
     return show.short(value if isinstance(value, str) else show.compact(value), 80)
+
+
+def _amount(key: str, value: Any) -> str:
+    return (
+        show.size(value)
+        if key in ("memory", "vram", "disk", "bytes", "size")
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _took(row: Mapping[str, Any]) -> float | None:

@@ -27,6 +27,7 @@ from .turn import Turn
 
 CODES: Final = {
     "abstained": "PlannerAbstained", "refused": "PlanRefused", "failed": "PlannerFailed", "truncated": "PlanTruncated",
+    "unaffordable": "BudgetSpent",
 }  # fmt: skip
 """How a call ends that is not complete, and what that is called."""
 _ALONE: Final = ("plan", "replan", "review")
@@ -128,10 +129,10 @@ def excess(turn: Turn, run: Run, call: PlannerCall, patch: Patch) -> list[Proble
 def end_call(turn: Turn, run: Run, call: PlannerCall, outcome: str, message: str, planner: str = "") -> tuple[str, str]:
     """The call is over: journal it and release its claim. What came of it: a call all of whose patches were refused has
     given nothing, and a plan of which one was is not whole."""
-    objection = turn.objections.pop((run.ix, call.call), "")
+    objection = turn.objections.pop((run.ix, call.call), None)
     useless = call.kind == "plan" or not (call.edits or call.added)
-    if objection and useless and outcome in ("complete", "truncated"):
-        outcome, message = "refused", objection
+    if objection is not None and useless and outcome in ("complete", "truncated"):
+        outcome, message = objection
     first = run.versions[0].at - run.submitted_at if call.kind == "plan" and run.versions else -1.0
     settle_call(turn, run, call.call)
     graph = graph_digest(run) if call.changed else b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -38,7 +39,8 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
     new = sum(spec.id not in run.names for spec in patch.tasks)
     cap = min(budget.tasks or settings.max_tasks, settings.max_tasks)
     if len(run.tasks) + new > cap:
-        found.append(Problem("PlanTooLarge", "tasks", f"{len(run.tasks) + new} tasks, the limit is {cap}"))
+        code = "BudgetSpent" if cap == budget.tasks else "PlanTooLarge"
+        found.append(Problem(code, "tasks", f"{len(run.tasks) + new} tasks, the limit is {cap}"))
     if patch.author == "planner" and len(patch.tasks) > settings.max_planner_tasks:
         found.append(Problem("PlanTooLarge", "tasks", f"a planner may add {settings.max_planner_tasks} tasks at once"))
     if len(ids) < len(patch.tasks):
@@ -299,12 +301,13 @@ def conflicts(run: Run, patch: Patch, own: Collection[int] = ()) -> list[str]:
         if b'"ref"' in spec.args:
             for ref in references(msgspec.json.decode(spec.args)):
                 names |= {one.source for one in (ref.refs if isinstance(ref, FirstOf) else (ref,))}
+    later = takewhile(lambda one: one.number > patch.base, reversed(run.versions))
+    edited = {edit.id for one in later if one.number not in own for other in one.patches for edit in other.edits}
     return sorted(
         name
         for name in names
         if (ix := run.names.get(name)) is not None
-        and (version := run.tasks[ix].version) > patch.base
-        and version not in own
+        and (name in edited or ((version := run.tasks[ix].version) > patch.base and version not in own))
     )
 
 

@@ -76,7 +76,7 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
         turn.count("planner_call_stale")
         return
     outcome, message = end_call(turn, run, call, outcome, message, planner)
-    leave(turn, run, call)
+    leave(turn, run, call, outcome)
     if call.kind == "plan":
         code = "BudgetSpent" if message.startswith(TOO_DEAR) else CODES.get(outcome, "")
         if not run.tasks and not code:

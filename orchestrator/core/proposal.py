@@ -60,7 +60,9 @@ def answer_goal(turn: Turn, run: Run, call: PlannerCall, outcome: str, message: 
         return
     task = run.tasks[call.task]
     if outcome in CODES and not (call.added or call.edits):
-        kind = {"abstained": PlannerAbstained, "refused": PlanRefused}.get(outcome, AsterismError)
+        kind = {"abstained": PlannerAbstained, "refused": PlanRefused, "unaffordable": BudgetSpent}.get(
+            outcome, AsterismError
+        )
         error = kind(message or f"the planner has {outcome}").to_wire()
         give(turn, run, task, call.number, call.k, b"null", msgspec.json.encode(error))
     else:

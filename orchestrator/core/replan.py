@@ -70,8 +70,9 @@ def closure(run: Run, failed: Iterable[Task]) -> list[int]:
     return sorted(seen, key=lambda ix: run.order[ix])
 
 
-def leave(turn: Turn, run: Run, call: PlannerCall) -> None:
+def leave(turn: Turn, run: Run, call: PlannerCall, outcome: str) -> None:
     """The call is over: what it was about and is still open is continued, unless it is to be asked about once more."""
+    how = "unaffordable" if outcome == "unaffordable" else "continued"
     for ix in call.failed:
         if is_open(run.tasks[ix]) and ix not in turn.failures.get(run.ix, {}):
-            turn.emit(e.FailureSettled(run.ix, ix, "continued", turn.now))
+            turn.emit(e.FailureSettled(run.ix, ix, how, turn.now))

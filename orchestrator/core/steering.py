@@ -93,7 +93,8 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
         problems = tuple((p.code, p.where, p.message, p.fix) for p in error.problems)
         turn.emit(e.PatchRefused(run.ix, item.patch.author, problems, error.message))
         if item.call:
-            turn.objections[run.ix, item.call] = str(error)
+            dear = bool(error.problems) and all(one.code == "BudgetSpent" for one in error.problems)
+            turn.objections[run.ix, item.call] = "unaffordable" if dear else "refused", str(error)
         if item.whole:
             cancel_run(turn, run, item.patch.author, "the plan was refused", "PlanRefused")
             turn.emit(e.PlanClosed(run.ix, "PlanRefused", error.message))

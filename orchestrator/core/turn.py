@@ -83,7 +83,7 @@ class Turn:
         """Run -> tasks that wait for a planner call which is not open yet."""
         self.asking: dict[int, None] = {}
         """Runs for which planner calls may be opened now."""
-        self.objections: dict[tuple[int, int], str] = {}
+        self.objections: dict[tuple[int, int], tuple[str, str]] = {}
         """(run, planner call) -> why its last patch was refused."""
         self.junk = 0
         """What was inadmissible in the frame that is being read."""

@@ -223,13 +223,13 @@ def test_only_so_many_skills_are_shown_and_those_that_fit_are_among_them() -> No
 @pytest.mark.parametrize(
     ("left", "calls", "kind"),
     [
-        ({"tokens_left": 500}, 0, "failed"),
+        ({"tokens_left": 500}, 0, "unaffordable"),
         ({"tokens_left": 18_000}, 1, "refused"),
         ({"tokens_left": 60_000}, 2, "refused"),
-        ({"price_left": 0.001}, 0, "failed"),
+        ({"price_left": 0.001}, 0, "unaffordable"),
         ({"price_left": 0.03}, 1, "refused"),
         ({"price_left": 9.0}, 2, "refused"),
-        ({"calls_left": 0}, 0, "failed"),
+        ({"calls_left": 0}, 0, "unaffordable"),
         ({"calls_left": 1}, 1, "refused"),
         ({"calls_left": 2}, 2, "refused"),
     ],
@@ -246,7 +246,6 @@ def test_a_question_that_could_cost_more_than_is_left_is_not_asked(left: dict[st
 
     outcome, asked = anyio.run(main)
     assert (outcome.kind, outcome.calls, asked) == (kind, calls, calls)
-    assert calls or outcome.message.startswith("BudgetSpent: ")
 
 
 def test_an_answer_may_be_no_longer_than_is_left() -> None:

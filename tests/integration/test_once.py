@@ -125,6 +125,9 @@ def test_a_process_that_dies_in_its_effect_leaves_a_run_that_waits_for_a_person(
     assert report["tasks"]["a"]["state"] == "unknown"
     rows = [row for row in fleet.rows("events", report["run"]) if row["kind"] == "task_unknown"]
     assert "HostDied" in rows[0]["why"]
+    command = [sys.executable, "-m", "asterism", "wait", report["run"]]
+    waited = subprocess.run(command, env=fleet.env, capture_output=True, text=True, timeout=60, check=False)
+    assert (waited.returncode, "asterism resolve" in waited.stderr) == (8, True)
     assert fleet.json("resolve", f"{report['run']}/a", "--fail") is not None
     fleet.until(is_in(fleet, report["run"], "failed"))
     assert ledger(fleet) == ["paid"]

@@ -168,3 +168,27 @@ def test_without_a_cap_nothing_is_lent():
     sim = start([work("a", "x.model", 9.0)], {})
     assert lent(sim) == (0, 0, 0)
     assert spend_row(sim.state.runs[1]).budget == {"depth": 8} or not spend_row(sim.state.runs[1]).budget
+
+
+def test_a_plan_of_more_tasks_than_the_budget_has_ends_as_budget_spent_with_what_fits():
+    sim = Simulator()
+    sim.request(RunSettings(budget=RunBudget(tasks=2)))
+    for name in "abc":
+        patch = parse_patch({"tasks": [work(name)]}, author="planner")
+        sim.handle(s.PatchProposed(0, 1, patch, call=1))
+    sim.handle(s.PlanFinished(1, 1))
+    sim.settle()
+    assert sim.states() == {"a": "succeeded", "b": "succeeded"}
+    assert run_error(sim.state.runs[1])["code"] == "BudgetSpent"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_call_that_finds_too_little_to_ask_makes_the_run_budget_spent(first):
+    if first:
+        sim = Simulator()
+        sim.request(RunSettings(budget=RunBudget(tokens=10)))
+    else:
+        sim = start([work("a")], {"tokens": 10}, program={"a": bad}, on_failure="replan")
+    sim.handle(s.PlanFinished(1, 1, "unaffordable", "a question takes more"))
+    sim.settle()
+    assert run_error(sim.state.runs[1])["code"] == "BudgetSpent"

@@ -200,6 +200,25 @@ def test_a_settled_or_cancelled_run_takes_no_patch():
     assert refused(sim, {"tasks": [work("b")]}).code == "PlanRefused"
 
 
+@pytest.mark.parametrize("use", [{"relies": ["a"]}, {"after": ["a"]}, {"value": {"ref": "a/value"}}])
+def test_a_retry_or_cancel_is_a_change_for_a_patch_that_relies_on_the_task(use):
+    sim = start(
+        [work("a"), work("b", run_s=9.0), work("c", value={"ref": "b/value"})],
+        program={"a": once_bad()},
+        settings=REPLAN,
+    )
+    sim.advance(1.0)
+    late = {"base": 1, "relies": use.pop("relies", []), "tasks": [work("late", **use)]}
+    assert edit(sim, {"edits": [{"op": "retry", "id": "a"}], "tasks": []}) == {"version": 2}
+    assert refused(sim, late).code == "Conflict"
+    assert edit(sim, {**late, "base": 2}) == {"version": 3}
+    assert edit(sim, {"edits": [{"op": "cancel", "id": "b"}], "tasks": []}) == {"version": 4}
+    assert refused(sim, {"base": 3, "tasks": [work("d", after=["b"])]}).code == "Conflict"
+    assert edit(sim, {"base": 1, "tasks": [work("e", after=["c"])]}) == {"version": 5}
+    sim.handle(s.PlanFinished(1, 1))
+    finish(sim)
+
+
 def test_a_removed_run_is_forgotten_only_when_it_is_closed():
     sim = start([work("a", run_s=3.0)])
     with pytest.raises(Refused):

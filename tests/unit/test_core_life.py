@@ -363,7 +363,7 @@ def test_a_plan_over_its_task_budget_is_refused():
     sim = Simulator()
     with pytest.raises(Refused) as found:
         sim.submit({"tasks": [work("a"), work("b")], "run": {"budget": {"tasks": 1}}})
-    assert found.value.codes == ["PlanTooLarge"]
+    assert found.value.codes == ["BudgetSpent"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from .sample import good, text_of
 from .simulated_model import tokens
 
 SIZES: Final = (200, 2_000)
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 
 
 class Decoding(msgspec.Struct, frozen=True):

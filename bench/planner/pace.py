@@ -29,7 +29,7 @@ AT_ONCE: Final = 4
 
 
 class Speedup(msgspec.Struct, frozen=True):
-    """One shape of 16 tasks whose tools take as long as its writing. `bound`: what nobody can beat.
+    """One shape of 16 tasks whose tools take as long as its writing. `ideal`: the speedup if all else took no time.
 
     `overlap`: the share of the time in which the model wrote that some task ran.
     """
@@ -39,7 +39,7 @@ class Speedup(msgspec.Struct, frozen=True):
     streamed_s: Spread
     whole_s: Spread
     speedup: Spread
-    bound: float
+    ideal: float
     overlap: Spread
     first_dispatch_s: Spread
 
@@ -77,7 +77,7 @@ async def speedup(stage: Stage, shape: str, times: int, token_s: float) -> Speed
         streamed_s=spread(streamed for streamed, _ in took),
         whole_s=spread(whole for _, whole in took),
         speedup=spread(whole / streamed for streamed, whole in took),
-        bound=round(bounds[1] / bounds[0], 3),
+        ideal=round(bounds[1] / bounds[0], 3),
         overlap=spread(one.busy_s() / one.planning_s for one, _ in pairs),
         first_dispatch_s=spread(one.first_s or 0.0 for one, _ in pairs),
     )

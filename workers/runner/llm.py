@@ -144,7 +144,7 @@ class _Told:
         self._ctx = ctx
         self._about = about
         self._tail = ""
-        self._at = float("-inf")
+        self._at = time.monotonic()
 
     async def hear(self, text: str) -> None:
         self._tail = (self._tail + text)[-_TAIL:]
@@ -164,9 +164,9 @@ def fault(reply: ChatReply) -> AsterismError:
             hint="raise llm.max_tokens on the worker, or ask for less",
         )
     found = _PERMANENT.get(kind, ModelUnavailable)
-    wait = f"; it says to wait {reply.retry_after_s:g} s" if reply.retry_after_s else ""
-    fix = f"; {hint}" if hint else ""  # a task's error keeps its message alone
-    return found(f"the model: {message}{wait}{fix}", hint=hint)
+    if reply.retry_after_s:
+        message = f"{message}; it says to wait {reply.retry_after_s:g} s"
+    return found(f"the model: {message}", hint=hint)
 
 
 def document(text: str) -> Any:

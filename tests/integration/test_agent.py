@@ -40,6 +40,12 @@ def pay(ctx: SkillContext, ledger: str, amount: int) -> str:
         out.write(f"{amount}\\n")
     return "paid"
 
+@skill(effect="pure")
+def paid(ctx: SkillContext) -> str:
+    ctx.spent(tokens_in=5, tokens_out=7)
+    ctx.spent(tokens_out=1, price=0.5)
+    raise ValueError("after it was paid")
+
 @skill(name="a.b_c", effect="pure")
 def one() -> int:
     return 1
@@ -158,6 +164,17 @@ def test_budgets_are_hard(portal: BlockingPortal, scene: Stage) -> None:
         scene.play(*(calls(("page", {"number": 7})) for _ in range(9)))
         row = await scene.ended("agent.run", goal="x", skills=["page"])
         assert (row["error"]["code"], len(scene.model.asked)) == ("AgentStuck", 3)
+
+    portal.call(main)
+
+
+def test_what_a_skill_says_it_spent_counts_though_it_failed(portal: BlockingPortal, scene: Stage) -> None:
+    async def main() -> None:
+        live = await scene.submit("paid")
+        await live.wait(20)
+        (ended,) = await events(scene, live.run, "attempt_ended")
+        usage = ended["usage"]
+        assert (usage["tokens_in"], usage["tokens_out"], usage["price"]) == (5, 8, 0.5)
 
     portal.call(main)
 

@@ -168,6 +168,8 @@ def test_cancelling_closes_the_connection_to_the_model(portal: BlockingPortal, s
             await live.cancel()
             await asked.closed.wait()
         assert await live.wait(20) == "cancelled"
+        (ended,) = [row async for row in live.events() if row["kind"] == "attempt_ended"]
+        assert min(ended["usage"]["tokens_in"], ended["usage"]["tokens_out"]) > 0
 
     portal.call(main)
 

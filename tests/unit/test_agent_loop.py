@@ -16,7 +16,7 @@ from planner.scripted.server import ScriptedServer
 from protocol.builtin import BY_NAME
 from protocol.chat import ChatMessage, ChatReply, Kind, ToolCall
 from protocol.config import LlmDefaults
-from protocol.errors import AnswerInvalid, AsterismError, ContextExceeded, SkillFailed, UsageError
+from protocol.errors import AnswerInvalid, AsterismError, BudgetSpent, ContextExceeded, SkillFailed, UsageError
 from protocol.frame import Assign
 from protocol.ids import AttemptId, Fence
 from protocol.skill import SkillSpec
@@ -78,10 +78,12 @@ class Orchestrator:
         return
 
 
-def context(wire: Any, url: str, known: Iterable[SkillSpec] = KNOWN, folder: str = "/", **llm: Any) -> Any:
+def context(
+    wire: Any, url: str, known: Iterable[SkillSpec] = KNOWN, folder: str = "/", within_s: float = 60.0, **llm: Any
+) -> Any:
     model = Model(Access(LlmDefaults(base_url=url, **llm).model_dump_json().encode()), tuple(known))
     assign = Assign(AttemptId(1, 1, 1), Fence(1, 1), b"", b"", "r1/a#1")
-    until = time.monotonic() + 60
+    until = time.monotonic() + within_s
     roots = Roots("pi", [])
     return AsyncSkillContext(wire, Situation(assign, "cpu", folder, folder, roots, until, str, model=model))
 
@@ -126,6 +128,14 @@ async def test_another_attempt_plays_the_remembered_turns_without_asking_or_spaw
         ]
     assert (answer.text, answer.steps, made) == ("Done.", 2, ["flow.echo"])
     assert again.tokens > 0
+
+
+async def test_an_agent_out_of_time_is_not_tried_again() -> None:
+    async with ScriptedServer(Dialogue(Turn(text="slow", first_s=30.0))) as server:
+        ctx = context(Orchestrator(lambda skill, args: None), server.base_url, within_s=1.3)
+        made = Agent(ctx, Llm(ctx), Toolbox([], {}, "pi"), steps=3, tokens=10_000)
+        with pytest.raises(BudgetSpent, match="its time is over"):
+            await made.run(QUESTION)
 
 
 async def test_one_failed_child_leaves_the_results_of_the_others() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from protocol.chat import ChatMessage, ChatReply, ChatRequest, ToolCall
-from protocol.errors import AgentStuck, AnswerInvalid, AsterismError, BudgetSpent, Conflict
+from protocol.errors import AgentStuck, AnswerInvalid, AsterismError, BudgetSpent, Conflict, ModelUnavailable
 from workers.context import AsyncSkillContext, Handle
 
 from .llm import Llm
@@ -28,6 +28,7 @@ AT_ONCE: Final = 8
 SAME: Final = 3
 """As often as this the same call is one too many."""
 RESULT_CHARACTERS: Final = 12_000
+_LITTLE_S: Final = 1.0
 _TEXT_CHARACTERS: Final = 8_000
 _LAST: Final = "This is your last answer: no tool can be used any more. Say what you found, or why you can't."
 
@@ -102,6 +103,10 @@ class Agent:
         before = self._llm.tokens
         try:
             return await self._llm.call(request, self._tokens - self._memory.tokens, step=step)
+        except ModelUnavailable as error:
+            if self._llm.left_s > _LITTLE_S:
+                raise
+            raise BudgetSpent(f"its time is over: {error.message}", hint="give the task a longer timeout") from None
         finally:
             self._memory.tokens += self._llm.tokens - before
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocol.chat import ChatMessage, ChatReply, ChatRequest, tokens_in
+from protocol.chat import BYTES_PER_TOKEN, ChatMessage, ChatReply, ChatRequest, tokens_in
 from protocol.errors import (
     AnswerInvalid,
     AsterismError,
@@ -74,16 +74,25 @@ class Llm:
         left_s = self.left_s
         if left_s <= 0:
             raise BudgetSpent("no time is left for another call of the model", hint="give the task a longer timeout")
-        room = self._room(tokens_in(request), tokens_left)
+        needed = tokens_in(request)
+        room = self._room(needed, tokens_left)
         told = _Told(self._ctx, about)
         bounded = msgspec.structs.replace(request, deadline_s=left_s, max_tokens=room)
-        reply = await self._chat.complete(bounded, told.hear)
-        self.tokens += reply.tokens_in + reply.tokens_out
-        self._price += reply.price
-        self._ctx.spent(tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, price=reply.price)
+        try:
+            reply = await self._chat.complete(bounded, told.hear)
+        except BaseException:  # cancelled: what came until then is paid for all the same
+            settings, heard = self._settings, -(-told.heard // BYTES_PER_TOKEN)
+            self._pay(needed, heard, (needed * settings.price_in + heard * settings.price_out) / 1e6)
+            raise
+        self._pay(reply.tokens_in, reply.tokens_out, reply.price)
         if not reply.whole:
             raise fault(reply)
         return reply
+
+    def _pay(self, tokens_in: int, tokens_out: int, price: float) -> None:
+        self.tokens += tokens_in + tokens_out
+        self._price += price
+        self._ctx.spent(tokens_in=tokens_in, tokens_out=tokens_out, price=price)
 
     def _room(self, needed: int, tokens_left: int | None) -> int:
         """How many tokens an answer may have after a request of `needed`. Raises: BudgetSpent for too few."""
@@ -143,10 +152,13 @@ class _Told:
     def __init__(self, ctx: SkillContext, about: Mapping[str, object]) -> None:
         self._ctx = ctx
         self._about = about
+        self.heard = 0
+        """Characters so far."""
         self._tail = ""
         self._at = time.monotonic()
 
     async def hear(self, text: str) -> None:
+        self.heard += len(text)
         self._tail = (self._tail + text)[-_TAIL:]
         if time.monotonic() - self._at >= _EVERY_S:
             self._at = time.monotonic()

@@ -174,7 +174,7 @@ def _takes(value: Value, slot: Slot) -> bool:
         case "caps":
             return slot.kind in ("word", "pattern") and slot.name not in _TITLES
         case "quoted":
-            return slot.kind in ("word", "pattern", "prose", "json", "any", "argv", "files", "content")
+            return slot.kind in ("word", "pattern", "json", "any", "argv", "files", "content")
 
 
 def _slots(skill: SkillSpec) -> dict[str, Slot]:

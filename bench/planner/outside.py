@@ -11,6 +11,7 @@ from typing import Final
 OUTSIDE: Final = tuple(
     one.strip()
     for one in r"""
+summarize "some text" | summarize https://example.com | read a.txt then summarize it | ask the model about a.txt
 book a flight to Paris for next Monday | what's the weather in Berlin? | translate report.txt into German
 summarize notes.txt | send an email to bob@example.com | write a poem about autumn
 delete all files in logs | move *.log to archive/ | copy a.txt to b.txt | open the door | find love in Paris

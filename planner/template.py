@@ -239,10 +239,24 @@ def _replace(node: Any, known: Mapping[str, Any]) -> Any:
     found = reference_in(node)
     if isinstance(found, Ref) and found.source == INPUT:
         value = _at(known[found.path[0]], found.path[1:])
-        return {"literal": value} if isinstance(value, dict | list) else value
+        return {"literal": value} if _says_more(value) else value
     if found is not None:
         return node
     return {key: _replace(item, known) for key, item in node.items()}
+
+
+def _says_more(value: Any) -> bool:
+    """Whether a value would be read as more than a value, at any depth."""
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if len(node) == 1 and next(iter(node)) in ("ref", "secret", "literal"):
+                return True
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return False
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

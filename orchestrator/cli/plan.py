@@ -46,6 +46,8 @@ def plan(
 ) -> None:
     """Compile a REQUEST into a plan and show it; nothing runs."""
     given, opened = read_inputs(inputs), read_pairs(params, "parameter")
+    if len(opened) < len(params):
+        raise UsageError("a parameter is named twice", hint="one --param for each")
     if (opened or doc or force) and save is None:
         raise UsageError("--param, --doc and --force belong to --save", hint="add --save NAME")
     if save is not None and not force:

@@ -65,9 +65,7 @@ def save(
         show.say(f"  {row['name']}: {row['type']}, else {show.compact(row['default'])}, in {where}")
     rivals = [one.name for one, _ in _templates()[0] if one.name != name and one.matches(request) is not None]
     if rivals:
-        show.say(
-            f"  note: {', '.join(rivals)} is asked for by this request, too; the one that spells out more is taken"
-        )
+        show.say(f"  note: it also asks for {', '.join(rivals)}; what spells out more is taken, of equals the first")
     return draft.document
 
 

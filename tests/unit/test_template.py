@@ -82,7 +82,10 @@ def test_filling_takes_the_sentence_then_the_inputs_then_the_default() -> None:
 
 def test_a_value_that_looks_like_a_reference_stays_a_value() -> None:
     filled = value(template().fill({}, {}))
-    assert filled["more"] == {"literal": {"ref": ["x"], "deep": [7]}}
+    assert filled["more"] == {"ref": ["x"], "deep": [7]}
+    for special in ({"ref": "x"}, {"secret": "X"}, {"literal": 1}):
+        told = {"deep": [{"a": special}]}
+        assert value(template().fill({"more": told}, {}))["more"] == {"literal": told}
     assert filled["kept"] == {"literal": {"ref": "input/who"}}
 
 

@@ -111,6 +111,13 @@ def test_numbers_are_matched_as_numbers_before_text() -> None:
     assert task["args"]["value"] == {"n": 4, "s": "3", "t": True}
 
 
+def test_lists_and_objects_become_parameters() -> None:
+    request = 'echo({"a": {"b": [1, 2]}})'
+    draft = drafted(request, v='{"a":{"b":[1,2]}}')
+    assert draft.document["parameters"] == [{"name": "v", "type": "object", "default": {"a": {"b": [1, 2]}}}]
+    assert drafted(request, v="[1, 2]").places == {"v": (1, False)}
+
+
 def test_what_is_protected_or_a_reference_is_no_value() -> None:
     plan = {"tasks": [{"id": "a", "skill": "flow.echo", "args": {"value": {"literal": {"ref": "x"}}}}]}
     with pytest.raises(UsageError, match="no value in the plan"):

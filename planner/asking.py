@@ -90,7 +90,7 @@ class Asking:
         if answer is None:
             return
         problems = self._reply.end()
-        if problems and answer.kind in _AGAIN and self._until - anyio.current_time() > LEAST_S:
+        if any(map(_mendable, problems)) and answer.kind in _AGAIN and self._until - anyio.current_time() > LEAST_S:
             streamed = self._reply.streamed
             self._mending = True
             await self._question(
@@ -141,7 +141,8 @@ class Asking:
             wrote = f"the model wrote no whole plan: {quoted(end.text, 200)}" if end.text else "the model wrote nothing"
             return "failed", said or wrote, end.hint or "use another model", ()
         lost = f"{len(self._refused)} problem{'s' * (len(self._refused) != 1)} of the model's plan"
-        return "refused", f"{sent}; {lost}" if count else lost, "ask again, or in other words", problems
+        hint = "ask again, or in other words" if any(map(_mendable, problems)) else "split the request into several"
+        return "refused", f"{sent}; {lost}" if count else lost, hint, problems
 
     async def _question(self, messages: tuple[ChatMessage, ...]) -> ChatReply | None:
         """Ask, if what is left of the budget allows for it."""
@@ -178,10 +179,7 @@ class Asking:
         with rest:
             self._end = await self._chat.complete(request, hear)
         if rest.cancelled_caught:
-            text = "".join(heard)
-            self._end = ChatReply(
-                "complete", text, tokens_in=tokens_in(request), tokens_out=tokens_of(text), estimated=True
-            )
+            self._end = self._estimate(asking, "".join(heard))
         assert self._end is not None
         self._pay(self._end)
         return self._end
@@ -216,3 +214,8 @@ class Asking:
         answered, (price_in, price_out) = tokens_of(text), self._prices
         price = (asking * price_in + answered * price_out) / 1e6
         return ChatReply("complete", text, tokens_in=asking, tokens_out=answered, price=price, estimated=True)
+
+
+def _mendable(problem: Problem) -> bool:
+    """Whether another answer may do better: one that is too large as a whole would be so again."""
+    return not (problem.code == "PlanTooLarge" and problem.where == "document")

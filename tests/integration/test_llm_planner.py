@@ -124,6 +124,14 @@ def test_an_answer_cut_by_its_limit_is_continued() -> None:
     assert (outcome.kind, ids(patches)) == ("truncated", ["scan"])
 
 
+def test_a_plan_that_is_too_large_is_not_asked_for_again() -> None:
+    many = [{"id": f"t{i}", "skill": "flow.echo", "args": {"value": i}} for i in range(510)]
+    outcome, patches, server = anyio.run(ask, Dialogue(Turn(text=json.dumps({"tasks": many}), times=0)))
+    assert (outcome.kind, outcome.calls, len(server.asked)) == ("refused", 1, 1)
+    assert len(ids(patches)) == 500
+    assert "split the request" in outcome.hint
+
+
 WHOLE = ("complete", ["scan", "count"])
 PART = ("truncated", ["scan"])
 NONE = ("failed", [])

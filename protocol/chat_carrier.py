@@ -139,11 +139,14 @@ def _lower(headers: Any) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
-def _lost(error: BaseException) -> Lost:
+def _lost(error: BaseException) -> Refused | Lost:
     chain, cause = [error], error.__cause__ or error.__context__
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
+    for one in chain:  # before version 3 the library wraps what its hooks raise
+        if isinstance(one, Refused):
+            return one
     names = {type(one).__name__ for one in chain}
     if names & _DIAL:
         if (tls := next((one for one in chain if isinstance(one, ssl.SSLError)), None)) is not None:

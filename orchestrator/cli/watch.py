@@ -109,8 +109,9 @@ class Watcher:
             await self._live.approve(task)
             self._progress.asked.pop(task, None)
         elif kind == "approval_asked" and may_ask():
-            why = f" ({row['why']})" if row.get("why") else ""
-            said = await self._ask(f"run {self._live.name}/{task}{why}? [y/n]")
+            told = await self._client.ask("explain", self._live.run, task=task)  # with what it would run
+            why = str(told["why"]).partition("; asterism approve")[0]
+            said = await self._ask(f"run {self._live.name}/{task} ({why})? [y/n]")
             if said.lower() in ("y", "yes"):
                 await self._live.approve(task)
             elif said:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.errors import NotFound
 
@@ -16,6 +18,7 @@ from .subplan import standing
 from .trust import barred
 from .turn import Turn
 
+_ARGS: Final = 1000
 _SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
 """Why a worker that is there announces no free slot."""
 
@@ -119,7 +122,7 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
     if isinstance(state, Settled):
         return f"{state.code}: {state.message}" if state.code else state.message
     if isinstance(state, AwaitingApproval):
-        return f"{state.why}; asterism approve {turn.name(run, task)}"
+        return f"{state.why}; it runs {task.skill} with {_shown_args(task)}; asterism approve {turn.name(run, task)}"
     if isinstance(state, Unknown):
         return (
             f"its effect began in attempt {state.number}, and what became of it is unknown; "
@@ -135,6 +138,14 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
         return wait if "away" in wait else f"given to {' and '.join(gone)}, which is away; {wait}"
     winner = task.winner()
     return winner.why if winner is not None else ""
+
+
+def _shown_args(task: Task) -> str:
+    """The arguments as written, for whoever has to allow them: a child's stand in no plan that could be looked at."""
+    args = msgspec.json.decode(task.spec.args)
+    plain = args["literal"] if isinstance(args, dict) and set(args) == {"literal"} else args
+    text = msgspec.json.encode(plain).decode()
+    return text if len(text) <= _ARGS else f"{text[:_ARGS]} ... ({len(text)} characters)"
 
 
 def _workers_away(turn: Turn, task: Task) -> list[str]:

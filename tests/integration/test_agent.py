@@ -64,7 +64,8 @@ def portal() -> Iterator[BlockingPortal]:
 
 @pytest.fixture(scope="module")
 def scene(portal: BlockingPortal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = stage(tmp_path_factory.mktemp("agent"), skills=TOOLS)
+    denied = {"ASTERISM_POLICY__SKILLS": '{"sys.info": "deny"}'}
+    made = stage(tmp_path_factory.mktemp("agent"), skills=TOOLS, **denied)
     with portal.wrap_async_context_manager(made) as found:
         yield found
 
@@ -185,6 +186,7 @@ def test_skills_that_it_could_not_have_are_refused_before_the_first_call(portal:
         for skills, said in (
             (["page", "no.such"], "offers no no.such"),
             (["agent.run"], "can't use agent.run"),
+            (["sys.info"], "offers no sys.info"),
             (["a.b_c", "a_b.c"], "would both be called a_b_c"),
         ):
             row = await scene.ended("agent.run", goal="x", skills=skills)
@@ -194,15 +196,21 @@ def test_skills_that_it_could_not_have_are_refused_before_the_first_call(portal:
     portal.call(main)
 
 
-def test_a_tool_that_asks_waits_for_a_person(portal: BlockingPortal, scene: Stage) -> None:
+def test_a_tool_that_asks_or_acts_on_what_the_model_wrote_waits_for_a_person(
+    portal: BlockingPortal, scene: Stage
+) -> None:
     async def main() -> None:
         scene.play(
-            calls(("process_run", {"argv": ["echo", "hello"]})), calls(("process_run", {"argv": ["id"]})), "Done."
+            calls(("process_run", {"argv": ["echo", "hello"]})),
+            calls(("fs_write", {"path": "note.txt", "data": "hi"})),
+            "Done.",
         )
-        live = await scene.submit("agent.run", goal="Say hello", skills=["process.run"])
+        live = await scene.submit("agent.run", goal="Say hello", skills=["process.run", "fs.write"])
         with anyio.fail_after(20):
             async for row in live.events():
                 if row["kind"] == "approval_asked":
+                    told = await scene.client.connection.call("explain", run=live.run, task=row["task"])
+                    assert ('with {"argv":["echo","hello"]}' in told["why"]) == row["task"].endswith("s1-0")
                     await (live.approve if row["task"].endswith("s1-0") else live.reject)(row["task"])
                 if row["kind"] == "run_settled":
                     break

@@ -47,6 +47,7 @@ class Orchestrator:
         self.children: dict[str, Any] = {}
         self.kept: Any = None
         self.events: list[dict[str, Any]] = []
+        self.noted: list[dict[str, Any]] = []
 
     async def ask_async(self, attempt: AttemptId, k: int, what: str, body: bytes) -> bytes:
         return msgspec.json.encode(self.answer(what, msgspec.json.decode(body)))
@@ -72,7 +73,7 @@ class Orchestrator:
         return None
 
     def note(self, attempt: AttemptId, body: bytes) -> None:
-        return
+        self.noted.append(msgspec.json.decode(body))
 
     def log(self, attempt: AttemptId, text: str) -> None:
         return
@@ -111,6 +112,8 @@ async def test_tools_are_called_and_answered_on_every_kind_of_server(profile: st
         shown = [row["content"] for row in server.asked[-1].body["messages"] if row["role"] == "tool"]
     assert '"args":{"path":"/logs"}' in shown[0]
     assert '"args":{"value":[1]}' in shown[1]
+    assert [one["step"] for one in wire.noted] == [1, 2]
+    assert "Let me see.".startswith(wire.noted[0]["text"])
     assert [(one["body"]["tool"], one["body"]["ok"]) for one in wire.events] == [("fs.find", True), ("flow.echo", True)]
 
 

@@ -18,10 +18,9 @@ from workers.runner.llm import Llm
 from workers.runner.toolbox import Toolbox
 from workers.skill import skill
 
-_SYSTEM: Final = ChatMessage(
-    "system",
+_SYSTEM: Final = (
     f"You work towards a goal with the tools that are offered, and no others. {RULE} Where a tool fails, read why. "
-    "Once the goal is reached, or can't be, answer in plain text without calling a tool.",
+    "Once the goal is reached, or can't be, answer in plain text without calling a tool."
 )
 
 
@@ -50,5 +49,7 @@ async def run(
     box = Toolbox(skills, ctx.model.known, ctx.worker)
     agent = Agent(ctx, Llm(ctx), box, steps=steps, tokens=tokens)
     question = goal if data is None else f"{goal}\n\n{marked(data)}"
-    answer = await agent.run((_SYSTEM, ChatMessage("user", question)))
+    roots = ", ".join(root.path for root in ctx.roots.given)
+    where = f" Files lie below {roots}; a relative path starts at the first." if roots else ""
+    answer = await agent.run((ChatMessage("system", _SYSTEM + where), ChatMessage("user", question)))
     return {"text": answer.text, "steps": answer.steps, "calls": answer.calls, "tokens": agent.tokens}

@@ -155,7 +155,7 @@ class _Told:
         self.heard = 0
         """Characters so far."""
         self._tail = ""
-        self._at = time.monotonic()
+        self._at = float("-inf")
 
     async def hear(self, text: str) -> None:
         self.heard += len(text)
@@ -176,9 +176,9 @@ def fault(reply: ChatReply) -> AsterismError:
             hint="raise llm.max_tokens on the worker, or ask for less",
         )
     found = _PERMANENT.get(kind, ModelUnavailable)
-    if reply.retry_after_s:
-        message = f"{message}; it says to wait {reply.retry_after_s:g} s"
-    return found(f"the model: {message}", hint=hint)
+    wait = f"; it says to wait {reply.retry_after_s:g} s" if reply.retry_after_s else ""
+    fix = f"; {hint}" if hint else ""  # a task's error keeps its message alone
+    return found(f"the model: {message}{wait}{fix}", hint=hint)
 
 
 def document(text: str) -> Any:

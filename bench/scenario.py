@@ -105,7 +105,11 @@ class Scenario:
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
 
     async def __aenter__(self) -> Self:
-        await self.start_server()
+        try:
+            await self.start_server()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(

@@ -81,4 +81,6 @@ class Tour:
             )
         age = f"{now - story.began:.1f} s" if story.began else ""
         plan = f"; the model writes, {len(story.first_ids)} tasks so far" if story.planned is None else ""
-        return Group(machines, Text(), tasks, Text(f"{story.state} {age}{plan}", "dim"))
+        dead = any(one.settled and not one.back_at for one in story.killed)
+        last = Text("the orchestrator is dead", "red") if dead else Text(f"{story.state} {age}{plan}", "dim")
+        return Group(machines, Text(), tasks, last)

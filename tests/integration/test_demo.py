@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import msgspec
+import psutil
 
 from bench.overhead import Overhead, Sizes, overhead
 from bench.report import document, table
@@ -60,6 +63,25 @@ def test_demo_lets_a_model_of_the_person_write_the_plan(tmp_path: Path) -> None:
     assert f"from scripted at {found['OPENAI_BASE_URL']}" in done.stdout
     assert "plan complete: 15 tasks by llm:scripted" in done.stdout
     assert "k3y" not in done.stdout + done.stderr
+
+
+def test_demo_leaves_nothing_behind_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    """Not a process and not a file, whenever that happens."""
+    environ = {**os.environ, "ASTERISM_HOME": str(tmp_path), "CI": "1"}
+    argv = [sys.executable, "-P", "-m", "asterism", "demo"]
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
+        assert demo.stdout is not None
+        assert any("plays a recorded plan" in line for line in demo.stdout)
+        demo.send_signal(signal.SIGHUP)
+        assert demo.wait(60) == 130
+    assert not list(tmp_path.iterdir())
+    assert not [one for one in psutil.process_iter() if str(tmp_path) in " ".join(_words(one))]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return [*process.cmdline(), process.environ().get("ASTERISM_HOME", "")]
+    return []
 
 
 def test_demo_says_when_there_is_no_model_to_ask(tmp_path: Path) -> None:

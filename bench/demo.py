@@ -13,7 +13,8 @@ import shutil
 import sys
 import sysconfig
 import time
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from textwrap import TextWrapper
 from typing import Any, Final
@@ -26,7 +27,7 @@ from orchestrator.client.live import AsyncLive
 from planner.scripted.server import ScriptedServer
 from protocol.chat_client import open_chat
 from protocol.config import load
-from protocol.errors import ServerUnreachable, Unavailable
+from protocol.errors import AsterismError, ServerUnreachable, Unavailable
 from protocol.report import exit_code
 
 from .model import environment
@@ -49,6 +50,8 @@ LATE: Final = 14
 CRASH_AFTER: Final = 16
 """With --crash the orchestrator is killed once gpu-sim is back; if that was never killed, when so many are measured."""
 CRASHED_S: Final = 0.3
+LIVE_S: Final = 600.0
+"""How long a plan that nobody knows beforehand may run."""
 
 
 class Demo:
@@ -79,7 +82,8 @@ class Demo:
                 f"processes on this machine with empty folders of their own. "
                 f"All were up in {started - began:.1f} s.\n\n{self._writer}\n"
             )
-            live = await client.submit(REQUEST, inputs={"dir": self._library})
+            limit = LIVE_S if self._live else 0.0
+            live = await client.submit(REQUEST, inputs={"dir": self._library}, deadline=limit)
             report = await self._watch(client, live, story)
             self._tell(story, report)
             if report["tasks"]:
@@ -117,10 +121,20 @@ class Demo:
                     async for row in rows:
                         story.feed(row)
                         self._strike(client, story, group)
+                        if row["kind"] in ("approval_asked", "task_waited", "task_unknown"):
+                            group.start_soon(self._decline, live, row)
                 group.cancel_scope.cancel()
         finally:
             tour.close()
         return dict(await client.report(live.run))
+
+    async def _decline(self, live: AsyncLive, row: Mapping[str, Any]) -> None:
+        """A model of the person's may write tasks that ask; a demo asks nobody."""
+        with suppress(AsterismError):
+            if row["kind"] == "approval_asked":
+                await live.reject(row["task"], "a demo asks nobody")
+            elif row["kind"] == "task_unknown" or row.get("what") == "ask":
+                await live.cancel(row["task"])
 
     async def _look(self, client: AsyncClient, live: AsyncLive, tour: Tour, story: Story) -> None:
         """What the events don't say: the state of the workers, what ready tasks wait for."""
@@ -238,7 +252,8 @@ async def own_model() -> tuple[dict[str, str], str]:
         "OPENAI_API_KEY": chat.endpoint.authorization.removeprefix("Bearer "),
         "ASTERISM_MODEL": chat.name,
     }
-    return found, f"The planner streams the plan from {chat.name} at {chat.endpoint.base_url}."
+    said = f"The planner streams the plan from {chat.name} at {chat.endpoint.base_url}."
+    return found, f"{said} What asks a person is declined."
 
 
 def say(text: str, indent: int = 0) -> None:

@@ -32,13 +32,18 @@ class Completion(msgspec.Struct, frozen=True, dict=True):
     def text(self) -> str:
         """What the model writes: the turn's text, or what obeys where the server enforces and the turn lets it."""
         text, schema = self.turn.text or "".join(self.turn.parts), self.schema
-        if not self.turn.constrained or not self.manner.enforces or schema is None or obeys(text, schema):
+        if not self.turn.constrained or not self.manner.enforces or schema is None:
             return text
         try:
+            if obeys(text, schema):
+                return text
             meant = written(msgspec.json.decode(text), schema)
+            least = instance(schema) if stray(meant, schema) else meant
         except msgspec.DecodeError:
-            meant = None
-        return msgspec.json.encode(instance(schema) if stray(meant, schema) else meant).decode()
+            least = instance(schema)
+        except RecursionError:  # a schema that leads to itself before it takes anything in
+            return text
+        return msgspec.json.encode(least).decode()
 
     @property
     def schema(self) -> Mapping[str, Any] | None:

@@ -46,8 +46,12 @@ def test_demo_survives_the_death_of_a_worker_and_of_the_orchestrator_in_mid_plan
 
 
 def test_demo_lets_a_model_of_the_person_write_the_plan(tmp_path: Path) -> None:
-    """The model is another process; what it says is the demo's plan, quicker."""
+    """The model is another process; what it says is the demo's plan, quicker, and two tasks that ask a person."""
     plan = msgspec.json.decode((shipped_folder() / "demo.json").read_bytes())["plan"]
+    plan["tasks"] += [
+        {"id": "asks", "skill": "flow.echo", "args": {"value": 1}, "approve": True},
+        {"id": "person", "skill": "human.ask", "args": {"question": "go on?"}},
+    ]
     script, home = tmp_path / "script.json", tmp_path / "home"
     home.mkdir()
     script.write_bytes(msgspec.json.encode({"rate": 2000, "times": 0, "turns": [{"plan": plan}]}))
@@ -61,7 +65,7 @@ def test_demo_lets_a_model_of_the_person_write_the_plan(tmp_path: Path) -> None:
             model.terminate()
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"from scripted at {found['OPENAI_BASE_URL']}" in done.stdout
-    assert "plan complete: 15 tasks by llm:scripted" in done.stdout
+    assert "plan complete: 17 tasks by llm:scripted" in done.stdout
     assert "k3y" not in done.stdout + done.stderr
 
 

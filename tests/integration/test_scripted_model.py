@@ -251,6 +251,16 @@ async def test_a_plan_in_a_file_is_written_in_the_form_that_the_server_enforces(
             assert said(await chunks(server, response_format=wanted(schema))) == text
 
 
+async def test_a_schema_that_leads_to_itself_breaks_nothing() -> None:
+    schema = {
+        **CHOICE,
+        "properties": {"choice": {"$ref": "#/$defs/x"}},
+        "$defs": {"x": {"anyOf": [{"$ref": "#/$defs/x"}]}},
+    }
+    async with ScriptedServer(Dialogue(Turn(text='{"choice":1}', constrained=True)), "vllm") as server:
+        assert said(await chunks(server, response_format=wanted(schema))) == '{"choice":1}'
+
+
 async def test_tokens_may_be_given_one_by_one_and_each_has_its_time() -> None:
     async with ScriptedServer(Dialogue(Turn(parts=("a", "bc", "d")))) as server:
         assert said(await chunks(server)) == "abcd"

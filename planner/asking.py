@@ -127,7 +127,7 @@ class Asking:
             said = end.message or end.text
             return "refused", f"the model refused: {quoted(said, 300)}", "ask in other words, or another model", ()
         problems = self._refused[:MOST_PROBLEMS]
-        if not problems and reply.empty and reply.streamed:
+        if not problems and reply.empty and self._view.digest is None:
             said = "the model sees no way to do this with the skills there are"
             return "abstained", said, "see asterism skills", ()
         if not problems:

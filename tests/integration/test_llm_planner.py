@@ -23,6 +23,7 @@ from protocol.builtin import BUILTINS
 from protocol.chat import ChatRequest, tokens_in
 from protocol.chat_client import open_chat
 from protocol.config import LlmDefaults
+from protocol.digest import Digest, TaskDigest
 from protocol.patch import Patch
 
 SCAN: dict[str, Any] = {"id": "scan", "on": [], "when": [], "skill": "fs.find", "args": {"path": "logs"}}
@@ -198,6 +199,16 @@ def test_a_model_that_says_no_is_not_gone_round(turn: Turn) -> None:
     outcome, patches, _ = anyio.run(ask, Dialogue(turn), PlanView(NOTATION, skills=BUILTINS), CatalogPlanner())
     assert outcome.kind in ("refused", "abstained")
     assert (outcome.planner, patches) == ("llm:scripted", [])
+
+
+def test_a_plan_that_was_cut_off_at_its_very_end_is_complete_without_a_further_task() -> None:
+    """A restart lost the call when all its tasks were there: only the outputs are missing."""
+    digest = Digest("plan", base=1, tasks=(TaskDigest("scan", "fs.find", "succeeded"),))
+    view = PlanView("find the logs", skills=BUILTINS, deadline_s=20.0, base=1, digest=digest)
+    last = '{"tasks":[],"outputs":[{"name":"files","ref":"scan/files"}]}'
+    outcome, patches, _ = anyio.run(ask, Dialogue(last), view)
+    assert outcome.kind == "complete"
+    assert [one.name for patch in patches for one in patch.outputs or ()] == ["files"]
 
 
 def test_a_model_that_was_not_chosen_is_a_persons_to_choose() -> None:

@@ -92,9 +92,6 @@ def test_demo_says_when_there_is_no_model_to_ask(tmp_path: Path) -> None:
     done = asterism(tmp_path, "demo", "--live")
     assert done.returncode == 2
     assert "no model is set" in done.stderr
-    done = asterism(tmp_path, "demo", "--live", OPENAI_BASE_URL="http://127.0.0.1:9/v1", ASTERISM_MODEL="m")
-    assert done.returncode == 1
-    assert "the plan ended early: the model server can't be reached" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

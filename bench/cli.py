@@ -6,7 +6,6 @@ Everything they start lives in folders of its own and is gone afterwards. It mus
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -29,8 +28,6 @@ def demo(crash: bool, keep: bool, live: bool) -> None:
     """
     from .demo import run_demo
 
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal ends the workers too, as Ctrl-C does
-        signal.signal(ending, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(anyio.run(run_demo, crash, keep, live))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import sysconfig
 import time
@@ -27,7 +28,7 @@ from orchestrator.client.live import AsyncLive
 from planner.scripted.server import ScriptedServer
 from protocol.chat_client import open_chat
 from protocol.config import load
-from protocol.errors import AsterismError, ServerUnreachable, Unavailable
+from protocol.errors import AsterismError, Interrupted, ServerUnreachable, Unavailable
 from protocol.report import exit_code
 
 from .model import environment
@@ -220,6 +221,28 @@ class Demo:
 async def run_demo(crash: bool, keep: bool, live: bool) -> int:
     """The command. Raises: whatever ended the server or a worker, with its last words; Unavailable for a model that
     can't be asked."""
+    code, failed = Interrupted.exit_code, None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_interrupted, group.cancel_scope)
+        try:
+            code = await play(crash, keep, live)
+        except AsterismError as error:
+            failed = error
+        group.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+    return code
+
+
+async def _interrupted(scope: anyio.CancelScope) -> None:
+    """A closed terminal ends it as Ctrl-C does, workers and all."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+async def play(crash: bool, keep: bool, live: bool) -> int:
+    """The demo from its first process to its last; the exit code."""
     parent = os.environ.get("ASTERISM_HOME")
     async with AsyncExitStack() as stack:
         environ, writer = await own_model() if live else await recorded_model(stack)

@@ -142,6 +142,27 @@ def test_what_stays_wrong_fails_the_run_with_its_reasons_and_keeps_what_was_done
     anyio.run(main)
 
 
+def test_a_failure_is_planned_around_by_the_model_that_hears_no_word_of_the_worker(tmp_path: Path) -> None:
+    async def main() -> None:
+        bad = {"id": "bad", "skill": "flow.fail", "args": {"times": 99, "how": "error", "value": None}}
+        good = {"id": "good", "skill": "flow.list", "args": {"items": [{"ref": "bad/value"}, 1]}}
+        other = {**bad, "skill": "flow.list", "args": {"items": [7]}}
+        first = {"tasks": [bad, good, {**other, "id": "beside"}], "outputs": [{"name": "n", "ref": "good/items"}]}
+        again = {"base": 1, "why": "it always fails", "edits": [], "outputs": []}
+        again["tasks"] = [other, {**good, "args": {"items": [{"ref": "bad/items"}, 1]}}]
+        turns = (Turn(text=json.dumps(again), match="# State of the graph"), Turn(text=json.dumps(first)))
+        async with scene(tmp_path, Dialogue(*turns)) as place:
+            report = json.loads((await place.run("run", REQUEST, "-o", "json")).stdout)
+            assert (report["state"], report["outputs"]) == ("succeeded", {"n": [[7], 1]}), report
+            assert (report["planner"]["calls"], report["recovered"]["replans"]) == (2, 1)
+            told = place.model.asked[1].said
+            assert '"failed":["bad"]' in told
+            assert '"code":"TryAgain"' in told
+            assert "fails as asked" not in told, "what the skill said of its failure"
+
+    anyio.run(main)
+
+
 def test_nobody_stands_in_for_a_model_that_is_down_if_that_is_not_wanted(tmp_path: Path) -> None:
     async def main() -> None:
         async with scene(tmp_path, Dialogue(Turn(status=500, times=0))) as place:

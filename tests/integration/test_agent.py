@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -239,6 +240,23 @@ def test_cancelling_an_agent_closes_its_connection_and_ends_its_tools(portal: Bl
                     await live.cancel()
                     break
             assert await live.wait(20) == "cancelled"
+
+    portal.call(main)
+
+
+def test_an_agent_goes_on_when_the_process_that_asks_its_model_dies(portal: BlockingPortal, scene: Stage) -> None:
+    async def main() -> None:
+        scene.play(calls(("page", {"number": 1})), Turn(text="one moment", faults=(Fault("hold", 1),)), "Read.")
+        live = await scene.submit("agent.run", goal="Read", skills=["page"])
+        port = int(scene.model.base_url.removesuffix("/v1").rpartition(":")[2])
+        with anyio.fail_after(30):
+            await (await scene.model.request(1)).holding.wait()
+            for process in psutil.Process(scene.fleet.worker_pid(MACHINE)).children(recursive=True):
+                if any(one.raddr and one.raddr.port == port for one in process.net_connections()):
+                    process.kill()
+            assert (await live.result(30))["a"]["text"] == "Read."
+        row = (await scene.client.result_of(live.run)).report["tasks"]["a"]
+        assert (row["attempts"], row["children"]) == (2, {"succeeded": 1})
 
     portal.call(main)
 

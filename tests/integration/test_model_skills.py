@@ -201,13 +201,11 @@ def test_a_worker_without_a_model_offers_none_of_them_and_everybody_says_the_fix
             with pytest.raises(AsterismError) as caught:
                 await client.run("llm.ask(hello)", planner="catalog")
             assert "set a model" in str(caught.value)
-        for wrong, said in (({}, NO_MODEL_FIX), ({"OPENAI_BASE_URL": "nowhere"}, "no base URL")):
-            done = await anyio.run_process([*ASTERISM, "worker", "probe"], env={**plain.environ, **wrong})
-            assert said in done.stdout.decode()
-            done = await anyio.run_process(
-                [*ASTERISM, "doctor", "-o", "json"], env={**plain.environ, **wrong}, check=False
-            )
-            (check,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "model"]
-            assert said in check["found"] + check["fix"]
+        done = await anyio.run_process([*ASTERISM, "doctor", "-o", "json"], env=plain.environ, check=False)
+        (check,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "model"]
+        assert check["fix"] == NO_MODEL_FIX
+        wrong = {**plain.environ, "OPENAI_BASE_URL": "nowhere"}
+        done = await anyio.run_process([*ASTERISM, "worker", "probe"], env=wrong)
+        assert "no base URL" in done.stdout.decode()
 
     anyio.run(main)

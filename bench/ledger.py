@@ -13,6 +13,7 @@ import msgspec
 
 from orchestrator.core import event as e
 from orchestrator.core.graph import LATER
+from protocol.builtin import BUILTINS
 from protocol.ids import Fence
 from protocol.patch import Patch
 from protocol.profile import Policies, ruling
@@ -86,7 +87,7 @@ class Ledger:
     def __init__(self) -> None:
         self.runs: dict[int, RunRecord] = {}
         self.attempts: dict[Key, AttemptRecord] = {}
-        self.skills: dict[str, SkillSpec] = {}
+        self.skills: dict[str, SkillSpec] = {one.name: one for one in BUILTINS if one.place == "engine"}
         self.policies: Policies = ()
 
     def note(self, event: Any) -> None:

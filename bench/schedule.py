@@ -128,6 +128,7 @@ def draw(seed: int) -> Schedule:
         settings["deadline"] = luck.choice([2, 10, 30])
     if luck.random() < 0.1:
         settings["budget"] = {"attempts": luck.randint(3, 12)}
+    _plan_more(Random(f"plans {seed}"), tasks, script, settings)
     acts = sorted(_act(luck) for _ in range(luck.choice([0, 1, 3, 6, 10])))
     return Schedule(
         seed=seed,
@@ -225,6 +226,31 @@ def _plain(luck: Random, task: dict[str, Any], plain: list[str], maps: list[str]
         task["on"] = ["w1"]
     if luck.random() < 0.04:
         task["timeout"] = 1
+
+
+def _plan_more(luck: Random, tasks: list[dict[str, Any]], script: dict[str, str], settings: dict[str, Any]) -> None:
+    """What planners are asked for while the run goes on; drawn apart, so that the rest is as it is without."""
+    for task in tasks:
+        if task["skill"] != "flow.list" and luck.random() < 0.12:
+            script.pop(task["id"], None)
+            _later(luck, task, script)
+        elif script.get(task["id"]) == "propose" and luck.random() < 0.5:
+            script[task["id"]] = "goal"
+    if luck.random() < 0.15:
+        settings["review"] = luck.randint(1, 3)
+
+
+def _later(luck: Random, task: dict[str, Any], script: dict[str, str]) -> None:
+    """The same task as one that has its work planned when it runs; what `s0` of that plan does is drawn here."""
+    task["skill"] = "plan.next"
+    task["args"] = {
+        "goal": "more", "facts": {"x": task["args"]["value"]}, "rounds": luck.randint(1, 3),
+        "skills": ["sim.work", "sim.idem", "sim.once"],
+    }  # fmt: skip
+    for key in ("retry", "alt", "on"):
+        task.pop(key, None)
+    if how := luck.choice(["", "", "permanent", "permanent 1", "transient 1", "infra 1"]):
+        script[f"{task['id']}.s0"] = how
 
 
 def _behaviour(luck: Random, skill: str) -> str:

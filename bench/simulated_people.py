@@ -234,7 +234,14 @@ class SimulatedPeople:
         if how == "silent":
             return
         delay = luck.choice([0.05, 0.5, 2.0])
-        patches = self._first_plan(how) if command.digest is None else self._replan(how, command, luck)
+        run = self.world.state.runs.get(command.run)
+        call = run.calls.get(command.call) if run is not None else None
+        if call is None:
+            return  # it was over before it was on disk
+        if call.kind == "next":
+            patches = self._sub_plan(how, command, luck)
+        else:
+            patches = self._first_plan(how) if call.kind == "plan" else self._replan(how, command, luck)
         for patch in patches:
             later(delay, lambda patch=patch: self.world.handle(s.PatchProposed(0, command.run, patch, command.call)))  # type: ignore[misc]
             delay += 0.05
@@ -247,6 +254,20 @@ class SimulatedPeople:
         if how == "garbage":
             parts.insert(1, Patch("planner", (TaskSpec("g", "no.such", b'{"value":{"ref":"nobody"}}'),)))
         return parts
+
+    def _sub_plan(self, how: str, command: c.StartPlanner, luck: Random) -> list[Patch]:
+        """Of a plan.next task: two tasks of its fact; then more, once more, or nothing."""
+        failed = command.digest.failed if command.digest is not None else ()
+        if how in ("fails", "gives up") or (command.digest is not None and not failed and how != "adds"):
+            return [Patch("planner", edits=(Edit("give_up", name),)) for name in failed]
+        if how in ("garbage", "cycle"):
+            return [Patch("planner", (TaskSpec("s9", "no.such", b'{"value":{"ref":"nobody"}}'),))]
+        if failed and how == "retries":
+            return [Patch("planner", edits=tuple(Edit("retry", name) for name in failed))]
+        first = TaskSpec(f"s{luck.choice([0, 0, 5])}", luck.choice(["sim.work", "sim.idem", "sim.once"]),
+                         canonical({"value": [{"ref": "input/x"}, luck.randrange(9)], "run_s": 0.05}))  # fmt: skip
+        then = TaskSpec(f"t{luck.randrange(9)}", "sim.work", canonical({"value": {"ref": first.id}, "run_s": 0.05}))
+        return [Patch("planner", (first,)), Patch("planner", (then,))]
 
     def _replan(self, how: str, command: c.StartPlanner, luck: Random) -> list[Patch]:
         assert command.digest is not None
@@ -278,6 +299,8 @@ def editable(task: Task) -> bool:
 def other(task: Task, luck: Random) -> TaskSpec:
     """The same task with another argument."""
     args = msgspec.json.decode(task.spec.args)
+    if "goal" in args:
+        return msgspec.structs.replace(task.spec, args=canonical(args | {"goal": f"more {luck.randrange(9)}"}))
     if "value" not in args:
         return msgspec.structs.replace(task.spec, args=canonical({"items": [luck.randrange(9)]}))
     value = args["value"]

@@ -204,7 +204,7 @@ def scripted(script: dict[str, str]) -> Program:
         if job.skill == "flow.list":
             return {"items": rows[0]["items"]}
         root = job.name.partition(".")[0]
-        how = script.get(root, "") if job.element or "." not in job.name else ""
+        how = script.get(root, "") if job.element or "." not in job.name else script.get(job.name, "")
         yield from _calls(how)
         yield min(float(rows[0].get("run_s", 0.01)), 4.0)
         if job.skill == "sim.own":
@@ -238,6 +238,12 @@ def _calls(how: str) -> Generator[Any, Any, None]:
     elif how == "ask":
         answer = yield "ask", {"question": "?"}
         assert answer["answer"] in (41, 42), f"an answer was {answer}"
+    elif how == "goal":
+        try:
+            added = yield "propose", {"goal": "more of it"}
+        except SimulatedCallRefused:
+            return
+        assert set(added) == {"version", "tasks"}, f"a goal was answered with {added}"
     elif how == "propose":
         task = {"id": "q1", "skill": "sim.work", "args": {"value": 7, "run_s": 0.05}}
         try:

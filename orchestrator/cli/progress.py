@@ -15,6 +15,7 @@ Wants = Literal["everything", "story", "asks"]
 """Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
 _ASKED: Final = {"replan": "for another way", "review": "to review", "propose": "for more", "next": "what comes next"}
 """What a planner is asked for after its first plan, by the purpose of the call."""
+_ANSWERED: Final = {"replan": "re-planned", "review": "reviewed"}
 _FINAL: Final = frozenset({"succeeded", "failed", "skipped", "cancelled"})
 
 
@@ -114,10 +115,10 @@ class Progress:
             if purpose == "plan":
                 return f"planning with {who}" if who != "catalog" else ""
             return f"{who} is asked {_ASKED.get(purpose, 'again')}" + (f": {row['why']}" if row.get("why") else "")
-        first, self.planner = self._calls.pop(number, "plan") == "plan", ""
-        message, outcome = str(row.get("message") or ""), row.get("outcome")
+        purpose, self.planner = self._calls.pop(number, "plan"), ""
+        message, outcome, first = str(row.get("message") or ""), row.get("outcome"), purpose == "plan"
         if outcome == "complete":
-            said = f"{'planned' if first else 're-planned'} by {message or who}"
+            said = f"{_ANSWERED.get(purpose, 'planned')} by {message or who}"
         else:
             said = f"{who} has no whole plan ({outcome}): {message.partition(chr(10))[0]}"
         self.planned = said if first else self.planned

@@ -188,8 +188,12 @@ def _finish(turn: Turn, run: Run, task: Task, plan: SubPlan) -> None:
         turn.emit(e.SubPlanFinished(run.ix, task.ix, _composed(plan, values)))
         settle(turn, run, task, "succeeded")
         return
-    said = [causes(run, broken[:3]), f"no output {', '.join(missing)}" if missing else ""]
-    fail(turn, run, task, "SubPlanFailed", "; ".join(filter(None, [*said, message if outcome != "complete" else ""])))
+    said = [
+        causes(run, broken[:3]),
+        f"no output {', '.join(missing)}" if missing else "",
+        message.partition("\n")[0] if outcome != "complete" else "",
+    ]
+    fail(turn, run, task, "SubPlanFailed", "; ".join(filter(None, said)))
 
 
 def _ends(run: Run, plan: SubPlan, parts: list[Task]) -> tuple[Output, ...]:

@@ -67,8 +67,8 @@ class PlannerDesk:
     async def plan(self, command: StartPlanner, state: State, post: Callable[[Stimulus], None]) -> None:
         """Serve one call to its end."""
         run = state.runs.get(command.run)
-        if run is None:
-            return
+        if run is None or command.call not in run.calls:
+            return  # it was over before it was on disk
         key = (command.run, command.call)
         outcome = PlanOutcome("failed", "the planner was stopped")
         with anyio.CancelScope() as scope:

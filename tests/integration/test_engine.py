@@ -611,6 +611,7 @@ async def test_a_planner_that_gives_no_end_is_stopped() -> None:
     posted: list[Any] = []
     state = State()
     state.apply(e.RunSubmitted(1, "r", "", "me", RunSettings(), {}))
+    state.apply(e.PlannerCallOpened(1, 1, "plan"))
     rig = Rig(MemoryJournal())
     found = planned(Scripted(hang=True))(rig.engine.machine.fleet)
     async with anyio.create_task_group() as group:

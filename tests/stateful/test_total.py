@@ -35,7 +35,21 @@ from protocol.ids import AttemptId, Fence
 from protocol.outcome import Failure, Stopped, Success
 from protocol.plan import parse_patch
 from tests.stateful.rig import JOURNAL, PROFILE, RUNS, World
-from tests.stateful.trace import GATE, Step, _die_with, ask, closed, fails, gate, listing, state_of, stays, submit, work
+from tests.stateful.trace import (
+    GATE,
+    LATER,
+    Step,
+    _die_with,
+    ask,
+    closed,
+    fails,
+    gate,
+    listing,
+    state_of,
+    stays,
+    submit,
+    work,
+)
 
 T = work("t")
 NEVER = lambda job: RUNS  # noqa: E731
@@ -56,6 +70,8 @@ PLACES: dict[str, tuple[tuple[Step, ...], dict[str, Any], Any]] = {
     "joining": ((submit(T),), {
         "t": lambda job: [("spawn", {"skill": "x.pure"}), ("join", {"ids": ["t.0"]})][len(job.answers)], "t.0": NEVER,
     }, state_of("t", Waiting)),
+    "wishing": ((submit(T),), {"t": lambda job: ("propose", {"goal": "more"})}, state_of("t", Waiting)),
+    "planned": ((submit(work("a", value=1), LATER | {"id": "t"}),), {}, state_of("t", Waiting)),
     "unknown": ((submit(work("t", "x.once")), _die_with("r1/t")), {"t": stays}, state_of("t", Unknown)),
     "succeeded": ((submit(T, work("u")),), {"u": NEVER}, state_of("t", Settled)),
     "failed": ((submit(T, work("u")),), {"t": fails("permanent"), "u": NEVER}, state_of("t", Settled)),
@@ -69,7 +85,8 @@ PLACES: dict[str, tuple[tuple[Step, ...], dict[str, Any], Any]] = {
 }  # fmt: skip
 KINDS = {
     "pending": Pending, "ready": Ready, "awaiting": AwaitingApproval, "running": Running, "running_once": Running,
-    "expanded": Expanded, "asking": Waiting, "joining": Waiting, "unknown": Unknown, "succeeded": Settled,
+    "expanded": Expanded, "asking": Waiting, "joining": Waiting,
+    "wishing": Waiting, "planned": Waiting, "unknown": Unknown, "succeeded": Settled,
     "failed": Settled, "failed_open": Settled, "failed_map": Settled,
     "skipped": Settled, "cancelled": Settled, "closed": Settled,
 }  # fmt: skip
@@ -96,6 +113,9 @@ REQUESTS: dict[str, Any] = {
     "relies": edit({"base": 0, "relies": ["t"], "tasks": [work("n")]}),
     "cycle": edit({"tasks": [work("n", after=["t"])], "links": [["n", "t"]]}),
     "outputs": edit({"outputs": [{"name": "o", "ref": "t"}]}),
+    "by_the_planner_asked": lambda task: s.PatchProposed(
+        9, 1, parse_patch({"tasks": [work("n")]}, author="planner"), 1
+    ),
     "by_a_planner": edit({"tasks": [work("t", value="other")]}, "planner"),
     "cancel": lambda task: s.CancelRequested(9, 1, "t", "ann"),
     "cancel_run": lambda task: s.CancelRequested(9, 1, "", "ann"),
@@ -162,6 +182,8 @@ ITEMS: dict[str, Any] = {
     **{f"call_{what}": call(what) for what in typing.get_args(CallKind)},
     "spawn": call("spawn", b'{"skill":"x.pure"}'),
     "join": call("join", b'{"ids":["t.0"]}'),
+    "propose_goal": call("propose", b'{"goal":"more"}'),
+    "propose_nothing": call("propose", b'{"goal":7}'),
     "propose": call("propose", b'{"patch":{"tasks":[{"id":"n","skill":"x.pure"}]}}'),
     "rejected": lambda task: Rejected(AttemptId(1, task.ix, _attempt(task)[0]), "BadSpec", "x"),
     "has_nothing": lambda task: Heartbeat(30.0),

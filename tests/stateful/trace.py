@@ -101,6 +101,10 @@ def stays(job: Job) -> Any:
     return RUNS if job.answers else ("begin_effect", None)
 
 
+def asks_for_more(job: Job) -> Any:
+    return {"value": 2} if job.answers else ("propose", {"goal": "more of it"})
+
+
 def parent(job: Job) -> Any:
     known = job.answers
     if len(known) < 2:
@@ -151,6 +155,31 @@ def _stream(command: c.StartPlanner) -> list[Any]:
 _STREAMED: Final = Step(
     always, lambda reply: s.Submitted(reply, "do it", "streamed", "ann", RunSettings(), {}, plan=True)
 )
+
+LATER: Final = {"id": "n", "skill": "plan.next", "args": {
+    "goal": "the rest", "facts": {"x": {"ref": "a/value"}}, "rounds": 2, "skills": ["x.pure", "x.once"],
+}}  # fmt: skip
+
+
+def _in_parts(command: c.StartPlanner) -> list[Any]:
+    """The whole plan each time it is asked for, in two parts: what there is of it is known."""
+    parts = [parse_patch({"tasks": [task], **more}, author="planner") for task, more in (
+        (work("pure", value={"ref": "input/x"}), {}),
+        (work("once", "x.once", value={"ref": "pure/value"}), {"outputs": [{"name": "o", "ref": "once/value"}]}),
+    )]  # fmt: skip
+    said = [s.PatchProposed(0, command.run, part, command.call) for part in parts]
+    return [*said, s.PlanFinished(command.run, command.call)]
+
+
+def _more(command: c.StartPlanner) -> list[Any]:
+    """One more task, unless it is there."""
+    assert command.digest is not None
+    said: list[Any] = [s.PlanFinished(command.run, command.call)]
+    if all(task.id != "extra" for task in command.digest.tasks):
+        patch = parse_patch({"tasks": [work("extra", value=3)]}, author="planner")
+        said.insert(0, s.PatchProposed(0, command.run, patch, command.call))
+    return said
+
 
 TRACES: Final[dict[str, Trace]] = {
     "chain": Trace((
@@ -243,7 +272,15 @@ TRACES: Final[dict[str, Trace]] = {
         submit(work("a", value=1), work("b", after=["a"]), work("c", after=["b"]), run={"on_failure": "replan"},
                outputs=[{"name": "o", "ref": "a"}]),
     ), {"b": fails("permanent")}, planner=_replan),
-    "streamed_plan": Trace((_STREAMED, _allowing("o")), {"o": effect}, planner=_stream, loose=("PlannerLost",)),
+    "streamed_plan": Trace((_STREAMED, _allowing("o")), {"o": effect}, planner=_stream),
+    "sub_plan": Trace((
+        submit(work("a", value=1), LATER, work("after", value={"ref": "n/o"}), outputs=[{"name": "o", "ref": "after"}]),
+        _allowing("n.once"),
+    ), {"n.once": effect}, planner=_in_parts),
+    "goal": Trace((submit(work("p", "x.pure", value=1), work("q", value={"ref": "p/value"})),), {"p": asks_for_more},
+                  planner=_more),
+    "review": Trace((submit(work("a", value=1), work("b", after=["a"]), work("c", after=["b"]), run={"review": 1}),),
+                    planner=_more),
     "enrolment": Trace((
         ask(lambda reply: s.TokenAsked(reply, "1" * 64, "worker", 2, 900.0, "ann")),
         ask(lambda reply: s.Enrolled(reply, "w9", "2" * 64, token=1)),

@@ -201,6 +201,17 @@ def test_a_first_plan_that_is_cut_off_again_and_again_is_given_up():
     assert len(sim.planner_calls) == 4
 
 
+def test_a_first_plan_of_which_a_part_was_refused_is_not_whole():
+    sim = Simulator()
+    sim.request()
+    edit(sim, {"tasks": [work("a")]}, author="planner", call=1)
+    assert refused(sim, {"tasks": [work("b", "no.such")]}, author="planner", call=1)
+    answer(sim, 1)
+    assert finish(sim) == {"a": "succeeded"}
+    assert (sim.state.runs[1].state.state, sim.state.runs[1].state.code) == ("failed", "PlanRefused")
+    assert "no.such" in sim.state.runs[1].state.message
+
+
 # Reviews
 
 

@@ -273,7 +273,8 @@ class Run(msgspec.Struct, array_like=True):
     described: dict[str, int] = {}
     """Announced skills in the words that they had when its planner was first asked (`State.fingerprint`)."""
     envelope: dict[str, bool] = {}
-    """The skills of the first plan and of persons; False: only where the task asks for approval."""
+    """The skills of the first plan and of persons; False: only where the task asks for approval, or acts
+    under a condition."""
 
     @property
     def version(self) -> int:

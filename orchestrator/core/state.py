@@ -21,6 +21,7 @@ from protocol.resource import Resources
 from protocol.skill import SkillSpec
 
 from . import event as e
+from .envelope import widen
 from .graph import LATER, Run
 from .growth import origin_of
 from .invariant import check_run
@@ -239,20 +240,7 @@ class State(Progress):
         run = self.runs[event.run]
         for spec in event.patch.tasks:
             if origin_of(run, event, spec.id) != LATER:
-                for name in (spec.skill, *spec.alt):
-                    self._widen(run.envelope, name, not spec.approve)
-
-    def _widen(self, envelope: dict[str, bool], name: str, freely: bool) -> None:
-        """The envelope holds this skill and what it says it spawns; `freely`: without an approval of its own."""
-        names = [name]
-        while names:
-            name = names.pop()
-            if name in envelope and (envelope[name] or not freely):
-                continue
-            envelope[name] = freely
-            skill = self.skill(name)
-            if skill is not None and not isinstance(skill.spawns, bool):
-                names.extend(other for other in skill.spawns if not other.startswith("@"))
+                widen(run.envelope, spec, self.skill)
 
     def _patch_refused(self, event: e.PatchRefused) -> None:
         pass

@@ -72,7 +72,7 @@ def _doubts(turn: Turn, run: Run, task: Task, spec: SkillSpec, granted: bool | N
     if granted is None and spec.name not in _HARMLESS:
         found.append(f"{spec.name} is not one of the skills of the plan")
     elif granted is False and origin == LATER:
-        found.append(f"the plan has {spec.name} only with an approval")
+        found.append(f"the plan has {spec.name} only with an approval or under a condition")
     if effect != "pure":
         for name in spec.sinks:
             path = _taint(turn, run, task, name)

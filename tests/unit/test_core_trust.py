@@ -186,6 +186,13 @@ def test_what_the_plan_has_only_with_approval_is_had_only_so():
         assert refused.value.codes == ["Loosens"]
 
 
+def test_what_the_plan_does_only_under_a_condition_is_not_done_beside_it():
+    gated = save("post", "out.txt", when=[{"ref": "gate/value", "op": "==", "value": 2}])
+    sim = replanned({"tasks": [save("beside", "out.txt"), work("fine")]}, tasks=[work("a"), work("gate"), gated])
+    assert "under a condition" in asks(sim, "beside")
+    assert (sim.states()["post"], sim.states()["fine"]) == ("skipped", "succeeded")
+
+
 def test_a_planner_that_calls_itself_a_person_is_none():
     sim = simulator(program={"a": bad})
     sim.submit({"tasks": [work("a")], "run": REPLAN})

@@ -8,6 +8,7 @@ What isn't certain isn't planned. It must not know models, runs or the fleet's l
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,6 +33,7 @@ from .view import PlanView
 
 EXAMPLE: Final = "find(logs, *.log) -> count(ERROR) each -> markdown(Errors)"
 _EXACT: Final = 10_000
+_BROKEN: Final = re.compile(r"[\ud800-\udfff]")
 _MODEL: Final = "set a model: OPENAI_API_KEY or OPENAI_BASE_URL, and ASTERISM_MODEL"
 
 
@@ -68,6 +70,8 @@ class CatalogPlanner:
             why = "the catalog planner plans a request once; it does not re-plan"
             return Decided((), PlanOutcome("abstained", why, f"to re-plan, {_MODEL}", self.name))
         request = (view.goal or view.request).strip()
+        if _BROKEN.search(request):
+            return _refused(self.name, (Problem("LoneSurrogate", "request", "the request is no whole text"),))
         if not request:
             return _refused(self.name, (Problem("EmptyPlan", "request", "the request is empty"),))
         matched = self._template(request)

@@ -16,7 +16,7 @@ import msgspec
 from protocol.document import canonical, nearest
 from protocol.errors import Problem
 from protocol.skill import SkillSpec
-from protocol.task import INPUT, Plan, TaskSpec
+from protocol.task import INPUT, Plan, TaskSpec, references
 
 from .catalog import short_name
 from .value import read_value
@@ -79,6 +79,11 @@ class Draft:
                 self._problem("MissingArgument", where, f"{step.skill.name} needs {name}", fix)
         if step.each and not each:
             self._problem("NothingToMap", where, "`each` needs a list from the step before", "leave each out")
+        try:
+            for _ in references(args):
+                pass
+        except ValueError as error:
+            self._problem("BadReference", where, str(error), 'a reference is {"ref": "task/path"}')
         after = tuple(dict.fromkeys(one.id for one in sources if one.id not in fed)) if sequence else ()
         self.tasks[task_id] = TaskSpec(id=task_id, skill=step.skill.name, args=canonical(args), on=step.on, after=after)
         absent = absent_fields(step.skill, args) | (

@@ -18,7 +18,7 @@ from protocol.skill import SkillSpec
 from .phrase import Phrase, is_folded
 from .slot import REJECTED, Slot, Spread, slot_of
 
-_PIECE: Final = re.compile(r"(\S+?)([,;:]*)(?=\s|\Z)")
+_PIECE: Final = re.compile(r"(\S+?)([,;:.!?]*)(?=\s|\Z)")
 _SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ARTICLES: Final = frozenset(("the", "a", "an", "all"))
 _EACH: Final = r"each(?: one| file| of them| of these| of those| result| item)?|every (?:one|file|result|item)"
@@ -54,7 +54,9 @@ class Sentence:
     def __init__(self, text: str, slots: Mapping[str, Slot], left_out: tuple[str, ...] = ()) -> None:
         self.text = text
         self.left_out = left_out
-        self.slots = {name: slots[name] for name in _SLOT.findall(text) if name in slots}
+        self._known = slots
+        self.slots: dict[str, Slot] = {}
+        """Those that are a word by themselves; in the middle of one braces are only braces."""
         self.words = 0
         self._fixed: dict[str, Any] = {}
         phrase = Phrase(text)
@@ -90,8 +92,8 @@ class Sentence:
 
     def _piece(self, word: str, phrase: Phrase) -> str:
         found = _SLOT.fullmatch(word)
-        if found is not None and found[1] in self.slots:
-            slot = self.slots[found[1]]
+        if found is not None and found[1] in self._known:
+            slot = self.slots[found[1]] = self._known[found[1]]
             back = rf"|{_EACH}|{_BACK}" if slot.wired else ""
             body = rf"(?P<{slot.name}>{slot.pattern}{back})"
             return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"

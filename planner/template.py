@@ -42,6 +42,7 @@ SCHEMA: Final = "asterism/template/v1"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_ALONE: Final = re.compile(r"\{\w+\}[,;:.!?]*")
 _KEYS: Final = ("schema", "name", "doc", "requests", "parameters", "plan")
 _KINDS: Final[dict[str, Kind]] = {
     "string": "word",
@@ -144,6 +145,8 @@ def read_template(source: bytes) -> Template:
                 problems.add("UnknownInput", f"requests/{i}", f"{{{slot}}} is no parameter", nearest(slot, names))
         if len(set(slots)) != len(slots):
             problems.add("BadValue", f"requests/{i}", "a slot stands in a sentence once", "use each slot once")
+        if any(_SLOT.search(word) and not _ALONE.fullmatch(word) for word in text.split()):
+            problems.add("BadValue", f"requests/{i}", "a slot is a word by itself", "write blanks around it")
     plan = _plan(document.get("plan"), names, problems)
     problems.raise_any("the template")
     assert plan is not None

@@ -18,6 +18,7 @@ from orchestrator.service.submission import Header
 from orchestrator.service.submission import _decode as read_header
 from orchestrator.service.submission import _parse as parse_submission
 from planner.catalog import Catalog
+from planner.catalog_planner import CatalogPlanner
 from planner.notation import parse_notation
 from planner.reply import Reply
 from planner.scripted.asked import Asked
@@ -25,6 +26,7 @@ from planner.scripted.dialogue import read_dialogue
 from planner.scripted.emulation import EMULATIONS
 from planner.scripted.refusal import refused
 from planner.scripted.request import RequestReader
+from planner.template import read_template
 from planner.view import PlanView
 from protocol import certificate, chat_fault
 from protocol.artifact import is_digest, parse_file
@@ -66,6 +68,18 @@ _AUTHORITY: Final = (CORPUS / "certificate" / "authority").read_text()
 def _text(data: bytes) -> str:
     """Text as a program gets it from outside: whatever is no UTF-8 comes as lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
+
+
+_WORDS: Final = CatalogPlanner()
+
+
+def _template(data: bytes) -> Any:
+    """A saved template, asked for by its own sentences and by others, and filled."""
+    found = read_template(data)
+    for said in (*found.requests, "greet ada 3 times", "count the errors in logs"):
+        asked = found.matches(said)
+        if asked is not None:
+            found.fill(asked[1], {})
 
 
 def _http(data: bytes) -> Any:
@@ -259,6 +273,8 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("amounts", _amounts),
     Target("schema", _schema, share=50),
     Target("notation", lambda data: parse_notation(_text(data)), share=50),
+    Target("request_words", lambda data: _WORDS.decide(PlanView(_text(data), skills=BUILTINS)), share=10),
+    Target("template_file", _template, share=20),
     Target("event_body", decode_events, encode_events, (msgspec.DecodeError,)),
     Target("journal_record", recover_record, share=10),
     Target("journal_snapshot", recover_snapshot, share=4),

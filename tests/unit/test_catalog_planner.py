@@ -209,6 +209,12 @@ def test_a_list_is_taken_whole_or_not_at_all() -> None:
     assert decide(f"pack {', '.join(f'f{i}.txt' for i in range(60))} into out.zip").outcome.kind == "abstained"
 
 
+def test_what_is_no_text_or_no_reference_is_refused() -> None:
+    assert decide("hash \ud800.txt").outcome.problems[0].code == "LoneSurrogate"
+    assert decide('echo({"ref": "a[]/b[]"})').outcome.problems[0].code == "BadReference"
+    assert decide('post {"ref": "a[]/b[]"} to https://example.com').outcome.kind == "abstained"
+
+
 def test_long_and_odd_texts_end_quickly() -> None:
     for text in ("hash " + "a " * 40_000, "(" * 5_000, "\ue0000\ue001 hash \ue0001\ue001", "then " * 300, '"' * 999):
         assert decide(text).outcome.kind == "abstained"

@@ -105,6 +105,7 @@ def test_everything_wrong_with_a_file_is_named_at_once() -> None:
     }
     assert codes(requests=["greet {whom}"]) == {"UnknownInput"}
     assert codes(requests=["{who} and {who}"]) == {"BadValue"}
+    assert codes(requests=["greet {who},{times}"]) == codes(requests=["greet {who}s"]) == {"BadValue"}
     assert "BadInput" in codes(parameters=[{"name": "who", "type": "person"}])
     assert "BadInput" in codes(parameters=[{"name": "who", "type": "choice"}])
     assert "WrongType" in codes(parameters=[{"nome": "who"}])

@@ -23,8 +23,10 @@ MEMBERS: Final = frozenset(("schema", "base", "why", "relies", "edits", TASKS, "
 """What stands at the top of a document. One object with none of these is a task, if it has an id or a skill."""
 
 _OUTSIDE: Final = re.compile(r"[{\[<]")
-_MARK: Final = re.compile(r'["{}\[\],:]')
-_NESTED: Final = re.compile(r'["{}\[\]]')
+_TEXT: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT: Final = re.compile(rf"(?:[^\"{{}}\[\],:]++|{_TEXT})*+", re.DOTALL)
+_NESTED: Final = re.compile(rf"(?:[^\"{{}}\[\]]++|{_TEXT})*+", re.DOTALL)
+"""What stands between two marks, whole strings included: between items commas and colons are marks, inside one not."""
 _MEMBER: Final = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"\s*:')
 _REST: Final = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """The rest of a string: up to its quote, to a backslash that nothing follows yet, or to the end of the text."""
@@ -173,10 +175,12 @@ class Decoder:
                     break
                 self._string = False
                 at += 1
-            match = (_MARK if len(stack) == self._level else _NESTED).search(text, at)
-            if match is None:
+            between = (_FLAT if len(stack) == self._level else _NESTED).match(text, at)
+            assert between is not None
+            at = between.end()
+            if at == len(text):
                 break
-            char, at = match[0], match.end()
+            char, at = text[at], at + 1
             if char == '"':
                 self._string = True
                 continue

@@ -28,6 +28,8 @@ def work(n: int, ledger: str) -> int:
     line = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(line, f"start {n}\\n".encode())
     time.sleep(0.02)
+    while n >= 60 and os.path.exists(ledger + ".hold"):  # for who must look before the run is over
+        time.sleep(0.01)
     os.write(line, f"done {n}\\n".encode())
     os.close(line)
     return n * n

@@ -62,5 +62,9 @@ def test_a_model_that_obeys_what_it_read_acts_on_nothing_that_nobody_allowed(tmp
             with anyio.fail_after(20):
                 while not (tmp_path / "installed").exists():
                     await place.run("events", "last")
+            await place.run("cancel", "last")
+            with anyio.fail_after(30):
+                while json.loads((await place.run("workers", "-o", "json")).stdout)["workers"]:
+                    pass  # the run's `here` goes with it
 
     anyio.run(main)

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 from anyio.abc import ObjectSendStream
 
-from protocol.errors import PlannerAbstained, PlanRefused, Problem
+from protocol.errors import PlannerAbstained, PlannerFailed, PlanRefused, Problem
 from protocol.patch import Patch
 from protocol.task import Output, Plan, TaskSpec
 
@@ -62,7 +62,7 @@ class Planner(Protocol):
 async def collect(planner: Planner, view: PlanView) -> tuple[Plan, PlanOutcome]:
     """Run a planner to its end and put its patches together: what `asterism plan` shows.
 
-    Raises: PlannerAbstained, PlanRefused when there is no whole plan to show.
+    Raises: PlannerAbstained, PlanRefused, PlannerFailed when there is no plan to show.
     """
     tasks: dict[str, TaskSpec] = {}
     outputs: tuple[Output, ...] = ()
@@ -81,6 +81,8 @@ async def collect(planner: Planner, view: PlanView) -> tuple[Plan, PlanOutcome]:
             outputs = patch.outputs if patch.outputs is not None else outputs
     if outcome.kind == "abstained":
         raise PlannerAbstained(outcome.message, hint=outcome.hint)
-    if outcome.kind in ("refused", "failed", "unaffordable"):
+    if outcome.kind == "failed":
+        raise PlannerFailed(outcome.message, hint=outcome.hint)
+    if outcome.kind in ("refused", "unaffordable"):
         raise PlanRefused(outcome.message, hint=outcome.hint, problems=outcome.problems)
     return Plan(tasks=tuple(tasks.values()), outputs=outputs), outcome

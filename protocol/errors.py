@@ -7,6 +7,7 @@
     |   +-- SchemaMismatch        2   a value does not fit its schema
     |   +-- ConfigInvalid         2
     |   +-- CalledWhileLoading    2   run() at import time of a skill module
+    +-- PlannerFailed             1   the planner gave no plan: its model is away, silent or out of its mind
     +-- NotFound                  3
     +-- NotAllowed                4   no credential, wrong role, refused by policy
     |   +-- NotYours              4   a worker reads what no attempt at it needs
@@ -122,6 +123,10 @@ class PlanTooLarge(PlanRefused):
 
 class PlannerAbstained(UsageError):
     code = "PlannerAbstained"
+
+
+class PlannerFailed(AsterismError):
+    code = "PlannerFailed"
 
 
 class SchemaMismatch(UsageError):

@@ -172,6 +172,8 @@ def test_nobody_stands_in_for_a_model_that_is_down_if_that_is_not_wanted(tmp_pat
             assert (done.returncode, report["error"]["code"]) == (1, "PlannerFailed")
             assert "HTTP 500" in report["error"]["message"]
             assert report["error"]["hint"].startswith("try again")
+            shown = await place.run("plan", NOTATION, "-o", "json")
+            assert (shown.returncode, json.loads(shown.stdout)["error"]["code"]) == (1, "PlannerFailed")
 
     anyio.run(main)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .constraint import instance, obeys, stray
+from .constraint import MALFORMED, instance, obeys, stray
 from .dialogue import Call, Turn, Usage, tokens
 from .emulation import Emulation
 from .written import written
@@ -41,7 +41,7 @@ class Completion(msgspec.Struct, frozen=True, dict=True):
             least = instance(schema) if stray(meant, schema) else meant
         except msgspec.DecodeError:
             least = instance(schema)
-        except RecursionError:  # a schema that leads to itself before it takes anything in
+        except MALFORMED:  # nothing can obey it
             return text
         return msgspec.json.encode(least).decode()
 

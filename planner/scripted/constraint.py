@@ -28,8 +28,19 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
+MALFORMED: Final = (TypeError, ValueError, AttributeError, KeyError, RecursionError)
+"""What comes of reading a schema that is none, or that leads to itself before it takes anything in."""
+
+
 def strict_refusal(schema: Any) -> str:
     """Why OpenAI's strict mode doesn't take this schema, in its words; "" if it does."""
+    try:
+        return _strict_refusal(schema)
+    except MALFORMED:
+        return "schema is not a valid JSON Schema."
+
+
+def _strict_refusal(schema: Any) -> str:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         return "schema must be a JSON Schema of 'type: \"object\"'"
     if "anyOf" in schema:

@@ -25,7 +25,7 @@ $(VENV)/dev: $(VENV)/installed requirements/dev.lock
 demo: install                         ## the tour: one request, three workers, one real failure
 	@$(BIN)/asterism demo
 
-test: dev                             ## every test, offline, under 5 minutes on 2 cores
+test: dev                             ## every test, offline, some 8 minutes on 2 cores
 	$(BIN)/python -m pytest
 
 check: dev                            ## format, lint, types, import contracts, generated code, docs, tests

@@ -72,7 +72,8 @@ class PlannerChoice:
         self._chat = self._chat or open_chat(self._llm, self._environ)
         fallback = _catalog() if self._planner.fallback == "catalog" else None
         prices = self._llm.price_in, self._llm.price_out
-        asking = LlmPlanner(self._chat, fallback, shortlist=self._planner.shortlist, prices=prices)
+        shown = self._planner
+        asking = LlmPlanner(self._chat, fallback, shortlist=shown.shortlist, pinned=shown.pinned, prices=prices)
         saved = CatalogPlanner(load_templates((home() / "templates",))[0])
         return SavedPlanner(saved, asking) if saved.templates else asking
 

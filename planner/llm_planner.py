@@ -37,11 +37,13 @@ class LlmPlanner:
         fallback: Planner | None = None,
         *,
         shortlist: int = SHORTLIST,
+        pinned: tuple[str, ...] = (),
         prices: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self._chat = chat
         self._fallback = fallback
         self._most = shortlist
+        self._pinned = pinned
         self._prices = prices
 
     @property
@@ -75,14 +77,14 @@ class LlmPlanner:
         )
 
     def _skills(self, view: PlanView) -> tuple[SkillSpec, ...]:
-        """Those that may be used without a person, that the graph uses, that the request is about; then others."""
+        """Those that may be used without a person, that the graph uses, that are pinned, that fit; then others."""
         if len(view.skills) <= self._most:
             return view.skills
         by_name = {skill.name: skill for skill in view.skills}
         used = {task.skill for task in view.digest.tasks} if view.digest is not None else set()
         ranked = Shortlist(view.skills).rank(f"{view.request} {view.goal}", self._most)
         names = [
-            *(name for name in (*view.envelope, *sorted(used)) if name in by_name),
+            *(name for name in (*view.envelope, *sorted(used), *self._pinned) if name in by_name),
             *(skill.name for _, skill in ranked),
             *by_name,
         ]

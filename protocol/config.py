@@ -175,13 +175,15 @@ class LlmDefaults(_Section):
 
 class PlannerDefaults(_Section):
     """Who plans. `default` "": the model if there is one, else the catalog. `fallback`: who plans when the model can't.
-    `examples`: at most so many earlier plans, and `shortlist`: so many skills, are shown to a model."""
+    `examples`: at most so many earlier plans, and `shortlist`: so many skills, are shown to a model; `pinned` ones
+    always: what joins others is in no request's words."""
 
     default: Literal["", "llm", "catalog"] = ""
     deadline: Annotated[float, Field(gt=0)] = 120.0
     fallback: Literal["catalog", "none"] = "catalog"
     examples: Count = 6
     shortlist: Annotated[int, Field(ge=1)] = 24
+    pinned: tuple[str, ...] = ("data.sql", "flow.echo", "flow.list", "report.markdown")
 
     @field_validator("deadline", mode="before")
     @classmethod

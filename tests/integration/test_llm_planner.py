@@ -229,14 +229,15 @@ def test_every_kind_of_server_is_planned_with(profile: str) -> None:
 def test_only_so_many_skills_are_shown_and_those_that_fit_are_among_them() -> None:
     async def main() -> str:
         async with ScriptedServer(Dialogue(PLAN)) as server:
-            planner = LlmPlanner(open_chat(LlmDefaults(base_url=server.base_url), {}), shortlist=6)
+            chat = open_chat(LlmDefaults(base_url=server.base_url), {})
+            planner = LlmPlanner(chat, shortlist=6, pinned=("flow.echo", "none.such"))
             await collect(planner, PlanView("count the errors in log files and hash them", skills=BUILTINS))
             return server.asked[0].said
 
     said = anyio.run(main)
     shown = [line.partition("(")[0] for line in said.splitlines() if ") -> " in line and not line.startswith("name(")]
     assert len(shown) == 6
-    assert {"text.count", "file.hash"} <= set(shown)
+    assert {"text.count", "file.hash", "flow.echo"} <= set(shown)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from planner.planner import collect
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
 from protocol.config import LlmDefaults, PlannerDefaults
-from protocol.errors import ConfigInvalid, PlanRefused, UsageError
+from protocol.errors import ConfigInvalid, PlannerFailed, UsageError
 
 URL = "http://127.0.0.1:9/v1"
 TEMPLATE = {
@@ -72,5 +72,5 @@ def test_what_a_person_has_saved_is_planned_without_the_model(home: Path) -> Non
     assert (planner.name, planner.replans) == ("llm:m", True)
     plan, outcome = anyio.run(collect, planner, PlanView("Say hello", skills=BUILTINS))
     assert (outcome.planner, outcome.calls, [task.id for task in plan.tasks]) == ("template:hello", 0, ["a"])
-    with pytest.raises(PlanRefused, match="can't be reached"):
+    with pytest.raises(PlannerFailed, match="can't be reached"):
         anyio.run(collect, planner, PlanView("say something else", skills=BUILTINS))

@@ -74,11 +74,11 @@ class PlannerDesk:
         with anyio.CancelScope() as scope:
             self._running[key] = scope
             try:
-                planner, view = self._choose(run.planner), self._view(command, run, state)
-            except AsterismError as error:
-                outcome = PlanOutcome("failed", error.message, hint=error.hint)
+                planner = self._choose(run.planner)
+                view = await self.taught(planner, self._view(command, run, state), state)
+            except Exception as error:  # noqa: BLE001 what can't be asked fails its call, never the orchestrator
+                outcome = _broken(error)
             else:
-                view = await self.taught(planner, view, state)
                 with anyio.move_on_after(view.deadline_s + GRACE_S) as limit:
                     outcome = await self._call(planner, view, command, post)
                 if limit.cancelled_caught:
@@ -121,10 +121,8 @@ class PlannerDesk:
             group.start_soon(_relay, receive, command, post)
             try:
                 outcome = await planner.plan(view, send)
-            except AsterismError as error:
-                outcome = PlanOutcome("failed", error.message, hint=error.hint)
             except Exception as error:  # noqa: BLE001 a planner's defect fails its call, never the orchestrator
-                outcome = PlanOutcome("failed", f"the planner broke: {type(error).__name__}: {error}")
+                outcome = _broken(error)
         return outcome
 
     def _view(self, command: StartPlanner, run: Run, state: State) -> PlanView:
@@ -155,6 +153,12 @@ async def _relay(receive: ObjectReceiveStream[Patch], command: StartPlanner, pos
     async with receive:
         async for patch in receive:
             post(PatchProposed(0, command.run, patch, call=command.call))
+
+
+def _broken(error: Exception) -> PlanOutcome:
+    if isinstance(error, AsterismError):
+        return PlanOutcome("failed", error.message, hint=error.hint)
+    return PlanOutcome("failed", f"the planner broke: {type(error).__name__}: {error}")
 
 
 def _words(outcome: PlanOutcome) -> str:

@@ -540,7 +540,7 @@ class Scripted:
 
 def planned(planner: Any, clock: Callable[[], float] = lambda: 1000.0) -> Any:
     def choose(name: str) -> Any:
-        if isinstance(planner, AsterismError):
+        if isinstance(planner, Exception):
             raise planner
         return planner
 
@@ -596,6 +596,7 @@ async def test_a_planners_patches_run_as_they_come_and_its_end_closes_the_plan()
         (Scripted(error=RuntimeError("oops")), "RuntimeError: oops"),
         (Scripted(error=Conflict("no", hint="do that")), "do that"),
         (UsageError("there is no planner x"), "no planner x"),
+        (RuntimeError("no such folder"), "RuntimeError: no such folder"),
     ],
 )
 async def test_whatever_a_planner_does_the_core_hears_one_end(planner: Any, words: str) -> None:

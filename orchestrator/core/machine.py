@@ -17,12 +17,13 @@ from ..placement.policy import Policy
 from . import command as c
 from . import event as e
 from . import stimulus as s
-from .dispatch import enqueue, flush
+from .dispatch import flush
 from .edit import deadline_of
 from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
+from .intake import enqueue
 from .joining import joined
 from .lifecycle import AwaitingApproval, Closed, Settled, Waiting
 from .planning import ask, claim_over, lost, planner_timed_out

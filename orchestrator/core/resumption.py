@@ -12,10 +12,10 @@ from protocol.link import timing
 
 from . import event as e
 from .adoption import book
-from .dispatch import enqueue
 from .edit import deadline_of
 from .fleet import Fleet, Key, Session
 from .graph import Run
+from .intake import enqueue
 from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
 from .settlement import stop_attempt
 from .stimulus import TakenBack

@@ -17,16 +17,17 @@ from protocol.errors import AsterismError, UsageError
 from protocol.task import FirstOf, Output, Ref, references, substitute
 
 from . import event as e
+from .approval import ask_approval
 from .binding import Bound, RefMissing
 from .consult import CODES, causes, is_open, open_call, unaffordable
 from .digest import Room, digest
-from .dispatch import ask_approval, bind
 from .graph import Run, Task
 from .lifecycle import Open, Ready, Waiting
 from .locality import fact_views, owners
 from .planner_call import SubPlan, Wish
 from .proposal import MOST_GOAL
 from .replan import closure
+from .sending import bind
 from .settlement import fail, handled, settle
 from .trust import barred, doubt, gate
 from .turn import Turn

@@ -121,7 +121,8 @@ _WORDS: Final = {
 
 def settings() -> str:
     """Every setting with its default and its environment variable."""
-    from protocol.config import PREFIX, Settings
+    from protocol.config import PREFIX
+    from protocol.setting import Settings
 
     lines = ["| key | default | environment |", "|---|---|---|"]
     for key, value in _leaves(Settings().model_dump(mode="json")):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from planner.planner import Planner
 from protocol.chat import Chat
-from protocol.config import LlmDefaults, PlannerDefaults
 from protocol.errors import AsterismError, UsageError
 from protocol.security import home
+from protocol.setting import LlmDefaults, PlannerDefaults
 
 if TYPE_CHECKING:
     from protocol.chat_endpoint import Endpoint

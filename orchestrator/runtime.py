@@ -23,10 +23,10 @@ import anyio.to_thread
 import msgspec
 
 from protocol.clock import RunClock
-from protocol.config import LlmDefaults, PlannerDefaults, RetentionDefaults
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
 from protocol.security import ServerFile, forget_server, home, private_directory
+from protocol.setting import LlmDefaults, PlannerDefaults, RetentionDefaults
 
 from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer

@@ -13,7 +13,7 @@ import msgspec
 
 from .chat import ChatMessage, ChatRequest, ChatTool
 from .chat_profile import ServerProfile
-from .config import LlmDefaults
+from .setting import LlmDefaults
 
 _REFUSED: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _NAME_LENGTH: Final = 64

@@ -21,9 +21,9 @@ from .chat_endpoint import OPENAI_URL, Endpoint, find_endpoint
 from .chat_fault import parameter, refused, words
 from .chat_profile import PAGES, PROFILES, ServerProfile, concede, listed, recognise
 from .chat_reading import Reading
-from .config import LlmDefaults
 from .errors import UsageError, WireError
 from .json_bytes import read_json
+from .setting import LlmDefaults
 
 PROBE_S: Final = 5.0
 _AFTER_END_S: Final = 2.0

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from .config import LlmDefaults
 from .errors import ConfigInvalid, NotFound
 from .security import home, is_loopback, read_private
+from .setting import LlmDefaults
 
 KEY: Final = "OPENAI_API_KEY"
 _TELLING: Final = 12

@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 
 from protocol.builtin_model import MODEL_SKILLS
-from protocol.config import Settings
 from protocol.errors import AsterismError
+from protocol.setting import Settings
 from protocol.skill import SkillSpec
 
 from .model import Access, access_of

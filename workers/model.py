@@ -16,7 +16,7 @@ from protocol.skill import SkillSpec
 
 if TYPE_CHECKING:
     from protocol.chat import Chat
-    from protocol.config import LlmDefaults, Settings
+    from protocol.setting import LlmDefaults, Settings
 
 
 class Access(msgspec.Struct, frozen=True, array_like=True):
@@ -52,7 +52,7 @@ class Model:
 
     @cached_property
     def settings(self) -> LlmDefaults:
-        from protocol.config import LlmDefaults
+        from protocol.setting import LlmDefaults
 
         return LlmDefaults.model_validate_json(self._access.settings)
 

@@ -20,7 +20,7 @@ from planner.scripted.server import ScriptedServer
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
 from protocol.chat_client import open_chat
-from protocol.config import LlmDefaults
+from protocol.setting import LlmDefaults
 
 from .call import Called, call
 from .sample import Document, good, task_ends, text_of

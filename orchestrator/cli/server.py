@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from protocol.config import ServerDefaults, load
+from protocol.config import load
 from protocol.errors import JournalBusy, ServerUnreachable, UsageError
 from protocol.report import SCHEMA
 from protocol.security import ServerFile, is_loopback
+from protocol.setting import ServerDefaults
 from protocol.unpickling import refuse_unpickling
 
 from .. import local

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import anyio
 import anyio.to_thread
 
-from protocol.config import RetentionDefaults
 from protocol.errors import AsterismError
+from protocol.setting import RetentionDefaults
 
 from ..core.graph import Run
 from ..core.lifecycle import Closed

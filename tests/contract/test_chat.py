@@ -14,7 +14,7 @@ from planner.scripted.mishap import ENDLESS, mishaps
 from planner.scripted.server import ScriptedServer
 from protocol.chat import ChatMessage, ChatReply, ChatRequest, ChatTool, ToolCall
 from protocol.chat_client import OpenAIChat, open_chat
-from protocol.config import LlmDefaults
+from protocol.setting import LlmDefaults
 
 CANARY: Final = "sk-canary-of-the-model"
 ASKED: Final = ChatRequest((ChatMessage("user", "hi"),), deadline_s=60.0)

@@ -19,7 +19,8 @@ from planner.scripted.emulation import EMULATIONS
 from planner.scripted.server import ScriptedServer
 from protocol.chat import ChatMessage, ChatRequest, ChatTool, ToolCall
 from protocol.chat_client import OpenAIChat, open_chat
-from protocol.config import LlmDefaults, load
+from protocol.config import load
+from protocol.setting import LlmDefaults
 
 SERVERS = [*EMULATIONS, *(["live"] if os.environ.get("OPENAI_BASE_URL") else [])]
 COUNT = ChatRequest((ChatMessage("user", "Count from 1 to 30 in digits, separated by commas."),), max_tokens=2000)

@@ -18,9 +18,9 @@ from planner.scripted.server import ScriptedServer
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
 from protocol.chat_client import open_chat
-from protocol.config import LlmDefaults
 from protocol.errors import PlannerAbstained, PlanRefused
 from protocol.patch import Patch
+from protocol.setting import LlmDefaults
 
 ECHO: dict[str, Any] = {"tasks": [{"id": "a", "skill": "flow.echo", "args": {"value": 1}}]}
 NEXT: dict[str, Any] = {"tasks": [{"id": "b", "skill": "flow.echo", "args": {"value": {"ref": "a"}}}], "outputs": []}

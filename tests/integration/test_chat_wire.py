@@ -16,7 +16,7 @@ import pytest
 from protocol.authority import Authority
 from protocol.chat import ChatMessage, ChatReply, ChatRequest
 from protocol.chat_client import OpenAIChat, open_chat
-from protocol.config import LlmDefaults
+from protocol.setting import LlmDefaults
 from tests.integration.wire_server import Play, Wire, WireServer, wire_server
 
 CANARY = "sk-canary-of-the-model"

@@ -22,9 +22,9 @@ from planner.wire_form import plan_schema
 from protocol.builtin import BUILTINS
 from protocol.chat import ChatRequest, tokens_in
 from protocol.chat_client import open_chat
-from protocol.config import LlmDefaults
 from protocol.digest import Digest, TaskDigest
 from protocol.patch import Patch
+from protocol.setting import LlmDefaults
 
 SCAN: dict[str, Any] = {"id": "scan", "on": [], "when": [], "skill": "fs.find", "args": {"path": "logs"}}
 COUNT: dict[str, Any] = {"id": "count", "skill": "text.count", "args": {"file": {"ref": "scan/files[]/file"}}}

@@ -15,10 +15,10 @@ from planner.scripted.emulation import EMULATIONS
 from planner.scripted.server import ScriptedServer
 from protocol.builtin import BY_NAME
 from protocol.chat import ChatMessage, ChatReply, Kind, ToolCall
-from protocol.config import LlmDefaults
 from protocol.errors import AnswerInvalid, AsterismError, BudgetSpent, ContextExceeded, SkillFailed, UsageError
 from protocol.frame import Assign
 from protocol.ids import AttemptId, Fence
+from protocol.setting import LlmDefaults
 from protocol.skill import SkillSpec
 from workers.context import AsyncSkillContext, Situation
 from workers.file import File

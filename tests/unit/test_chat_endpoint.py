@@ -9,8 +9,9 @@ import pytest
 
 from protocol.chat_client import open_chat
 from protocol.chat_endpoint import OPENAI_URL, Endpoint, find_endpoint
-from protocol.config import LlmDefaults, load
+from protocol.config import load
 from protocol.errors import AsterismError, ConfigInvalid, NotAllowed, UsageError
+from protocol.setting import LlmDefaults
 
 CANARY = "sk-canary-of-the-model"
 

@@ -8,7 +8,7 @@ import pytest
 from protocol.chat import ChatMessage, ChatRequest, ChatTool, tokens_in, tokens_of
 from protocol.chat_body import body, wire_names
 from protocol.chat_profile import PROFILES, ServerProfile, concede, listed, recognise
-from protocol.config import LlmDefaults
+from protocol.setting import LlmDefaults
 
 LLM = LlmDefaults(max_tokens=100)
 ASKED = ChatRequest((ChatMessage("system", "be brief"), ChatMessage("user", "hi")), schema={"type": "object"})

@@ -13,8 +13,8 @@ from orchestrator.choice import PlannerChoice
 from planner.planner import collect
 from planner.view import PlanView
 from protocol.builtin import BUILTINS
-from protocol.config import LlmDefaults, PlannerDefaults
 from protocol.errors import ConfigInvalid, PlannerFailed, UsageError
+from protocol.setting import LlmDefaults, PlannerDefaults
 
 URL = "http://127.0.0.1:9/v1"
 TEMPLATE = {

@@ -10,10 +10,10 @@ from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.lifecycle import AwaitingApproval, Ready
 from orchestrator.core.setting import CoreSettings
-from protocol.config import PolicyDefaults
 from protocol.frame import Assign
 from protocol.plan import parse_patch
 from protocol.profile import ruling, strict
+from protocol.setting import PolicyDefaults
 
 
 def work(ident, skill="sim.work", run_s=0.05, **more):

@@ -14,8 +14,9 @@ from orchestrator.core.state import State
 from orchestrator.engine.engine import Engine
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.service.retention import Retention, overdue
-from protocol.config import RetentionDefaults, load
+from protocol.config import load
 from protocol.errors import ConfigInvalid
+from protocol.setting import RetentionDefaults
 from protocol.task import RunSettings
 
 DAY = 86_400.0

@@ -10,6 +10,7 @@ from protocol.artifact import ArtifactRef
 from ..placement.policy import WAIT, Offer
 from .approval import ask_approval
 from .binding import Bound
+from .expectation import expected, input_bytes
 from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Ready
@@ -38,6 +39,7 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window:
                 ask_approval(turn, run, task, bucket.spec, doubts, bound)
             return True
     sessions, offers = [], []
+    size = input_bytes(run, task)
     for session, device, needs in bucket.offered:
         worker = session.worker
         if session.phase != "up" or worker in taken or worker in asking:
@@ -45,9 +47,11 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window:
         if bucket.spec.spawns and _crowded(turn, run, task, session):
             continue
         room = session.has_room(needs, window)
-        run_s = turn.estimator.run_s(bucket.spec.name, device, session.speed.get(device, 1.0))
+        run_s = expected(turn, session, bucket.spec.name, device, size).run_s
         start = 0.0 if room else _wait_s(turn, session)
-        offers.append(Offer(worker, device, room, start, run_s, _transfer_s(run, task, session), len(session.loads)))
+        offers.append(
+            Offer(worker, device, room, start, run_s, _transfer_s(turn, run, task, session), len(session.loads))
+        )
         sessions.append((session, needs))
     if avoid >= 0 and any(offer.room and offer.worker != avoid for offer in offers):  # else the same one again
         keep = [n for n, offer in enumerate(offers) if offer.worker != avoid]
@@ -72,7 +76,7 @@ def anywhere(run: Run, task: Task) -> bool:
 
 def window_of(turn: Turn, bucket: Bucket) -> int:
     """Prefetch depth of a session for this skill: enough short tasks to cover the target, none for long ones."""
-    run_s = turn.estimator.measured(bucket.spec.name)
+    run_s = turn.predictor.measured(bucket.spec.name)
     if run_s is None:
         return 0
     target = turn.settings.prefetch_target_s
@@ -91,12 +95,11 @@ def _crowded(turn: Turn, run: Run, task: Task, session: Session) -> bool:
 
 
 def _wait_s(turn: Turn, session: Session) -> float:
-    return session.busy_s(
-        turn.now, ((load, turn.estimator.run_s(load.skill, load.device)) for load in session.loads.values())
-    )
+    loads = session.loads.values()
+    return session.busy_s(turn.now, ((load, expected(turn, session, load.skill, load.device).run_s) for load in loads))
 
 
-def _transfer_s(run: Run, task: Task, session: Session) -> float:
+def _transfer_s(turn: Turn, run: Run, task: Task, session: Session) -> float:
     """Expected seconds to move the task's large inputs to the worker."""
     found = 0.0
     for ix in task.wiring.needs:
@@ -104,5 +107,5 @@ def _transfer_s(run: Run, task: Task, session: Session) -> float:
         if isinstance(up.value, ArtifactRef):
             winner = up.winner()
             if winner is None or winner.worker != session.worker:
-                found += session.profile.link.latency_s + up.value.size / session.profile.link.bandwidth
+                found += turn.predictor.transfer_s(session.worker, session.profile.link, up.value.size)
     return found

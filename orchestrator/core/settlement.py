@@ -15,6 +15,7 @@ from protocol.task import AnyRef, FirstOf, Retry
 
 from . import event as e
 from .consult import bounds
+from .expectation import input_bytes, noted
 from .graph import Attempt, Run, Task
 from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
 from .poison import evidence
@@ -44,7 +45,9 @@ def end_attempt(
         return
     turn.joins.pop((run.ix, task.ix), None)
     if isinstance(outcome, Success):
-        turn.estimator.note(attempt.skill or task.skill, attempt.device, usage.run_s)
+        if session is not None:
+            size = input_bytes(run, task)
+            noted(turn, session, attempt.skill or task.skill, attempt.device, size, usage.run_s)
         if task.cancelling:
             _stopped(turn, run, task, attempt.number, "stopped as it finished")
         else:

@@ -17,8 +17,8 @@ from protocol.profile import ruling
 from protocol.skill import SkillSpec
 from protocol.task import EFFECT_ORDER, Effect
 
-from ..placement.estimate import Estimator
 from ..placement.policy import Policy
+from ..placement.predictor import Predictor
 from . import command as c
 from .binding import Binder
 from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced
@@ -42,7 +42,7 @@ class Turn:
         self.fleet = Fleet()
         self.queue = Queue()
         self.binder = Binder()
-        self.estimator = Estimator()
+        self.predictor = Predictor()
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
         self.resolving: set[tuple[int, int]] = set()
         self.parked: dict[tuple[int, int], dict[int, None]] = {}

@@ -1,7 +1,6 @@
-"""Earliest finish time, and the estimates it is given."""
+"""Earliest finish time."""
 
 from orchestrator.placement.eft import Eft
-from orchestrator.placement.estimate import DEFAULT_S, Estimator
 from orchestrator.placement.policy import WAIT, Offer
 
 
@@ -34,17 +33,3 @@ def test_no_room_anywhere_waits():
 
 def test_says_why_in_words():
     assert Eft().why([offer(1, run_s=2.0), offer(2)], 0) == "eft: finish in 2 s, first of 2"
-
-
-def test_an_unknown_skill_has_a_prior_scaled_by_speed():
-    estimator = Estimator()
-    assert estimator.measured("x") is None
-    assert estimator.run_s("x", "gpu", 4.0) == DEFAULT_S / 4
-
-
-def test_measurements_move_the_estimate_and_serve_other_devices():
-    estimator = Estimator()
-    estimator.note("x", "cpu", 2.0)
-    estimator.note("x", "cpu", 4.0)
-    assert 2.0 < estimator.run_s("x", "cpu") < 4.0
-    assert estimator.run_s("x", "gpu", 2.0) == estimator.run_s("x", "cpu") / 2

@@ -44,7 +44,8 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     command), `tainted` says that its result may be anybody's text, `spends` that it uses tokens or money. `inline`
     runs on the worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker
     allows it. `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no
-    network unless it declares `network`.
+    network unless it declares `network`. `checkpoints`: it keeps what it has done (`ctx.checkpoint`) and goes on from
+    there (`ctx.restored`), so an attempt may be stopped behind a checkpoint and go on elsewhere.
     """
 
     name: str
@@ -69,6 +70,7 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = ""
     network: bool = False
     spends: bool = False
+    checkpoints: bool = False
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""

@@ -322,7 +322,9 @@ class Machine:
 
     def _asked(self, item: on.Asked, now: float, out: list[do.Instruction]) -> None:
         live = self.attempts.get(item.attempt)
-        if live is None or live.phase in ("queued", "stopping") or item.k in live.calls:
+        if live is None or live.phase == "queued" or item.k in live.calls:
+            return
+        if live.phase == "stopping" and item.what != "checkpoint":  # as far as it came is worth keeping
             return
         if item.what == "begin_effect" and self.fenced(now):
             out.append(do.Answer(item.attempt, item.k, error=_FENCED))

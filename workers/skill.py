@@ -165,6 +165,7 @@ def skill(
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
     network: bool = False,
     spends: bool = False,
+    checkpoints: bool = False,
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -193,6 +194,7 @@ def skill(
     sandbox: Literal["", "process", "cgroup", "bubblewrap"] = "",
     network: bool = False,
     spends: bool = False,
+    checkpoints: bool = False,
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -220,6 +222,8 @@ def skill(
             less runs it.
         network: It needs the network also at level bubblewrap, where there is none otherwise.
         spends: It uses tokens or money, and reports them: nothing of it starts once the budget of a run is spent.
+        checkpoints: It calls ctx.checkpoint as it goes on and begins from ctx.restored(): an attempt may be stopped
+            behind a checkpoint, to give its place to others or to go on where it is faster.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -264,6 +268,7 @@ def skill(
             sandbox=sandbox,
             network=network,
             spends=spends,
+            checkpoints=checkpoints,
         )
         return Skill(target, made, signature)
 

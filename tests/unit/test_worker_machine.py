@@ -230,6 +230,15 @@ def test_call_is_sent_again_until_its_return_and_after_a_reconnect() -> None:
     assert not sent(made.handle(on.Tick(), 20.0), Call)
 
 
+def test_an_attempt_that_is_being_stopped_may_still_keep_how_far_it_came() -> None:
+    made = joined()
+    give(made, assign(1))
+    give(made, Cancel(attempt(1)))
+    assert not sent(made.handle(on.Asked(attempt(1), 1, "spawn", b"{}"), 0.0), Call)
+    assert sent(made.handle(on.Asked(attempt(1), 2, "checkpoint", b"7"), 0.0), Call)
+    assert kinds(give(made, Return(attempt(1), 2))) == ["Answer"]
+
+
 def test_joining_parent_lends_its_slot_and_resumes_before_the_queue() -> None:
     made = joined()
     give(made, assign(1), assign(2), assign(3), assign(4))

@@ -29,7 +29,12 @@ def ruling(policies: Policies, skill: str) -> Policy | None:
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One device. `kind`: cpu, gpu, edge. Speeds are relative to a reference core (1.0) until calibrated."""
+    """One device. `kind`: cpu, gpu, edge; `count`: its cores, or 1 for a card; `memory` in bytes.
+
+    `speed` is relative to a reference core (1.0). `gflops` (float32 GEMM of the whole device) and `memory_bytes_s`
+    (STREAM triad) are measured where `calibrated`, else 0: unknown. `price_per_s` and `watts` are those of one unit (a
+    core, a card) at work, 0 where nobody said. `features`: what its hardware has (avx2, numa=2, limit=83C).
+    """
 
     kind: str
     name: str = ""
@@ -37,6 +42,18 @@ class DeviceProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: int = 0
     speed: float = 1.0
     simulated: bool = False
+    gflops: float = 0.0
+    memory_bytes_s: float = 0.0
+    price_per_s: float = 0.0
+    watts: float = 0.0
+    features: tuple[str, ...] = ()
+    calibrated: bool = False
+
+
+def device_class(device: DeviceProfile) -> str:
+    """What devices are alike: `gpu/NVIDIA H100`. A simulated one is as fast as it says: `cpu/pi x0.25 (simulated)`."""
+    found = f"{device.kind}/{device.name}" if device.name else device.kind
+    return f"{found} x{device.speed:.2g} (simulated)" if device.simulated else found
 
 
 class LinkProfile(msgspec.Struct, frozen=True, omit_defaults=True):

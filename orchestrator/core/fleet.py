@@ -15,7 +15,7 @@ import msgspec
 from protocol.frame import Held
 from protocol.ids import Fence
 from protocol.link import timing
-from protocol.profile import Policy, WorkerProfile
+from protocol.profile import DeviceProfile, Policy, WorkerProfile, device_class
 
 Key = tuple[int, int, int]
 """(run, task, attempt number)"""
@@ -29,6 +29,7 @@ ANNOUNCED_S: Final = 600.0
 FLAPPING_S: Final = 60.0
 FLAPS: Final = 4
 """So many daemons that take a stream over from each other within that time are not restarts."""
+_PLAIN: Final = DeviceProfile("cpu")
 
 
 class Load(msgspec.Struct, gc=False):
@@ -79,7 +80,10 @@ class Session:
         """What it said that doesn't count."""
         self.short = ""
         """Why it takes no new work although it is there (phase full)."""
-        self.speed = {device.kind: device.speed for device in profile.devices} or {"cpu": 1.0}
+        self.device = {device.kind: device for device in reversed(profile.devices)} or {"cpu": _PLAIN}
+        """The first device of each kind: what placement takes all of that kind for."""
+        self.speed = {kind: device.speed for kind, device in self.device.items()}
+        self.device_class = {kind: device_class(device) for kind, device in self.device.items()}
         self.policies: tuple[tuple[str, Policy], ...] = profile.policies
 
     def clear(self) -> None:

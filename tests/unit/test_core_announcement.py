@@ -1,5 +1,7 @@
 """A worker is believed only what can be true: nothing it announces can make the core stumble later."""
 
+from math import inf, nan
+
 import msgspec
 import pytest
 
@@ -8,7 +10,8 @@ from orchestrator.core import stimulus as s
 from orchestrator.core.machine import Machine
 from orchestrator.core.state import State
 from protocol.frame import Bye, Hello
-from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile
+from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile, device_class
+from protocol.profile_bound import problems_of
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant
 
@@ -19,7 +22,17 @@ BAD = {
     "capacity": {"capacity": Resources(cpu=-1.0)},
     "counters": {"capacity": Resources(counters={"licence": -2.0})},
     "speed": {"devices": (DeviceProfile("cpu", speed=0.0),)},
+    "negative speed": {"devices": (DeviceProfile("cpu", speed=-2.0),)},
+    "speed of no number": {"devices": (DeviceProfile("cpu"), DeviceProfile("gpu", speed=nan))},
+    "price of no number": {"devices": (DeviceProfile("cpu", price_per_s=nan),)},
+    "negative power": {"devices": (DeviceProfile("cpu", watts=-1.0),)},
+    "gflops": {"devices": (DeviceProfile("gpu", gflops=inf),)},
+    "long name": {"devices": (DeviceProfile("cpu", "x" * 1000),)},
+    "many features": {"devices": (DeviceProfile("cpu", features=("x",) * 1000),)},
+    "many devices": {"devices": (DeviceProfile("cpu"),) * 2000},
     "bandwidth": {"link": LinkProfile(bandwidth=0.0)},
+    "absurd bandwidth": {"link": LinkProfile(bandwidth=1e30)},
+    "latency": {"link": LinkProfile(latency_s=-1.0)},
     "params": {"skills": (SkillSpec("x.work", params={"type": "object", "properties": 5}),)},
     "result": {"skills": (SkillSpec("x.work", result={"anyOf": "all"}),)},
     "name": {"skills": (SkillSpec("../x"),)},
@@ -51,3 +64,31 @@ def test_what_no_machine_could_be_is_refused_and_leaves_nothing_behind(name):
     assert not machine.fleet.sessions
     assert not decision.events
     assert "x.work" not in machine.state.digests
+
+
+def test_each_impossible_amount_of_a_profile_is_named_with_its_place_and_bounds():
+    lie = WorkerProfile(
+        devices=(DeviceProfile("cpu"), DeviceProfile("gpu", "H100", price_per_s=nan)), link=LinkProfile(bandwidth=1e30)
+    )
+    assert [(one.where, one.message) for one in problems_of(lie)] == [
+        ("link/bandwidth", "a link with bandwidth 1e+30"),
+        ("devices/1/price_per_s", "a gpu device with price_per_s nan"),
+    ]
+    assert problems_of(lie)[0].fix == "1 to 1e+13 bytes/s"
+    assert not problems_of(GOOD)
+
+
+def test_devices_are_alike_by_kind_and_name_and_simulated_ones_by_speed():
+    kinds = [
+        DeviceProfile("cpu"), DeviceProfile("gpu", "NVIDIA H100", speed=30.0),
+        DeviceProfile("gpu", "T4", speed=0.5, simulated=True),
+    ]  # fmt: skip
+    assert [device_class(one) for one in kinds] == ["cpu", "gpu/NVIDIA H100", "gpu/T4 x0.5 (simulated)"]
+
+
+def test_a_session_takes_all_devices_of_a_kind_for_the_first():
+    devices = (DeviceProfile("cpu", speed=2.0), DeviceProfile("gpu", "A", speed=9.0), DeviceProfile("gpu", "B"))
+    machine, _ = join(msgspec.structs.replace(GOOD, devices=devices))
+    session = machine.fleet.sessions[1]
+    assert session.speed == {"cpu": 2.0, "gpu": 9.0}
+    assert session.device_class == {"cpu": "cpu", "gpu": "gpu/A"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from orchestrator.placement.problem import Problem, Schedule
+from orchestrator.placement.problem import Problem, Schedule, near
 
 
 def faults(problem: Problem, schedule: Schedule) -> list[str]:
@@ -25,16 +25,11 @@ def faults(problem: Problem, schedule: Schedule) -> list[str]:
             continue
         early = max(problem.now_s, problem.release_s[task] if problem.release_s else 0.0)
         for parent, size in problem.parents[task]:
-            source, end = schedule.site[parent], schedule.finish_s[parent]
-            there = problem.sent.get((parent, site))
-            if there is None:
-                if parent in problem.placed and source != site:
-                    end = max(end, problem.now_s)
-                there = end + latency[source][site] + size * pace[source][site]
-            early = max(early, there)
+            early = max(early, _there(problem, schedule, parent, site, size, latency, pace))
         if start < early - slack:
             found.append(f"task {task} starts at {start}, before {early}")
-        lanes.setdefault((site, schedule.slot[task]), []).append((start, finish, task))
+        if finish > start:  # what takes no time takes no slot
+            lanes.setdefault((site, schedule.slot[task]), []).append((start, finish, task))
     for (site, slot), spans in sorted(lanes.items()):
         where = problem.sites[site]
         spans.sort()
@@ -42,6 +37,27 @@ def faults(problem: Problem, schedule: Schedule) -> list[str]:
             found.append(f"slot {slot} of site {site} isn't free for task {spans[0][2]}")
         found += [f"tasks {a[2]} and {b[2]} overlap on site {site}" for a, b in pairwise(spans) if b[0] < a[1] - slack]
     return found + _crowded(problem, schedule, slack)
+
+
+def _there(
+    problem: Problem,
+    schedule: Schedule,
+    parent: int,
+    site: int,
+    size: float,
+    latency: list[list[float]],
+    pace: list[list[float]],
+) -> float:
+    """When the parent's output is at the site, by the rules of the Problem."""
+    sites, source, end = problem.sites, schedule.site[parent], schedule.finish_s[parent]
+    if near(sites[source], sites[site]):
+        return end
+    if parent in problem.placed:
+        sent = [at for (task, to), at in problem.sent.items() if task == parent and near(sites[to], sites[site])]
+        if sent:
+            return min(sent)
+        end = max(end, problem.now_s)
+    return end + latency[source][site] + size * pace[source][site]
 
 
 def _crowded(problem: Problem, schedule: Schedule, slack: float) -> list[str]:

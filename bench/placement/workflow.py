@@ -1,0 +1,111 @@
+"""A workflow in the neutral form (`taskdag/1`) and the fleets it is placed on (`fleets/1`), as placement sees them.
+
+JSON, plain or gzipped. Work is in seconds on a site of speed 1; bandwidths come in bit/s and leave in bytes/s. It must
+not know how anything is scheduled.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from orchestrator.placement.problem import Problem, Site
+from protocol.errors import PlanRefused
+
+T = TypeVar("T")
+
+
+class Workflow(msgspec.Struct, frozen=True):
+    """Tasks by index: seconds of work, bytes of memory (0 if not recorded), edges with bytes."""
+
+    name: str
+    work_s: list[float]
+    memory: list[float]
+    parents: list[list[tuple[int, float]]]
+    children: list[list[tuple[int, float]]]
+
+    def on(self, sites: Sequence[Site]) -> Problem:
+        """The problem of these sites, each of its own kind: a task takes its work over the site's speed everywhere."""
+        kinded = tuple(msgspec.structs.replace(site, kind=kind) for kind, site in enumerate(sites))
+        run_s = [[work / site.speed for site in sites] for work in self.work_s]
+        return Problem(kinded, run_s, self.parents, self.children)
+
+
+class _Task(msgspec.Struct):
+    id: str
+    work_s: float
+    mem_bytes: float | None = None
+
+
+class _Form(msgspec.Struct):
+    name: str
+    tasks: list[_Task]
+    edges: list[tuple[str, str, float]]
+
+
+def read_workflow(path: Path) -> Workflow:
+    """Raises: PlanRefused if the file doesn't hold one."""
+    form = _read(path, _Form)
+    index = {task.id: n for n, task in enumerate(form.tasks)}
+    parents: list[list[tuple[int, float]]] = [[] for _ in index]
+    children: list[list[tuple[int, float]]] = [[] for _ in index]
+    for source, target, size in form.edges:
+        if source not in index or target not in index:
+            raise PlanRefused(f"{path.name}: the edge {source} -> {target} names a task that isn't there")
+        parents[index[target]].append((index[source], size))
+        children[index[source]].append((index[target], size))
+    memory = [task.mem_bytes or 0.0 for task in form.tasks]
+    return Workflow(form.name, [task.work_s for task in form.tasks], memory, parents, children)
+
+
+class _Device(msgspec.Struct):
+    id: str
+    kind: str
+    speed: float
+    bps: float
+    lat_s: float
+    slots: int = 1
+    price_per_s: float = 0.0
+    watt: float = 0.0
+
+
+class _Fleet(msgspec.Struct):
+    id: str
+    devices: list[_Device]
+
+
+class _Fleets(msgspec.Struct):
+    fleets: list[_Fleet]
+
+
+def read_fleets(path: Path) -> dict[str, list[Site]]:
+    """The sites of each fleet by its name, every one a worker of its own. Raises: PlanRefused."""
+    return {
+        fleet.id: [
+            Site(
+                name=one.id,
+                worker=n,
+                device=one.kind,
+                speed=one.speed,
+                slots=one.slots,
+                bandwidth=one.bps / 8,
+                latency_s=one.lat_s,
+                price_per_s=one.price_per_s,
+                watts=one.watt,
+            )
+            for n, one in enumerate(fleet.devices)
+        ]
+        for fleet in _read(path, _Fleets).fleets
+    }
+
+
+def _read(path: Path, form: type[T]) -> T:
+    data = path.read_bytes()
+    try:
+        return msgspec.json.decode(gzip.decompress(data) if path.suffix == ".gz" else data, type=form)
+    except (msgspec.DecodeError, OSError, EOFError) as error:
+        raise PlanRefused(f"{path.name} can't be read: {error}") from error

@@ -6,7 +6,7 @@ PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
 SECONDS ?= 60
 N ?= 10000
-.PHONY: install dev demo test check simulate mutants fuzz format docs lock proto clean
+.PHONY: install dev demo test check simulate mutants fuzz peers format docs lock proto clean
 
 install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
 
@@ -44,6 +44,14 @@ mutants: dev                          ## the simulation notices every rule that 
 fuzz: dev                             ## every decoder, damaged input, SECONDS=60; what breaks one stays in its corpus
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $$(date +%s) --keep
 
+PEERS ?= $(basename $(notdir $(wildcard bench/peers/requirements/*.txt)))
+peers: $(PEERS:%=.peers/%/installed)  ## the runtimes that `bench overhead` compares with, each in an environment of its own
+
+.peers/%/installed: bench/peers/requirements/%.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 format: dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -67,4 +75,4 @@ proto:                                ## regenerate protocol/_pb from proto/ in 
 	rm -rf build/proto
 
 clean:
-	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .peers build dist out .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -20,8 +20,10 @@ import msgspec
 from orchestrator.client.client import AsyncClient
 from protocol.errors import RunFailed
 
+from .comparison import Comparison, Field, Missing, compare
 from .metric import MIB, Spread, children, fsync_ms, help_s, resident, spread
 from .scenario import Machine, Scenario
+from .stopwatch import timed
 from .workload import chain, fan_out, layered
 
 WORKERS: Final = (Machine("bench-1", slots=4), Machine("bench-2", slots=4))
@@ -38,9 +40,14 @@ class Sizes(msgspec.Struct, frozen=True):
     chain: int = 1_000
     large: int = 100_000
     help: int = 5
+    peer_repeats: int = 3
+    peer_share: float = 1.0
+    """Of the sizes at which each peer takes some seconds."""
+    peers_until_s: float = 3600.0
+    """No further peer is begun after so much time."""
 
 
-QUICK: Final = Sizes(repeats=3)
+QUICK: Final = Sizes(repeats=3, peer_repeats=1, peer_share=0.25, peers_until_s=40.0)
 
 
 class Overhead(msgspec.Struct, frozen=True):
@@ -58,14 +65,19 @@ class Overhead(msgspec.Struct, frozen=True):
     help_s: Spread
     cores: int
     sizes: Sizes
-    peers: dict[str, Any] = {}
+    peers: dict[str, Comparison] = {}
+    peers_missing: dict[str, Missing] = {}
 
 
 Say = Callable[[str], None]
 
 
-async def overhead(sizes: Sizes, say: Say) -> Overhead:
-    """Measure all of it. Raises: RunFailed if a run did not succeed, then no number counts."""
+async def overhead(sizes: Sizes, say: Say, peers: bool = True) -> Overhead:
+    """Measure all of it; with `peers`, the other runtimes that are installed as well.
+
+    Raises: RunFailed if a run did not succeed, then no number counts.
+    """
+    begun = time.perf_counter()
     say("starting one orchestrator and two workers")
     async with Scenario() as fleet, fleet.client() as client:
         for machine in WORKERS:
@@ -83,8 +95,11 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         say(f"{side} layers of {side}, {sizes.repeats} times")
         deep = [side * side / (await timed(client, layered(side, side)))[0] for _ in range(sizes.repeats)]
         large, per_task = await _large(fleet, client, sizes.large, spread(whole), say)
-    say("asterism --help")
-    started = await anyio.to_thread.run_sync(help_s, sizes.help)
+        say("asterism --help")
+        started = await anyio.to_thread.run_sync(help_s, sizes.help)
+        field = Field()
+        if peers:
+            field = await compare(client, sizes.peer_repeats, sizes.peer_share, begun + sizes.peers_until_s, say)
     return Overhead(
         fanout_tasks_per_s=spread(wide),
         fanout_with_submit_tasks_per_s=spread(whole),
@@ -98,20 +113,9 @@ async def overhead(sizes: Sizes, say: Say) -> Overhead:
         help_s=started,
         cores=os.cpu_count() or 1,
         sizes=sizes,
+        peers=field.peers,
+        peers_missing=field.missing,
     )
-
-
-async def timed(client: AsyncClient, plan: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds to the settled event, from the acknowledgement and from the call; the run is removed afterwards."""
-    called = time.perf_counter()
-    live = await client.submit(plan)
-    acknowledged = time.perf_counter()
-    state = await live.wait()
-    settled = time.perf_counter()
-    if state != "succeeded":
-        raise RunFailed(f"{live.name} is {state}", hint="the numbers of a failed run mean nothing")
-    await client.ask("rm", live.run)
-    return settled - acknowledged, settled - called
 
 
 async def _large(

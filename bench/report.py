@@ -22,7 +22,30 @@ def document(answer: Overhead) -> dict[str, object]:
 
 def table(answer: Overhead) -> str:
     """Aligned rows: what, median, range, runs."""
-    return aligned([("", "median", "min .. max", "runs"), *_rows(answer)], numbers=(1,))
+    found = aligned([("", "median", "min .. max", "runs"), *_rows(answer)], numbers=(1,))
+    return "\n\n".join(filter(None, (found, _peers(answer))))
+
+
+def _peers(answer: Overhead) -> str:
+    """A row a peer: its own figures, and how many times faster we were beside it."""
+    if not answer.peers:
+        return ""
+    head = ("beside us", "fan-out/s", "ours is", "layers/s", "ours is", "ms a hop", "ours is", "")
+    rows = [
+        (
+            f"{one.title} {one.version}",
+            _number(one.peer.fanout_tasks_per_s.median),
+            f"x {one.times_faster['fanout']:g}",
+            _number(one.peer.layered_tasks_per_s.median),
+            f"x {one.times_faster['layered']:g}",
+            _number(one.peer.chain_ms_per_hop.median),
+            f"x {one.times_faster['chain']:g}",
+            one.note,
+        )
+        for one in answer.peers.values()
+    ]
+    left = ", ".join(f"{name} ({why})" for name, why in answer.peers_missing.items())
+    return aligned([head, *rows], numbers=range(1, 7)) + (f"\nnot measured: {left}" if left else "")
 
 
 def aligned(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> str:

@@ -16,8 +16,8 @@ from orchestrator.client.client import AsyncClient
 from protocol.transport import dial
 
 from .metric import Spread, spread
-from .overhead import timed
 from .scenario import Machine, Scenario
+from .stopwatch import timed
 from .workload import chain, layered
 
 WORKERS = (Machine("bench-1", slots=4), Machine("bench-2", slots=4))

@@ -9,6 +9,8 @@ from typing import Any
 
 from protocol.plan_form import SCHEMA
 
+from .peers.shape import upstreams
+
 SKILL = "flow.echo"
 
 
@@ -24,7 +26,7 @@ def layered(layers: int, width: int) -> dict[str, Any]:
         for at in range(width):
             value: Any = at
             if layer:
-                before = [f"t{layer - 1}-{(at + step) % width}" for step in (0, 1, width // 2)]
+                before = [f"t{layer - 1}-{up}" for up in upstreams(at, width)]
                 value = [{"ref": f"{name}/value/0" if layer > 1 else f"{name}/value"} for name in before]
             rows.append({"id": f"t{layer}-{at}", "skill": SKILL, "args": {"value": value}})
     return _plan(rows, f"t{layers - 1}-0")

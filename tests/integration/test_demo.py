@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import psutil
+import pytest
 
 from bench.overhead import Overhead, Sizes, overhead
 from bench.report import document, table
@@ -95,15 +96,21 @@ def test_demo_says_when_there_is_no_model_to_ask(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_overhead_measures_a_small_fleet() -> None:
+def test_overhead_measures_a_small_fleet_beside_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTERISM_PEERS", str(tmp_path))
     said: list[str] = []
-    found: Overhead = anyio.run(
-        overhead, Sizes(repeats=1, fan_out=50, layers=5, chain=10, large=100, help=1), said.append
-    )
+    sizes = Sizes(repeats=1, fan_out=50, layers=5, chain=10, large=100, help=1, peer_repeats=2, peer_share=0.01)
+    found: Overhead = anyio.run(overhead, sizes, said.append)
     body = document(found)
     assert found.fanout_tasks_per_s.runs == 1
     assert found.fanout_tasks_per_s.median > 0
-    assert body["peers"] == {}
+    prototype = found.peers["prototype"]
+    assert prototype.peer.chain_ms_per_hop.runs == prototype.ours.chain_ms_per_hop.runs == 2
+    assert set(prototype.times_faster) == {"fanout", "layered", "chain"}
+    assert found.peers_missing["dask"] == "not installed"
+    assert "our stack, bare" in table(found)
     assert {
         "fanout_tasks_per_s",
         "layered_tasks_per_s",

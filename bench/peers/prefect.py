@@ -1,0 +1,65 @@
+"""Prefect with the server that it starts itself (SQLite), tasks in threads of this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .peer import Action
+from .shape import Shape, upstreams
+
+
+class Prefect:
+    """See the module."""
+
+    def __init__(self, prefect: Any, workers: int) -> None:
+        self.version = prefect.__version__
+        self._flow = prefect.flow
+        self._runner = import_module("prefect.task_runners").ThreadPoolTaskRunner(max_workers=workers)
+
+        def noop(*before: int) -> int:
+            return 1 + max(before, default=0)
+
+        self._noop = prefect.task(noop).submit
+
+    def prepare(self, shape: Shape, size: int) -> Action:
+        noop = self._noop
+
+        def fan_out() -> int:
+            return sum(future.result() for future in [noop() for _ in range(size)])
+
+        def chain() -> int:
+            last = noop()
+            for _ in range(size - 1):
+                last = noop(last)
+            return int(last.result())
+
+        def layered() -> int:
+            row = [noop() for _ in range(size)]
+            for _ in range(size - 1):
+                row = [noop(*(row[up] for up in upstreams(at, size))) for at in range(size)]
+            return sum(future.result() for future in row)
+
+        action: Action = {"fan_out": fan_out, "chain": chain, "layered": layered}[shape]
+        flow: Action = self._flow(task_runner=self._runner)(action)
+        return flow
+
+
+@contextmanager
+def open_peer(workers: int, folder: Path) -> Iterator[Prefect]:
+    """See peer.Opener."""
+    os.environ |= {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        "DO_NOT_TRACK": "1",
+    }
+    peer = Prefect(import_module("prefect"), workers)
+    peer.prepare("fan_out", 5)()
+    yield peer

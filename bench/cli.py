@@ -39,8 +39,9 @@ def bench() -> None:
 @bench.command()
 @click.option("--quick", is_flag=True, help="Fewer repeats, under 50 seconds on two cores.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Beside other runtimes, where installed.")
+@click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Also a page of charts.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def overhead(quick: bool, peers: bool, output: str) -> None:
+def overhead(quick: bool, peers: bool, out: Path | None, output: str) -> None:
     """What the fabric itself costs: tasks a second, latency of a hop, memory. Real processes, journal on disk.
 
     Other runtimes do the same work in the same call where `make peers` has installed them; --quick leaves those out
@@ -50,6 +51,10 @@ def overhead(quick: bool, peers: bool, output: str) -> None:
     from .report import document, table
 
     found = anyio.run(overhead, QUICK if quick else Sizes(), lambda text: click.echo(text, err=True), peers)
+    if out is not None:
+        from .overhead_page import write_overhead
+
+        write_overhead(found, out)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(document(found)), indent=2))
     else:

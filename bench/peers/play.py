@@ -29,7 +29,7 @@ def main(name: str, workers: int, folder: Path) -> None:
     os.dup2(2, 1)  # what the peer prints is not an answer
     start = time.perf_counter()
     with module.open_peer(workers, folder) as peer:
-        print(json.dumps({"version": peer.version, "start_s": time.perf_counter() - start}), file=answers)
+        answers.write(json.dumps({"version": peer.version, "start_s": time.perf_counter() - start}) + "\n")
         for line in sys.stdin:
             kind, size = line.split()
             action = peer.prepare(kind, int(size))
@@ -39,7 +39,7 @@ def main(name: str, workers: int, folder: Path) -> None:
             taken = time.perf_counter() - start
             if found != shape.result_of(kind, int(size)):
                 raise SystemExit(f"{name} gave {found} for {kind} {size}")
-            print(json.dumps({"seconds": taken}), file=answers)
+            answers.write(json.dumps({"seconds": taken}) + "\n")
 
 
 if __name__ == "__main__":

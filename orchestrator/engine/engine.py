@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -28,11 +28,10 @@ from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
-from ..core.event import AttemptEnded, Event, RunRemoved, TaskSettled
-from ..core.event_codec import encode_events
+from ..core.event import Event, RunRemoved, run_of
 from ..core.machine import Machine
 from ..instrument import Instrument
-from ..journal.journal import Commit, Journal, LogLine, Record
+from ..journal.journal import Commit, Journal, LogLine
 from ..journal.recovery import recover
 from ..journal.snapshot import Snapshots
 from .artifact_desk import ArtifactDesk, heavy
@@ -40,8 +39,9 @@ from .fault import LONGEST_PAUSE_S, Fault, Faults
 from .planner_desk import PlannerDesk
 from .pressure import Pressure
 from .question import Questions, stopped
+from .recording import records_of
 from .refusal import Refusals
-from .watch import Seen, Watches
+from .watch import Watches
 
 
 class Gateway(Protocol):
@@ -57,11 +57,11 @@ class Gateway(Protocol):
 class _Pending(msgspec.Struct, gc=False):
     """A turn on its way to the disk."""
 
-    last: int
-    seen: list[Seen]
+    first: int
+    at: float
+    events: list[Event]
     later: list[c.Command]
     logged: list[int]
-    records: int
     forget: list[int]
 
 
@@ -235,11 +235,9 @@ class Engine:
         inbox, self._inbox = self._inbox, []
         logs, self._logs = self._logs, []
         now = self.clock()
-        records: list[Record] = []
-        seen: list[Seen] = []
+        events: list[Event] = []
         at_once: list[c.Command] = []
         later: list[c.Command] = []
-        forget: list[int] = []
         handle, draw = self.machine.handle, self.draw
         inbox.append(s.Flush())
         for place, stimulus in enumerate(inbox):
@@ -248,11 +246,10 @@ class Engine:
             except Exception as error:  # noqa: BLE001 a defect of ours, whichever: it is told, and costs no other run
                 self._failed_on(stimulus, error, inbox[place + 1 : -1])
                 break
-            if decision.events:
-                self._record(decision.events, now, records, seen, forget)
+            events += decision.events
             for command in decision.commands:
                 (later if command.after_commit else at_once).append(command)
-        commit = self._append(records, seen, logs, later, forget)
+        commit = self._append(events, now, logs, later)
         for command in at_once:
             self._perform[type(command)](command)
         if self._fault is None and self._snapshots.due():
@@ -263,7 +260,7 @@ class Engine:
         stats = self.instrument.turn
         stats.turns += 1
         stats.stimuli += len(inbox)
-        stats.events += len(seen)
+        stats.events += len(events)
         stats.commands += len(at_once) + len(later)
         stats.busy_s += took
         stats.slowest_s = max(stats.slowest_s, took)
@@ -305,44 +302,18 @@ class Engine:
         self._turn()
         self._sound.set()
 
-    def _record(
-        self, events: tuple[Event, ...], now: float, records: list[Record], seen: list[Seen], forget: list[int]
-    ) -> None:
-        """One record an event; an attempt's end and what it settled share one: neither is ever on disk alone."""
-        seq = self.seq
-        index, count = 0, len(events)
-        while index < count:
-            event = events[index]
-            kind = type(event)
-            body: tuple[Event, ...] = (event,)
-            if kind is AttemptEnded and index + 1 < count:
-                other = events[index + 1]
-                if type(other) is TaskSettled and other.task == event.task and other.run == event.run:  # type: ignore[union-attr]
-                    body = (event, other)
-            elif kind is RunRemoved:
-                forget.append(event.run)  # type: ignore[union-attr]
-            run = getattr(event, "run", 0)
-            records.append(Record(seq + 1, run, kind.__name__, now, encode_events(body)))
-            self._snapshots.note(run)
-            for one in body:
-                seq += 1
-                seen.append((seq, now, one))
-            index += len(body)
-        self.seq = seq
-
-    def _append(
-        self,
-        records: list[Record],
-        seen: list[Seen],
-        logs: list[LogLine],
-        later: list[c.Command],
-        forget: list[int],
-    ) -> Commit:
-        if records or logs:
+    def _append(self, events: list[Event], at: float, logs: list[LogLine], later: list[c.Command]) -> Commit:
+        if events or logs:
+            first = self.seq + 1
+            self.seq += len(events)
+            records = records_of(events, first, at)
+            for run, count in Counter(map(run_of, events)).items():
+                self._snapshots.note(run, count)
+            forget = [event.run for event in events if type(event) is RunRemoved]
             logged = list({line.run for line in logs})
-            self._pending.append(_Pending(self.seq, seen, later, logged, len(records), forget))
-            self.pressure.appended(len(records))
-            pressing = not records or any(
+            self._pending.append(_Pending(first, at, events, later, logged, forget))
+            self.pressure.appended(len(events))
+            pressing = not events or any(
                 type(command) is not c.Send or type(command.item) is not Ack for command in later
             )
             self._last = self.journal.append(records, logs, self._committed, pressing=pressing, forget=forget)
@@ -359,8 +330,8 @@ class Engine:
     def _committed(self) -> None:
         """The oldest pending turn is on disk."""
         turn = self._pending.popleft()
-        self.pressure.committed(turn.records)
-        self.watches.committed_to(turn.last, turn.seen, turn.logged)
+        self.pressure.committed(len(turn.events))
+        self.watches.committed_to(turn.first, turn.at, turn.events, turn.logged)
         for command in turn.later:
             self._perform[type(command)](command)
 

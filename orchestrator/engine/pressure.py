@@ -1,6 +1,6 @@
 """How far the disk is behind what was decided, and what has to wait until it has caught up.
 
-Invariant: what is decided and not on disk is bounded. While the disk is full, or the queue to it is over HOLD_RECORDS,
+Invariant: what is decided and not on disk is bounded. While the disk is full, or the queue to it is over HOLD_EVENTS,
 nothing new is dispatched, requests that would have to be written down are refused at once, and log lines are let go and
 counted; what workers report is still taken, since they keep it anyway. It must not know what is written.
 """
@@ -15,29 +15,29 @@ from protocol.errors import Overloaded, Unavailable
 from ..core.stimulus import DiskState
 from ..instrument import Instrument
 
-HOLD_RECORDS: Final = 50_000
+HOLD_EVENTS: Final = 100_000
 """A second or two of a healthy disk's work."""
 LOG_LINES: Final = 20_000
 """Lines that may wait for a disk that is behind."""
 
 
 class Pressure:
-    """`waiting` counts records that were appended and are not on disk; `full` is what the journal said last."""
+    """`waiting` counts events that were appended and are not on disk; `full` is what the journal said last."""
 
     def __init__(self, post: Callable[[DiskState], None], instrument: Instrument, hold: int = 0) -> None:
         self.full = False
         self.waiting = 0
         self._post = post
         self._instrument = instrument
-        self._hold = hold or HOLD_RECORDS
+        self._hold = hold or HOLD_EVENTS
         self._held = False
 
-    def appended(self, records: int) -> None:
-        self.waiting += records
+    def appended(self, events: int) -> None:
+        self.waiting += events
         self._weigh()
 
-    def committed(self, records: int) -> None:
-        self.waiting -= records
+    def committed(self, events: int) -> None:
+        self.waiting -= events
         self._weigh()
 
     def disk_full(self, full: bool) -> None:
@@ -54,7 +54,7 @@ class Pressure:
             )
         if self._held:
             raise Overloaded(
-                f"the disk of the server is {self.waiting:,} records behind", hint="try again in a few seconds"
+                f"the disk of the server is {self.waiting:,} events behind", hint="try again in a few seconds"
             )
 
     def takes_line(self, queued: int) -> bool:
@@ -68,7 +68,7 @@ class Pressure:
         if self.full:
             return ("the disk is full: nothing is acknowledged or started until there is room",)
         if self._held:
-            return (f"the disk is {self.waiting:,} records behind: nothing new is started until it has caught up",)
+            return (f"the disk is {self.waiting:,} events behind: nothing new is started until it has caught up",)
         return ()
 
     def _weigh(self) -> None:

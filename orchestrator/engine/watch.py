@@ -8,7 +8,7 @@ number, through a read-only connection in a thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
@@ -27,10 +27,13 @@ PAGE_RECORDS: Final = 500
 class Watch:
     """One subscriber. Use as `async with watches.events(...) as watch`, then `await watch.next()` again and again."""
 
-    def __init__(self, owner: Watches, run: int | None, after: int, kinds: frozenset[str]) -> None:
+    def __init__(
+        self, owner: Watches, run: int | None, after: int, kinds: frozenset[str], wanted: Callable[[Event], bool] | None
+    ) -> None:
         self._owner = owner
         self.run = run
         self._kinds = kinds
+        self._wanted = wanted
         self.after = after
         """The number of the last event handed out."""
         self._queue: deque[Seen] = deque()
@@ -71,8 +74,10 @@ class Watch:
             return
         if self._kinds:
             seen = [one for one in seen if type(one[2]).__name__ in self._kinds]
-            if not seen:
-                return
+        if self._wanted is not None:
+            seen = [one for one in seen if self._wanted(one[2])]
+        if not seen:
+            return
         if len(self._queue) + len(seen) > QUEUE_EVENTS:
             self._queue.clear()
             self._behind = True
@@ -103,8 +108,9 @@ class Watch:
             for offset, event in enumerate(decode_events(record.body)):
                 seq = record.seq + offset
                 if self.after < seq <= goal:
-                    found.append((seq, record.at, event))
                     last = seq
+                    if self._wanted is None or self._wanted(event):
+                        found.append((seq, record.at, event))
         return found, last, len(records) == PAGE_RECORDS
 
 
@@ -145,31 +151,37 @@ class Watches:
     def __len__(self) -> int:
         return len(self._all) + sum(map(len, self._by_run.values())) + sum(map(len, self._logs.values()))
 
-    def events(self, run: int | None, after: int = 0, kinds: frozenset[str] = frozenset()) -> Watch:
-        """Events of `run` (None: all) with numbers above `after`; with `kinds` (names of event types) only these."""
-        return Watch(self, run, after, kinds)
+    def events(
+        self,
+        run: int | None,
+        after: int = 0,
+        kinds: frozenset[str] = frozenset(),
+        wanted: Callable[[Event], bool] | None = None,
+    ) -> Watch:
+        """Events of `run` (None: all) with numbers above `after`; with `kinds` (names of event types, none of
+        `recording.TOGETHER`) only these; and of those only what is `wanted`."""
+        return Watch(self, run, after, kinds, wanted)
 
     def log_news(self, run: int) -> LogWatch:
         return LogWatch(self, run)
 
-    def committed_to(self, seq: int, seen: list[Seen], logged: list[int]) -> None:
-        """For the engine, in the loop, once these are on disk."""
-        self.committed = seq
-        if self._all:
-            for watch in self._all:
-                watch.offer(seen)
-        if self._by_run and seen:
-            by_run: dict[int, list[Seen]] = {}
-            for one in seen:
-                run = run_of(one[2])
-                if run in self._by_run:
-                    by_run.setdefault(run, []).append(one)
-            for run, events in by_run.items():
-                for watch in self._by_run[run]:
-                    watch.offer(events)
+    def committed_to(self, first: int, at: float, events: Sequence[Event], logged: Sequence[int]) -> None:
+        """For the engine, in the loop, once these are on disk; `first` is the number of the first of them."""
+        self.committed = first + len(events) - 1
+        if self._all or self._by_run:
+            self._offer([(first + n, at, event) for n, event in enumerate(events)])
         for run in logged:
             for reader in self._logs.get(run, ()):
                 reader.news.set()
+
+    def _offer(self, seen: list[Seen]) -> None:
+        for watch in self._all:
+            watch.offer(seen)
+        for run, watches in self._by_run.items():
+            mine = [one for one in seen if run_of(one[2]) == run]
+            if mine:
+                for watch in watches:
+                    watch.offer(mine)
 
     def close(self) -> None:
         """The server ends: every watch hands out what it has, then nothing."""

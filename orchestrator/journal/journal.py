@@ -4,7 +4,7 @@ Invariant: a record that a reader or a recovery ever saw is on disk and stays un
 committed in the order they were appended, all or none of one `append`. One conformance suite
 (tests/contract/test_journal.py) runs on every implementation.
 
-`seq` numbers EVENTS: a record that holds two events takes two numbers and is called by the first. The journal
+`seq` numbers EVENTS: a record takes as many numbers as it holds events and is called by the first. The journal
 doesn't know what an event means: `body` is opaque here, only `kind` (of its first event) is for people.
 """
 
@@ -48,7 +48,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """State as of event `seq`. Part 0 is everything but runs, part N is run N.
 
     A snapshot that is written holds the parts that changed; one that is loaded holds them all. `records` counts the
-    records behind each part, so the rule of when to take the next one survives a restart. `layout` names the form of
+    events behind each part, so the rule of when to take the next one survives a restart. `layout` names the form of
     the parts; the journal only keeps it.
     """
 

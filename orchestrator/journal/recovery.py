@@ -22,7 +22,7 @@ from ..core.lifecycle import InvalidTransition
 from ..core.state import State
 from .journal import Record, Snapshot, Source
 
-PAGE_RECORDS: Final = 5000
+PAGE_RECORDS: Final = 1000
 _MISFITS: Final = (
     AsterismError, InvalidTransition, AssertionError, AttributeError, LookupError, TypeError, ValueError,
 )  # fmt: skip
@@ -30,7 +30,7 @@ _MISFITS: Final = (
 
 
 class Recovered(msgspec.Struct):
-    """`seq` and `at` are of the last event. `behind` and `tail` count records by part, for the snapshot rule. `note`
+    """`seq` and `at` are of the last event. `behind` and `tail` count events by part, for the snapshot rule. `note`
     says why the snapshot that is there was not used, "" if it was."""
 
     state: State
@@ -123,7 +123,7 @@ def replay(found: Recovered, record: Record, removed: frozenset[int]) -> None:
             ValueError,
         ) as error:
             raise _impossible(record, f"can't follow what is before it ({type(error).__name__}: {error})") from error
-        found.tail[record.run] = found.tail.get(record.run, 0) + 1
+        found.tail[record.run] = found.tail.get(record.run, 0) + len(events)
     found.seq, found.at = record.seq + len(events) - 1, record.at
 
 

@@ -1,7 +1,7 @@
 """When a snapshot is taken, and what goes into it: the parts that changed, once the tail is worth it.
 
-Rule: the tail exceeds max(10,000 records, twice the records behind the parts that would have to be encoded), so the
-cost of snapshots stays linear in the records for one huge run and for many small ones alike; and at a clean stop.
+Rule: the tail exceeds max(20,000 events, twice the events behind the parts that would have to be encoded), so the
+cost of snapshots stays linear in the events for one huge run and for many small ones alike; and at a clean stop.
 
 While the server runs, `draft` makes it elsewhere from the journal itself, as of an event that is on disk; the loop
 only hands it to the journal. At the stop the live state is encoded, since nothing else wants the loop then. An older
@@ -21,7 +21,7 @@ from protocol.errors import AsterismError
 from ..core.state import State
 from .journal import Commit, Journal, Snapshot
 
-TAIL_RECORDS: Final = 10_000
+TAIL_EVENTS: Final = 20_000
 _SHARE: Final = 10.0
 """A draft is followed by so many times its length without one."""
 
@@ -52,7 +52,7 @@ class Snapshots:
         self._state = state
         self._behind = dict(behind)
         self._tail = dict(tail)
-        self._tail_records = sum(tail.values())
+        self._tail_events = sum(tail.values())
         self._draft = draft
         self._drafting: tuple[dict[int, int], set[int]] | None = None
         """The tail and the changed parts that a draft under way covers."""
@@ -62,25 +62,25 @@ class Snapshots:
 
     @property
     def tail(self) -> int:
-        """Records that a recovery would have to replay."""
-        return self._tail_records + (sum(self._drafting[0].values()) if self._drafting else 0)
+        """Events that a recovery would have to replay."""
+        return self._tail_events + (sum(self._drafting[0].values()) if self._drafting else 0)
 
     @property
     def apart(self) -> bool:
         """Whether `write` makes them, or `take`."""
         return self._draft is not None
 
-    def note(self, run: int) -> None:
-        """A record of `run` (0: of none) was appended."""
-        self._tail[run] = self._tail.get(run, 0) + 1
-        self._tail_records += 1
+    def note(self, run: int, events: int = 1) -> None:
+        """So many events of `run` (0: of none) were appended."""
+        self._tail[run] = self._tail.get(run, 0) + events
+        self._tail_events += events
 
     def due(self) -> bool:
-        if self._tail_records <= TAIL_RECORDS or self._drafting is not None:
+        if self._tail_events <= TAIL_EVENTS or self._drafting is not None:
             return False
         if self._draft is not None and time.monotonic() < self._rest_until:
             return False
-        return self._tail_records > 2 * sum(self._behind.get(part, 0) for part in self._state.changed)
+        return self._tail_events > 2 * sum(self._behind.get(part, 0) for part in self._state.changed)
 
     def take(self, seq: int, at: float) -> Commit:
         """Copy the changed parts as of event `seq`, the last one applied and appended. Costs the loop the encoding."""
@@ -88,17 +88,17 @@ class Snapshots:
         state = self._state
         changed, state.changed = state.changed, set()
         parts = {part: state.part(part) for part in sorted(changed | {0}) if part == 0 or part in state.runs}
-        for part, records in self._tail.items():
-            self._behind[part] = self._behind.get(part, 0) + records
+        for part, events in self._tail.items():
+            self._behind[part] = self._behind.get(part, 0) + events
         self._tail.clear()
-        self._tail_records = 0
+        self._tail_events = 0
         counts = {part: self._behind.get(part, 0) for part in parts}
         return self._journal.write_snapshot(Snapshot(seq, at, parts, counts, state.layout()))
 
     def begin(self) -> None:
         """What was counted up to now belongs to the `write` that follows."""
         self._drafting = (self._tail, self._state.changed)
-        self._tail, self._tail_records, self._state.changed = {}, 0, set()
+        self._tail, self._tail_events, self._state.changed = {}, 0, set()
 
     async def write(self, seq: int, on_disk: Callable[[], Awaitable[None]]) -> None:
         """Have the snapshot as of event `seq`, the last at `begin`, made and stored. If it can't be had, the next one
@@ -129,7 +129,7 @@ class Snapshots:
             return
         tail, changed = self._drafting
         self._drafting = None
-        for part, records in tail.items():
-            self._tail[part] = self._tail.get(part, 0) + records
-            self._tail_records += records
+        for part, events in tail.items():
+            self._tail[part] = self._tail.get(part, 0) + events
+            self._tail_events += events
         self._state.changed |= changed

@@ -42,6 +42,10 @@ class Wanted:
             return False
         return not (self._states and type(event) is TaskSettled and event.state not in self._states)
 
+    def or_end(self, event: Event) -> bool:
+        """Also the end of the run, which ends the watch of it."""
+        return type(event) is RunSettled or self(event)
+
 
 class Watching:
     """Serves `events` and `logs`."""
@@ -64,13 +68,13 @@ class Watching:
         if not follow:
             with anyio.move_on_after(LOOK_PATIENCE_S):  # whoever was told that the run has ended finds its end here
                 await self._engine.on_disk()
-            async with self._engine.watches.events(found.ix, after) as watch:
+            async with self._engine.watches.events(found.ix, after, wanted=wanted) as watch:
                 while seen := await watch.next(wait=False):
-                    for message in _messages(seen, row_of, wanted):
+                    for message in _messages(seen, row_of):
                         yield message
             return
         with self._attachments.watching(found.ix):
-            async with self._engine.watches.events(found.ix, after) as watch:
+            async with self._engine.watches.events(found.ix, after, wanted=wanted.or_end) as watch:
                 while True:
                     going = is_open(found)
                     if not going:
@@ -78,7 +82,7 @@ class Watching:
                     seen = await watch.next(wait=going)
                     if not seen:
                         return
-                    for message in _messages(seen, row_of, wanted):
+                    for message in _messages([one for one in seen if wanted(one[2])], row_of):
                         yield message
                     if any(type(event) is RunSettled for _, _, event in seen):
                         return
@@ -88,9 +92,9 @@ class Watching:
         row_of = _EventRows(self._engine.machine.state)
         if after < 0:
             after = self._engine.watches.committed
-        async with self._engine.watches.events(None, after, FLEET) as watch:
+        async with self._engine.watches.events(None, after, FLEET, wanted) as watch:
             while seen := await watch.next(wait=follow):
-                for message in _messages(seen, row_of, wanted):
+                for message in _messages(seen, row_of):
                     yield message
 
     async def logs(self, run: int, task: str, after: int, follow: bool) -> AsyncIterator[bytes]:
@@ -120,7 +124,8 @@ class Watching:
         async with anyio.create_task_group() as group:
 
             async def settled() -> None:
-                async with self._engine.watches.events(run.ix, self._engine.watches.committed) as watch:
+                watches = self._engine.watches
+                async with watches.events(run.ix, watches.committed, wanted=Wanted(("run_settled",))) as watch:
                     while is_open(run) and await watch.next():
                         pass
                 group.cancel_scope.cancel()
@@ -150,8 +155,8 @@ class _EventRows:
         return event_report(event, seq=seq, at=at, task_of=task_of, worker_of=worker_of)
 
 
-def _messages(seen: list[Seen], row_of: _EventRows, wanted: Wanted) -> list[bytes]:
-    rows = [msgspec.json.encode(row_of(one)) for one in seen if wanted(one[2])]
+def _messages(seen: list[Seen], row_of: _EventRows) -> list[bytes]:
+    rows = [msgspec.json.encode(row_of(one)) for one in seen]
     return [b"\n".join(rows[start : start + MESSAGE_ROWS]) for start in range(0, len(rows), MESSAGE_ROWS)]
 
 

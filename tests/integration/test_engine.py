@@ -289,7 +289,7 @@ async def test_a_full_disk_stops_dispatch_and_says_so_and_what_was_asked_counts_
 async def test_a_disk_that_falls_behind_holds_dispatch_and_new_requests_back_until_it_has_caught_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pressure, "HOLD_RECORDS", 20)
+    monkeypatch.setattr(pressure, "HOLD_EVENTS", 20)
     journal = HeldJournal()
     async with running(journal) as rig:
         await rig.join()
@@ -303,7 +303,7 @@ async def test_a_disk_that_falls_behind_holds_dispatch_and_new_requests_back_unt
                     rig.report(assign)
                     done += 1
             await turns()
-            with pytest.raises(Overloaded, match="records behind"):
+            with pytest.raises(Overloaded, match="events behind"):
                 await rig.submit(echo("more"))
             sent = len(rig.streams.of(Assign))
             for assign in rig.streams.of(Assign)[done:]:
@@ -334,7 +334,7 @@ async def test_a_failed_write_ends_the_engine_and_every_question(tmp_path: Path)
 async def test_a_running_engine_has_its_snapshots_made_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "TAIL_RECORDS", 12)
+    monkeypatch.setattr(snapshot, "TAIL_EVENTS", 12)
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     async with running(journal, draft=Scribe(path)) as rig:

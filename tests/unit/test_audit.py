@@ -67,7 +67,7 @@ async def write(folder: Path) -> None:
         for event in events:
             state.apply(event)
         record = Record(seq + 1, e.run_of(events[0]), type(events[0]).__name__, 1.0 + seq, encode_events(events))
-        snapshots.note(record.run)
+        snapshots.note(record.run, len(events))
         seq += len(events)
         return journal.append([record], forget=forget)
 

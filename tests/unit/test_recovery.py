@@ -17,7 +17,7 @@ from orchestrator.journal.journal import Journal, Record
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.recovery import recover
 from orchestrator.journal.schema import part_checksum
-from orchestrator.journal.snapshot import TAIL_RECORDS, Snapshots
+from orchestrator.journal.snapshot import TAIL_EVENTS, Snapshots
 from orchestrator.journal.sqlite import SqliteJournal
 from protocol.errors import JournalCorrupt
 from protocol.ids import Fence
@@ -47,7 +47,7 @@ class Writer:
         run = e.run_of(events[0])
         record = Record(self.seq + 1, run, type(events[0]).__name__, float(self.seq), encode_events(events))
         self.journal.append([record], forget=forget)
-        self.snapshots.note(run)
+        self.snapshots.note(run, len(events))
         self.seq += len(events)
 
     def run(self, number: int, tasks: int) -> None:
@@ -95,7 +95,7 @@ def test_replay_gives_the_live_state_byte_for_byte() -> None:
     found = recover(journal)
     assert encoded(found.state) == encoded(writer.state)
     assert (found.seq, found.epoch) == (writer.seq, 2)
-    assert found.tail == {0: 2, 1: 3 + 6}
+    assert found.tail == {0: 2, 1: 3 + 9}
 
 
 def test_what_was_not_committed_is_not_recovered() -> None:
@@ -121,8 +121,8 @@ def test_a_snapshot_and_the_tail_give_the_same_as_the_whole_replay() -> None:
     journal.commit()
     found = recover(journal)
     assert encoded(found.state) == encoded(writer.state)
-    assert found.tail == {2: 2}
-    assert found.behind == {0: 2, 1: 5, 2: 5}
+    assert found.tail == {2: 3}
+    assert found.behind == {0: 2, 1: 6, 2: 6}
     assert found.seq == writer.seq
 
 
@@ -161,12 +161,11 @@ def test_a_removed_run_stays_removed_and_its_number_is_never_used_again() -> Non
         assert encoded(found.state) == encoded(writer.state)
 
 
-def test_a_snapshot_is_due_after_ten_thousand_records_and_then_after_twice_what_is_behind() -> None:
+def test_a_snapshot_is_due_after_twenty_thousand_events_and_then_after_twice_what_is_behind() -> None:
     state = State()
     snapshots = Snapshots(MemoryJournal(), state, {}, {})
     state.changed.add(1)
-    for _ in range(TAIL_RECORDS):
-        snapshots.note(1)
+    snapshots.note(1, TAIL_EVENTS)
     assert not snapshots.due()
     snapshots.note(1)
     assert snapshots.due()
@@ -174,8 +173,7 @@ def test_a_snapshot_is_due_after_ten_thousand_records_and_then_after_twice_what_
     snapshots.take(1, 0.0)
     assert snapshots.tail == 0
     state.changed.add(1)
-    for _ in range(2 * (TAIL_RECORDS + 1)):
-        snapshots.note(1)
+    snapshots.note(1, 2 * (TAIL_EVENTS + 1))
     assert not snapshots.due()
     snapshots.note(1)
     assert snapshots.due()
@@ -218,7 +216,7 @@ def test_a_real_file_recovers_across_two_restarts_with_a_growing_epoch(tmp_path:
         journal = SqliteJournal(path)
         found = recover(journal)
         assert encoded(found.state) == states[1]
-        assert (found.epoch, sum(found.tail.values())) == (3, 2)
+        assert (found.epoch, sum(found.tail.values())) == (3, 3)
         await journal.aclose()
 
     anyio.run(first)

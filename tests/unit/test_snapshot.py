@@ -60,7 +60,7 @@ def test_after_every_step_snapshot_and_tail_tell_what_all_events_tell(tmp_path: 
     anyio.run(main)
 
 
-def test_a_draft_holds_what_changed_since_the_last_snapshot_and_counts_the_records_behind_it(tmp_path: Path) -> None:
+def test_a_draft_holds_what_changed_since_the_last_snapshot_and_counts_the_events_behind_it(tmp_path: Path) -> None:
     async def main() -> None:
         journal = SqliteJournal(tmp_path / "journal.db")
         journal.start(Quiet())
@@ -74,7 +74,7 @@ def test_a_draft_holds_what_changed_since_the_last_snapshot_and_counts_the_recor
         writer.task(2, 0)
         await journal.append([]).wait()
         second = await anyio.to_thread.run_sync(Scribe(journal.path), writer.seq)
-        assert dict(second.records) == {0: 2, 2: 5}
+        assert dict(second.records) == {0: 2, 2: 6}
         assert (second.seq, second.layout) == (writer.seq, State.layout())
         assert second.parts[2] == State.restore(writer.state.snapshot()).part(2)
         await journal.aclose()

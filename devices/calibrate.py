@@ -1,49 +1,67 @@
 """Short measurements of one machine: arithmetic, memory, disk. Placement believes these until it has seen tasks run.
 
-Each takes its time budget and no longer; the best of several rounds counts, since noise only ever slows. `speed` is
-relative to the reference core (1.0): one core of a 2023 server running CPython, REFERENCE_STEPS_S loop steps a second.
+Each takes its time budget and little longer; the best of several rounds counts, since noise only ever slows: so a
+second calibration of an idle machine finds the same. `speed` is relative to the reference core (1.0): one core of a
+2023 server running CPython, REFERENCE_STEPS_S loop steps a second; of a card, its GFLOP/s against such a core's.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import msgspec
+from protocol.errors import AsterismError
+
+from .calibration import Calibration, Measured
+from .cpu import usable_memory
+from .gpu import Card
+from .kernel import Engine, Kernel, card, matmul, processor, triad
 
 REFERENCE_STEPS_S: Final = 45e6
-_BLOCK: Final = 8 * 1024 * 1024
+REFERENCE_GFLOPS: Final = 60.0
 _STEPS: Final = 50_000
-_SIDE: Final = 256
+_SIDES: Final = {"numpy": 1024, "torch": 8192, "cupy": 8192, "python": 48}
+_NUMBERS: Final = {"cpu": 8 << 20, "gpu": 64 << 20}
+"""Of each array of the triad, where a sixteenth of the memory holds it: several times what caches hold."""
+_LEAST: Final = 1 << 16
 
 
-class Calibration(msgspec.Struct, frozen=True):
-    """What was measured. `by` names what did the arithmetic: numpy or python."""
+def calibrate(
+    folder: str | os.PathLike[str] | None = None, budget_s: float = 0.2, cards: Sequence[Card] = ()
+) -> Calibration:
+    """Measures for about four times `budget_s`, and twice more for each card.
 
-    speed: float
-    gflops: float
-    memory_bytes_s: float
-    disk_bytes_s: float
-    by: str
-
-
-def calibrate(folder: str | os.PathLike[str] | None = None, budget_s: float = 0.2) -> Calibration:
-    """Measures for about four times `budget_s`. The disk figure is for sequential writes with fsync in `folder`."""
+    A card that nothing here can compute on is left out: its figures stay unknown. The disk figure is for sequential
+    writes with fsync in `folder`.
+    """
     steps = _STEPS / _best(_count_steps, budget_s)
-    gflops, by = _gflops(budget_s)
-    source = bytearray(_BLOCK)
-    memory = 2 * _BLOCK / _best(lambda: bytes(source), budget_s)  # a copy reads and writes each byte
-    return Calibration(
-        speed=round(steps / REFERENCE_STEPS_S, 3),
-        gflops=round(gflops, 3),
-        memory_bytes_s=round(memory),
-        disk_bytes_s=round(_disk(folder, budget_s)),
-        by=by,
+    found = [_measured(processor(), budget_s, usable_memory(), round(steps / REFERENCE_STEPS_S, 3))]
+    for at, one in enumerate(cards):
+        try:
+            found.append(_measured(card(at), budget_s, one.memory))
+        except (AsterismError, RuntimeError):  # no library, or one that its card fails
+            continue
+    return Calibration(tuple(found), round(_disk(folder, budget_s)))
+
+
+def _measured(engine: Engine, budget_s: float, memory: int, speed: float = 0.0) -> Measured:
+    flops_s = _rate(matmul(engine, _SIDES[engine.by]), budget_s)
+    count = max(min(_NUMBERS[engine.device], memory // 16 // 24), _LEAST)
+    bytes_s = _rate(triad(engine, count), budget_s)
+    gflops = round(flops_s / 1e9, 3)
+    return Measured(
+        engine.device, engine.card, speed or round(gflops / REFERENCE_GFLOPS, 3), gflops, round(bytes_s), engine.by
     )
+
+
+def _rate(kernel: Kernel, budget_s: float) -> float:
+    """Work per second of the best round. Raises: ArithmeticError when the device computes wrongly."""
+    seconds = _best(kernel.act, budget_s)
+    kernel.check()
+    return kernel.work / seconds
 
 
 def _best(action: Callable[[], object], budget_s: float) -> float:
@@ -65,17 +83,6 @@ def _count_steps() -> int:
     for step in range(_STEPS):
         total += step
     return total
-
-
-def _gflops(budget_s: float) -> tuple[float, str]:
-    try:
-        numpy: Any = importlib.import_module("numpy")
-    except ImportError:
-        left = [1.000001] * _STEPS
-        seconds = _best(lambda: sum(map(float.__mul__, left, left)), budget_s)
-        return 2 * _STEPS / seconds / 1e9, "python"
-    square = numpy.ones((_SIDE, _SIDE), dtype=numpy.float32)
-    return 2 * _SIDE**3 / _best(lambda: square @ square, budget_s) / 1e9, "numpy"
 
 
 def _disk(folder: str | os.PathLike[str] | None, budget_s: float) -> float:

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from protocol.profile import DeviceProfile
@@ -23,6 +24,12 @@ from .device import Reservation
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMORY_SHARE: Final = 0.9
 """Of the memory, what tasks may reserve; the rest is for the system and the worker itself."""
+_SYSTEM: Final = Path("/")
+_FEATURES: Final = frozenset(
+    ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8",
+     "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2")
+)  # fmt: skip
+"""Of the flags that a processor lists, those that numeric libraries choose their code by."""
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -42,6 +49,40 @@ def usable_memory(cgroup: Path = _CGROUP) -> int:
     return min(total, int(limit)) if limit.isdigit() else total
 
 
+class Hardware(msgspec.Struct, frozen=True):
+    """The processor as the system describes it. `watts`: the power limit of all its packages, 0 where nobody tells."""
+
+    name: str = ""
+    features: tuple[str, ...] = ()
+    watts: float = 0.0
+
+
+def hardware(system: Path = _SYSTEM) -> Hardware:
+    """Name and features by /proc/cpuinfo, NUMA nodes, power limit (RAPL) and critical temperature by /sys.
+
+    Takes a millisecond or two. What the system doesn't tell is left out.
+    """
+    fields = [line.partition(":") for line in _read(system / "proc/cpuinfo").splitlines()]
+    found = {key.strip(): value.strip() for key, _, value in reversed(fields)}
+    name = found.get("model name") or found.get("Model") or found.get("Hardware") or platform.processor()
+    flags = (found.get("flags") or found.get("Features") or "").split()
+    features = [flag for flag in flags if flag in _FEATURES]
+    nodes = len(list(system.glob("sys/devices/system/node/node[0-9]*")))
+    critical = [
+        int(text)
+        for zone in system.glob("sys/class/thermal/thermal_zone*/trip_point_*_type")
+        if _read(zone) == "critical" and (text := _read(zone.with_name(zone.name[:-4] + "temp"))).isdigit()
+    ]
+    limits = [
+        int(text)
+        for package in system.glob("sys/class/powercap/intel-rapl:[0-9]*")
+        if package.name.count(":") == 1 and (text := _read(package / "constraint_0_power_limit_uw")).isdigit()
+    ]
+    features += [f"numa={nodes}"] if nodes else []
+    features += [f"limit={min(critical) / 1e3:.0f}C"] if critical else []
+    return Hardware(name or platform.machine(), tuple(features), sum(limits) / 1e6)
+
+
 def platform_words() -> str:
     """`Linux x86_64 py3.11.7`, for people and for the worker's profile."""
     return f"{platform.system()} {platform.machine()} py{platform.python_version()}"
@@ -49,8 +90,8 @@ def platform_words() -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
         return ""
 
 
@@ -79,13 +120,16 @@ class Cpu:
         self.memory = memory if memory is not None else int(usable_memory() * _MEMORY_SHARE * share)
         self.disk = disk if disk is not None else _roughly(shutil.disk_usage(folder).free * share)
         self.speed = speed
+        self._hardware = hardware()
         self._free_cores = self.cores
         self._free_memory = self.memory
         self._held: dict[int, Reservation] = {}
 
     def profile(self) -> tuple[DeviceProfile, ...]:
-        name = platform.processor() or platform.machine()
-        return (DeviceProfile(kind=self.kind, name=name, count=self.cores, memory=self.memory, speed=self.speed),)
+        hardware, all_cores = self._hardware, os.cpu_count() or 1
+        found = DeviceProfile(self.kind, hardware.name, self.cores, self.memory, self.speed)
+        watts = hardware.watts / all_cores
+        return (msgspec.structs.replace(found, watts=watts, features=hardware.features),)
 
     def capacity(self) -> Resources:
         return Resources(cpu=self.cores, memory=self.memory, disk=self.disk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -18,16 +19,20 @@ from protocol.resource import Resources
 
 from .device import Reservation
 
+UNMEASURED: Final = 10.0
+"""How much faster than the reference core a card is taken for until it was calibrated."""
 _EVEN: Final = 1e-9
 
 
 class Card(msgspec.Struct, frozen=True):
-    """One card as NVML lists it. `memory` in bytes."""
+    """One card as NVML lists it. `memory` in bytes, `watts` its power limit (0: not told), `features` as sm_90."""
 
     index: int
     name: str
     memory: int
     uuid: str = ""
+    watts: float = 0.0
+    features: tuple[str, ...] = ()
 
     def free(self) -> int:
         """Bytes of its memory free right now, by whoever it is used; 0 when it no longer answers."""
@@ -58,8 +63,13 @@ def _nvml() -> Iterator[Any]:
 
 
 def find_gpus() -> tuple[Card, ...]:
-    """The cards of this machine, in NVML's order; empty without NVIDIA hardware, driver or binding."""
+    """The cards of this machine, in NVML's order; empty without NVIDIA hardware, driver or binding.
+
+    A CUDA_VISIBLE_DEVICES of our own holds: whoever started this process gave it no other cards.
+    """
     found: list[Card] = []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = None if given is None else [word.strip() for word in given.split(",") if word.strip()]
     with _nvml() as nvml:
         if nvml is None:
             return ()
@@ -70,8 +80,23 @@ def find_gpus() -> tuple[Card, ...]:
                 name, uuid = (_text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle)))
             except nvml.NVMLError:
                 continue  # a card that has fallen off the bus is not there
-            found.append(Card(index, name, memory, uuid))
+            if visible is None or str(index) in visible or any(uuid.startswith(word) for word in visible):
+                found.append(Card(index, name, memory, uuid, *_limits(nvml, handle)))
     return tuple(found)
+
+
+def _limits(nvml: Any, handle: Any) -> tuple[float, tuple[str, ...]]:
+    """Power limit in watts and the features of a card, as far as it tells them."""
+    watts, features = 0.0, []
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
+        watts = nvml.nvmlDeviceGetPowerManagementLimit(handle) / 1e3
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        features.append(f"sm_{major}{minor}")
+    with contextlib.suppress(nvml.NVMLError, AttributeError):
+        limit = nvml.nvmlDeviceGetTemperatureThreshold(handle, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+        features.append(f"limit={limit}C")
+    return watts, tuple(features)
 
 
 def _text(value: str | bytes) -> str:
@@ -83,7 +108,7 @@ class Gpu:
 
     kind: Final = "gpu"
 
-    def __init__(self, cards: Sequence[Card], *, speed: float = 1.0, simulated: bool = False) -> None:
+    def __init__(self, cards: Sequence[Card], *, speed: float = UNMEASURED, simulated: bool = False) -> None:
         self.cards = tuple(cards)
         self.speed = speed
         self.simulated = simulated
@@ -93,7 +118,10 @@ class Gpu:
 
     def profile(self) -> tuple[DeviceProfile, ...]:
         return tuple(
-            DeviceProfile("gpu", card.name, 1.0, card.memory, self.speed, self.simulated) for card in self.cards
+            DeviceProfile(
+                "gpu", card.name, 1.0, card.memory, self.speed, self.simulated, watts=card.watts, features=card.features
+            )
+            for card in self.cards
         )
 
     def capacity(self) -> Resources:

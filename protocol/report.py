@@ -21,6 +21,7 @@ from .event_row import LogRow as LogRow
 from .event_row import event_kind as event_kind
 from .event_row import event_report as event_report
 from .ids import run_name
+from .profile import DeviceProfile, LinkProfile
 from .spend_row import SpendRow as SpendRow
 from .task import FirstOf, Output, TaskSpec, references
 from .task_form import task_document
@@ -204,7 +205,7 @@ class WorkerRow(msgspec.Struct, frozen=True):
     """One line of `workers`. `state`: connected, suspect, draining, full or away; `devices` by kind and name.
 
     `sandbox`: the highest level at which skills can be held there; `short`: why one that is full takes no new work;
-    `model`: it offers the skills that ask a language model.
+    `model`: it offers the skills that ask a language model; `hardware` and `link`: as it announced them.
     """
 
     worker: str
@@ -221,6 +222,8 @@ class WorkerRow(msgspec.Struct, frozen=True):
     sandbox: str | None = None
     short: str = ""
     model: bool = False
+    hardware: tuple[DeviceProfile, ...] = ()
+    link: LinkProfile | None = None
 
 
 class SkillRow(msgspec.Struct, frozen=True):

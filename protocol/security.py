@@ -87,6 +87,7 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "dismiss": _SUBMIT,
     "shutdown": _ADMIN,
     "renew": _LOOK | _WORKER,
+    "echo": _LOOK | _WORKER,
     "preflight": _LOOK | _WORKER | {"join", "guest"},
 }
 """Method -> the roles that may call it. RPCs have capital names, what `Invoke` and `Watch` carry small ones."""

@@ -56,6 +56,17 @@ class HereDefaults(Section):
     skills: tuple[str, ...] = ()
 
 
+Kind = Annotated[str, Field(pattern="^(cpu|gpu|edge)$")]
+
+
+class DeviceDefaults(Section):
+    """What the devices of this machine cost and draw: `price` an hour and `watts` at work, of one core or one card, by
+    kind (`{gpu = 2.5}`), in whatever currency budgets are. Without `watts` the power limit counts, where it is told."""
+
+    price: dict[Kind, Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]] = {}
+    watts: dict[Kind, Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]] = {}
+
+
 class ServerDefaults(Section):
     """What `server start` assumes. `idle`: a private server ends itself after this long without work or client.
 
@@ -213,6 +224,7 @@ class Settings(Section):
     server: str = ""
     run: RunDefaults = RunDefaults()
     here: HereDefaults = HereDefaults()
+    device: DeviceDefaults = DeviceDefaults()
     daemon: ServerDefaults = ServerDefaults()
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()

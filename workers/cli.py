@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +24,8 @@ import msgspec
 from protocol.errors import AsterismError, UsageError
 
 if TYPE_CHECKING:
+    from devices.calibration import Calibration
+    from devices.inventory import Inventory
     from protocol.port import Channel
 
     from .identity import Credential
@@ -54,6 +57,9 @@ def worker() -> None:
 )
 @click.option("--untrusted", multiple=True, metavar="FILE|MODULE", help="Load such skills in bubblewrap only.")
 @click.option("--simulate", default="", metavar="K=V,..", help="Act slower: speed=0.5,bandwidth=20Mbit,latency=20ms.")
+@click.option("--price", "prices", multiple=True, metavar="K=V", help="An hour of a core or card costs: gpu=2.5.")
+@click.option("--watts", multiple=True, metavar="K=V", help="What a core or card at work draws: gpu=300.")
+@click.option("--calibrate", is_flag=True, help="Measure this machine first, unless that was done before.")
 @click.option("--serves", default="", hidden=True)
 def start(
     join: str,
@@ -66,6 +72,9 @@ def start(
     skills: tuple[str, ...],
     untrusted: tuple[str, ...],
     simulate: str,
+    prices: tuple[str, ...],
+    watts: tuple[str, ...],
+    calibrate: bool,
     serves: str,
 ) -> None:
     """Join a server and run its attempts until told to stop."""
@@ -78,7 +87,7 @@ def start(
 
     from .address import VARIABLE
     from .identity import check_name, default_name, parse_join_line
-    from .profile import Declared
+    from .profile import Declared, rates
     from .root import parse_root
     from .shaping import parse_shape
     from .spawned import Spawned
@@ -89,19 +98,23 @@ def start(
     try:
         called = check_name(name or (known.name if isinstance(known, Identity) else default_name()))
         folder = home() / "workers" / called
+        settings = load().settings
         declared = Declared(
             slots=slots or 0,
             labels={**saved_labels(folder), **pairs(labels, "--label")},
             resources=pairs(resources, "--resource"),
-            policies=load().settings.policy.rules(allow),
+            policies=settings.policy.rules(allow),
             serves=serves,
             roots=tuple(map(parse_root, roots)),
             shape=parse_shape(simulate),
+            price=rates(pairs(prices, "--price"), settings.device.price, "--price"),
+            watts=rates(pairs(watts, "--watts"), settings.device.watts, "--watts"),
+            calibrate=calibrate,
         )
         sources = tuple(map(_source, skills))
         strange = tuple(map(_source, untrusted))
         with claim(folder / "lock"):
-            os.environ[VARIABLE] = msgspec.json.encode(load().settings.http.allow).decode()
+            os.environ[VARIABLE] = msgspec.json.encode(settings.http.allow).decode()
             refuse_unpickling()
             spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
             anyio.run(serve, called, folder, declared, sources, known, spawned, strange)
@@ -110,6 +123,22 @@ def start(
             click.echo(msgspec.json.encode({"error": error.to_wire()}).decode(), err=True)
             sys.exit(error.exit_code)
         raise
+
+
+async def _calibrated(inventory: Inventory, home: Path, name: str, wanted: bool) -> Calibration:
+    """What was measured of this machine; `wanted`: now, if it was not. In a process of its own: the libraries that
+    compute are no burden of a daemon. Raises: UsageError."""
+    from devices.calibration import Calibration, kept
+
+    devices = inventory.profile()
+    found = kept(home, devices)
+    if found is None and wanted:
+        command = [sys.executable, "-P", "-m", "asterism", "worker", "probe", "--calibrate", "--name", name]
+        done = await anyio.run_process(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=None, check=False)
+        found = kept(home, devices)
+        if done.returncode or found is None:
+            raise UsageError("this machine can't be measured", hint="see above, or start without --calibrate")
+    return found or Calibration()
 
 
 def _source(given: str) -> str:
@@ -141,6 +170,7 @@ async def serve(
     try:
         credential = await obtain(home(), name, known, declared.serves)
         custody = custody_of(load().settings, home())
+        measured = await _calibrated(inventory, home(), name, declared.calibrate)
     except BaseException:
         spawned.close()
         raise
@@ -164,7 +194,7 @@ async def serve(
         settings,
         spawned,
         dialler(credential),
-        lambda skills: profile_of(declared, inventory, skills),
+        lambda skills: profile_of(declared, inventory, skills, measured, credential.address()),
         Registry().get,
         inventory.device("gpu"),
     )
@@ -270,40 +300,16 @@ def saved_labels(folder: Path) -> dict[str, str]:
 
 @worker.command()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
-def probe(output: str) -> None:
-    """Show what this machine would offer as a worker."""
-    from devices.inventory import discover
-    from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
-    from protocol.config import load
-    from protocol.security import home
+@click.option("--calibrate", is_flag=True, help="Measure devices, disk and link first (seconds), and keep that.")
+@click.option("--name", default="", help="Whose link is measured, without a server here; the host name otherwise.")
+def probe(output: str, calibrate: bool, name: str) -> None:
+    """Show what this machine would offer as a worker, and what was measured of it."""
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    from .identity import check_name, default_name
+    from .probe import lines
 
-    from . import sandbox
-    from .custody import custody_of, offered
-    from .profile import Declared, profile_of
-    from .registry import Registry
-
-    found, groups = sandbox.find(f"probe-{os.getpid()}")
-    if groups is not None:
-        groups.remove()
-    custody = custody_of(load().settings, home())
-    profile = profile_of(Declared(), discover(), offered(Registry().specs(), custody))
-    profile = msgspec.structs.replace(profile, sandbox=custody.rules.reach(found.held))
-    if output == "json":
-        body = {"schema": "asterism/v1", **msgspec.to_builtins(profile), "levels": msgspec.to_builtins(found.trials)}
-        body["model"] = {"held": custody.access is not None, "why": custody.no_access}
-        click.echo(msgspec.json.encode(body).decode())
-        return
-    for device in profile.devices:
-        memory = f", {device.memory / 2**30:.1f} GiB" if device.memory else ""
-        click.echo(f"{device.kind}  {device.name or '-'}  x{device.count:g}{memory}")
-    for trial in found.trials:
-        click.echo(f"sandbox {trial.level}: {'holds' if trial.held else 'does not hold'}, {trial.note}")
-        if trial.fix:
-            click.echo(f"  fix: {trial.fix}")
-    if custody.access is None:
-        click.echo(f"no model: {', '.join(sorted(MODEL_SKILLS))} are not offered")
-        click.echo(f"  fix: {custody.no_access or NO_MODEL_FIX}")
-    click.echo(f"slots {profile.slots}, sandbox {profile.sandbox}, {len(profile.skills)} built-in skills")
+    for line in lines(output, calibrate, check_name(name or default_name())):
+        click.echo(line)
 
 
 @worker.command()

@@ -130,6 +130,13 @@ class Renew(_Ask, frozen=True):
     csr: str
 
 
+class Echo(_Ask, frozen=True):
+    """`padding` is read and thrown away, `size` bytes come back: what a worker measures its link by."""
+
+    size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    padding: str = ""
+
+
 class Preflight(_Ask, frozen=True):
     """What a peer would come with: its `certificate` if it has one, its clock, the link versions that it speaks."""
 

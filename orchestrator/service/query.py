@@ -299,6 +299,8 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                 silent_s=max(0.0, now - session.heard_at),
                 sandbox=profile.sandbox,
                 short=session.short,
+                hardware=profile.devices,
+                link=profile.link,
                 model=not MODEL_SKILLS.isdisjoint(record.skills),
             )
         )

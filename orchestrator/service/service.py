@@ -321,6 +321,9 @@ class Service:
         self._enrolment.preflight(body.versions, body.certificate, body.at)
         return {"ok": True}
 
+    async def _echo(self, _: Principal, body: ask.Echo) -> Any:
+        return bytes(body.size)
+
     async def _token(self, who: Principal, body: ask.NewToken) -> Any:
         return await self._enrolment.create(who, body.role, body.uses, body.ttl_s)
 
@@ -412,6 +415,7 @@ _METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
     "enroll": (ask.Enroll, Service._enroll),
     "connect": (ask.Connect, Service._connect),
     "renew": (ask.Renew, Service._renew),
+    "echo": (ask.Echo, Service._echo),
     "preflight": (ask.Preflight, Service._preflight),
     "token": (ask.NewToken, Service._token),
     "tokens": (ask.Nothing, Service._tokens),

@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.calibrate import calibrate
-from devices.cpu import Cpu, usable_cores, usable_memory
+from devices.calibration import Calibration, Measured, host_of, keep, kept, machine_of
+from devices.cpu import Cpu, hardware, usable_cores, usable_memory
 from devices.device import Device, Reservation
 from devices.edge import is_edge
 from devices.gpu import Card, Gpu, find_gpus
 from devices.inventory import discover
+from devices.kernel import Engine, card, matmul, processor, triad
 from devices.simulated import Behaviour, Simulated
-from protocol.profile import LinkProfile, WorkerProfile
+from protocol.errors import Unavailable
+from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile
 from protocol.resource import Resources
 
 GIB = 1024**3
@@ -161,15 +164,38 @@ class _Nvml(types.ModuleType):
     def nvmlDeviceGetUUID(self, handle: int) -> str:
         return "GPU-1"
 
+    NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 1
+
+    def nvmlDeviceGetPowerManagementLimit(self, handle: int) -> int:
+        return 350_000
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
+        return 9, 0
+
+    def nvmlDeviceGetTemperatureThreshold(self, handle: int, threshold: int) -> int:
+        raise self.NVMLError("not supported")
+
 
 def test_cards_are_found_through_nvml_and_a_broken_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", _Nvml("pynvml"))
-    assert find_gpus() == (Card(0, "Card", 8 * GIB, "GPU-1"),)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert find_gpus() == (Card(0, "Card", 8 * GIB, "GPU-1", 350.0, ("sm_90",)),)
     assert find_gpus()[0].free() == 3 * GIB
     found = discover()
     assert found.capacity().gpu == 1.0
     assert found.capacity().vram == 8 * GIB
     assert found.device("gpu") is not None
+    (gpu,) = [one for one in found.profile() if one.kind == "gpu"]
+    assert (gpu.watts, gpu.features, gpu.speed > 1, gpu.calibrated) == (350.0, ("sm_90",), True, False)
+
+
+@pytest.mark.parametrize(("given", "cards"), [("0", 1), ("GPU-1", 1), ("1", 0), ("", 0)])
+def test_cards_that_this_process_was_not_given_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, given: str, cards: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", _Nvml("pynvml"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert len(find_gpus()) == cards
 
 
 NEEDS = st.builds(
@@ -229,11 +255,70 @@ def test_more_devices_join_the_inventory() -> None:
     assert any(one.kind == "gpu" and one.simulated for one in found.profile())
 
 
+def test_the_system_tells_name_features_nodes_and_limits_of_a_processor(tmp_path: Path) -> None:
+    def tell(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    assert hardware(tmp_path).watts == 0
+    assert hardware(tmp_path).name
+    core = "model name\t: Big Core\nflags\t\t: fpu avx2 fma\n\n"
+    tell("proc/cpuinfo", core.replace("Big", "First") + core)
+    for node in (0, 1):
+        tell(f"sys/devices/system/node/node{node}/cpulist", "0")
+        tell(f"sys/class/powercap/intel-rapl:{node}/constraint_0_power_limit_uw", "125000000\n")
+    tell("sys/class/powercap/intel-rapl:0:0/constraint_0_power_limit_uw", "99000000\n")
+    tell("sys/class/thermal/thermal_zone0/trip_point_1_type", "critical\n")
+    tell("sys/class/thermal/thermal_zone0/trip_point_1_temp", "98000\n")
+    tell("sys/class/thermal/thermal_zone0/trip_point_0_type", "passive\n")
+    tell("sys/class/thermal/thermal_zone0/trip_point_0_temp", "60000\n")
+    found = hardware(tmp_path)
+    assert (found.name, found.features, found.watts) == ("First Core", ("avx2", "fma", "numa=2", "limit=98C"), 250.0)
+
+
 def test_calibration_measures_something_of_everything(tmp_path: Path) -> None:
-    measured = calibrate(tmp_path, budget_s=0.01)
-    assert measured.speed > 0
-    assert measured.gflops > 0
-    assert measured.memory_bytes_s > 1e6
-    assert measured.disk_bytes_s > 0
-    assert measured.by in ("numpy", "python")
+    measured = calibrate(tmp_path, 0.01, [Card(0, "no card", 8 * GIB)])
+    (cpu,) = measured.devices
+    assert min(cpu.speed, cpu.gflops, measured.disk_bytes_s) > 0
+    assert cpu.memory_bytes_s > 1e6
+    assert cpu.by == processor().by
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_are_kept_for_this_very_machine_and_reach_their_own_devices(tmp_path: Path) -> None:
+    devices = (
+        DeviceProfile("cpu", "A"), DeviceProfile("edge", "A"), DeviceProfile("gpu", "G"),
+        DeviceProfile("gpu", "H"), DeviceProfile("gpu", "S", simulated=True),
+    )  # fmt: skip
+    figures = tuple(Measured(kind, at, speed, 100.0, 1e10, "numpy") for kind, at, speed in
+                    (("cpu", 0, 0.5), ("gpu", 1, 70.0), ("gpu", 2, 80.0)))  # fmt: skip
+    links = {host_of("10.0.0.1:7420"): LinkProfile(1e6, 0.01)}
+    made = Calibration(figures, 1e8, machine_of(devices), 1.0, links)
+    keep(tmp_path / "home", made)
+    assert kept(tmp_path / "home", devices) == made
+    assert kept(tmp_path / "home", devices[:1]) is None
+    assert kept(tmp_path, devices) is None
+    applied = made.applied(devices)
+    assert [(one.speed, one.gflops, one.calibrated) for one in applied] == [
+        (0.5, 100.0, True), (0.5, 100.0, True), (1.0, 0.0, False), (70.0, 100.0, True), (1.0, 0.0, False),
+    ]  # fmt: skip
+    (tmp_path / "home" / "calibration.json").write_text("{")
+    assert kept(tmp_path / "home", devices) is None
+
+
+@pytest.mark.parametrize("engine", [processor(), Engine("python", "cpu")], ids=lambda one: one.by)
+def test_kernels_do_their_work_and_notice_a_wrong_result(engine: Engine) -> None:
+    product, copy = matmul(engine, 33), triad(engine, 100_001, threads=2)
+    assert product.work == 2 * 33**3
+    for kernel in (product, copy):
+        with pytest.raises((ArithmeticError, IndexError)):
+            kernel.check()  # nothing was computed yet
+        kernel.act()
+        kernel.check()
+
+
+def test_no_card_is_made_up_where_nothing_reaches_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "cupy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(Unavailable, match="no card"):
+        card()

@@ -71,6 +71,7 @@ def test_roles_open_what_they_should() -> None:
         "info",
         "stage",
         "renew",
+        "echo",
         "preflight",
     }
     assert {method for method in ROLES if allowed("join", method)} == {"connect", "enroll", "preflight"}

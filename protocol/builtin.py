@@ -384,6 +384,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
             "wait for {seconds} seconds",
         ),
         tags=("wait", "delay", "pause", "timer"),
+        takes="seconds",
     ),
     SkillSpec(
         name="flow.fail",

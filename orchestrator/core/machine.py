@@ -23,9 +23,11 @@ from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
+from .graph import Run
 from .intake import enqueue
 from .joining import joined
 from .lifecycle import AwaitingApproval, Closed, Settled, Waiting
+from .outlook import Outlook
 from .planning import ask, claim_over, lost, planner_timed_out
 from .reconcile import drain, received
 from .resumption import resume, resumed, taken_back
@@ -53,6 +55,7 @@ from .steering import (
     unknown_resolved,
 )
 from .subplan import serve
+from .survey import look_ahead
 from .trust import check_trust
 from .turn import Turn
 
@@ -127,6 +130,10 @@ class Machine:
     def explain(self, run: int, task: str) -> dict[str, Any]:
         """Why the task is where it is. Raises: NotFound."""
         return explain(self._turn, run, task)
+
+    def look_ahead(self, run: Run, now: float) -> Outlook:
+        """What is left of a run, submitted or only sketched, as a problem of placement on the fleet as it is."""
+        return look_ahead(self._turn, run, now)
 
     def most_tasks(self, settings: RunSettings) -> int:
         """How many tasks a run with these settings may have."""

@@ -64,6 +64,8 @@ class Problem(msgspec.Struct, frozen=True):
     sent: Mapping[tuple[int, int], float] = {}
     now_s: float = 0.0
     contention: Contention = "free"
+    relayed: bool = False
+    """Outputs are with a third (the orchestrator) when a task ends: an input crosses the link of its reader alone."""
 
     @property
     def size(self) -> int:
@@ -72,11 +74,16 @@ class Problem(msgspec.Struct, frozen=True):
 
     def latency(self) -> list[list[float]]:
         """Seconds from site to site."""
-        return [[0.0 if near(a, b) else a.latency_s + b.latency_s for b in self.sites] for a in self.sites]
+        both = not self.relayed
+        return [[0.0 if near(a, b) else a.latency_s * both + b.latency_s for b in self.sites] for a in self.sites]
 
     def pace(self) -> list[list[float]]:
         """Seconds per byte from site to site."""
-        return [[0.0 if near(a, b) else 1.0 / min(a.bandwidth, b.bandwidth) for b in self.sites] for a in self.sites]
+        width = [INF if self.relayed else site.bandwidth for site in self.sites]
+        return [
+            [0.0 if near(a, b) else 1.0 / min(far, b.bandwidth) for b in self.sites]
+            for a, far in zip(self.sites, width)
+        ]
 
     def run(self, task: int, site: int) -> float:
         """Seconds of the task on the site; INF where it may not run."""

@@ -1,0 +1,64 @@
+"""What recent runs tell of things that no predictor keeps: how large a skill's results are, how many elements its maps
+had, what dispatch and report add to an attempt.
+
+Read from the newest settled runs when somebody asks, so that no task pays for it. It must not know devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from protocol.artifact import ArtifactRef
+
+from .graph import Run
+from .lifecycle import Closed
+
+RUNS: Final = 8
+TASKS: Final = 2_000
+"""At most so many runs and tasks are looked at."""
+_PART: Final = 0.25
+"""The hop is the lower quartile: the upper ones also have waited at the worker."""
+MOST_HOP_S: Final = 0.05
+
+
+class Precedent:
+    """See the module."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        """`runs`: the newest first."""
+        self._bytes: dict[str, tuple[float, int]] = {}
+        self._items: dict[str, int] = {}
+        self.hop_s = 0.0
+        """Seconds between dispatch and report beyond the attempt's own run time."""
+        hops: list[float] = []
+        seen = looked = 0
+        for run in runs:
+            if looked >= RUNS or seen >= TASKS:
+                break
+            if type(run.state) is not Closed:
+                continue
+            looked += 1
+            for task in run.tasks[: TASKS - seen]:
+                seen += 1
+                if task.spread is not None:
+                    self._items.setdefault(task.skill, task.spread.items)
+                if not task.succeeded or task.reused:
+                    continue
+                size = task.value.size if isinstance(task.value, ArtifactRef) else 0
+                total, count = self._bytes.get(task.skill, (0.0, 0))
+                self._bytes[task.skill] = total + size, count + 1
+                attempt = task.winner()
+                if attempt is not None and attempt.run_s >= 0:
+                    hops.append(attempt.ended_at - attempt.at - attempt.run_s)
+        if hops:
+            self.hop_s = min(MOST_HOP_S, max(0.0, sorted(hops)[int(len(hops) * _PART)]))
+
+    def out_bytes(self, skill: str) -> float:
+        """The mean size of the skill's results that were too large for a message; 0 if nobody knows."""
+        total, count = self._bytes.get(skill, (0.0, 1))
+        return total / count
+
+    def items(self, skill: str) -> int:
+        """How many elements the newest map of the skill had; 1 if there was none."""
+        return self._items.get(skill, 1)

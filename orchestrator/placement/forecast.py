@@ -1,0 +1,148 @@
+"""What a run will come to before it runs: the placement's own code on the virtual clock, as often as there is doubt.
+
+`forecast` plays a problem as predicted and then `samples` times with times drawn from the predictions' spread, seeded,
+and gives the 10th, 50th and 90th percentile of the makespan, cost, energy and who does what when. Pure and
+deterministic. It must not know runs or where predictions come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from .clock import Played, Took, follow, play
+from .dice import Dice
+from .eft import Eft
+from .heft import heft
+from .late_binding import LateBinding
+from .policy import Policy
+from .problem import Problem
+from .rank import upward
+
+WORK: Final = 30_000
+"""Tasks that are played in all: a large problem is played less often."""
+MOST: Final = 40
+LEAST: Final = 5
+"""How often one is played, at most and at least."""
+
+Course = Callable[[Problem, Took | None], Played]
+"""A way to run a problem, with what really happens."""
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How far run times may be from the prediction, as deviations of the logarithm. `own`: each task's by itself.
+    `shared`: that of all tasks of one `group` together, whom one estimate serves."""
+
+    own: tuple[float, ...]
+    group: tuple[int, ...]
+    shared: tuple[float, ...]
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """`makespan_s` is the median of what was played, `low_s` and `high_s` the 10th and 90th percentile, from the
+    problem's now. `price` and `energy_j` are medians too. `course`: everything as predicted. `policy`: whose it is."""
+
+    policy: str
+    makespan_s: float
+    low_s: float
+    high_s: float
+    price: float
+    energy_j: float
+    samples: int
+    course: Played
+
+
+def bound_late(policy: Policy | None = None) -> Course:
+    """As the orchestrator places: ready tasks by upward rank, each when a device has room."""
+
+    def course(problem: Problem, took: Took | None) -> Played:
+        return play(problem, LateBinding(policy or Eft(), upward(problem)), took=took)
+
+    return course
+
+
+def planned(problem: Problem, took: Took | None) -> Played:
+    """HEFT's plan, followed."""
+    return follow(problem, heft(problem), took=took)
+
+
+def forecast(
+    problem: Problem,
+    course: Course,
+    spread: Spread,
+    *,
+    policy: str = "",
+    units: Sequence[float] = (),
+    seed: int = 0,
+    samples: int = 0,
+) -> Forecast:
+    """Play it. `units`: cores or cards that each task holds, 1 if left out; `samples` 0: as its size allows.
+
+    A problem with a task that may run nowhere ends at INF: leave such tasks out before.
+    """
+    expected = course(problem, None)
+    most = samples or max(LEAST, min(MOST, WORK // max(1, problem.size)))
+    if not any(spread.own) and not any(spread.shared):
+        most = 0
+    courses = [course(problem, _drawn(problem, spread, Dice(seed * 1_000_003 + n))) for n in range(most)] or [expected]
+    spans = sorted(one.schedule.makespan_s - problem.now_s for one in courses)
+    costs = [cost(problem, one, units) for one in courses]
+    return Forecast(
+        policy,
+        quantile(spans, 0.5),
+        quantile(spans, 0.1),
+        quantile(spans, 0.9),
+        quantile(sorted(price for price, _ in costs), 0.5),
+        quantile(sorted(energy for _, energy in costs), 0.5),
+        len(courses),
+        expected,
+    )
+
+
+def best_of(
+    problem: Problem, courses: Mapping[str, Course], spread: Spread, *, units: Sequence[float] = (), seed: int = 0
+) -> Forecast:
+    """That of the course with the least makespan as predicted; of equals the first."""
+    ends = {name: course(problem, None).schedule.makespan_s for name, course in courses.items()}
+    name = min(ends, key=lambda name: ends[name])
+    return forecast(problem, courses[name], spread, policy=name, units=units, seed=seed)
+
+
+def cost(problem: Problem, played: Played, units: Sequence[float] = ()) -> tuple[float, float]:
+    """Price and energy (J) of what ran: the seconds that each task held its cores or cards."""
+    price = energy = 0.0
+    schedule = played.schedule
+    for task in schedule.order:
+        site = problem.sites[schedule.site[task]]
+        held = (schedule.finish_s[task] - schedule.start_s[task]) * (units[task] if units else 1.0)
+        price += held * site.price_per_s
+        energy += held * site.watts
+    return price, energy
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """Linear between the neighbours (Hyndman and Fan's 7th)."""
+    at = part * (len(ordered) - 1)
+    low = math.floor(at)
+    high = min(low + 1, len(ordered) - 1)
+    if ordered[low] == ordered[high]:
+        return ordered[low]
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+def _drawn(problem: Problem, spread: Spread, dice: Dice) -> Took:
+    """One future: each task's factor on its prediction, wherever it runs."""
+    shared = [math.exp(deviation * dice.normal()) for deviation in spread.shared]
+    factor = [
+        shared[group] * (math.exp(own * dice.normal()) if own else 1.0)
+        for own, group in zip(spread.own, spread.group, strict=True)
+    ]
+    run_s, kind = problem.run_s, [site.kind for site in problem.sites]
+
+    def took(task: int, site: int) -> float:
+        return run_s[task][kind[site]] * factor[task]
+
+    return took

@@ -1,0 +1,80 @@
+"""Late binding on the virtual clock, as the orchestrator does it: a ready task stays in the queue, in order of upward
+rank, until the policy takes an offer of a site with room.
+
+Who waits for a site books it for those behind it: otherwise each of them would wait for its next free moment alone.
+The policy is the very object that the core places with. It must not know what things really take.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from .clock import Clock
+from .policy import WAIT, Offer, Policy
+from .problem import INF
+
+PATIENCE: Final = 40
+"""Tasks of one kind that may wait for a better site before the rest of it is left for the next instant (as in
+core.dispatch)."""
+
+
+class LateBinding:
+    """A rule (see clock.Rule). `rank`: the larger goes first. `window`: how many tasks a site may have beyond those
+    that run."""
+
+    def __init__(self, policy: Policy, rank: Sequence[float], window: int = 0) -> None:
+        self._policy = policy
+        self._rank = rank
+        self._window = window
+        self._kinds: dict[tuple[int, ...], list[tuple[float, int]]] = {}
+        """Where they may run -> ready tasks, a heap."""
+
+    def place(self, fresh: Sequence[int], clock: Clock) -> Iterable[tuple[int, int]]:
+        """See clock.Rule."""
+        problem = clock.problem
+        for task in fresh:
+            sites = tuple(n for n in range(len(problem.sites)) if problem.run(task, n) < INF)
+            heapq.heappush(self._kinds.setdefault(sites, []), (-self._rank[task], task))
+        booked = [0.0] * len(problem.sites)
+        for sites in sorted(self._kinds, key=lambda sites: self._kinds[sites][0]):
+            heap = self._kinds[sites]
+            aside: list[tuple[float, int]] = []
+            while heap and len(aside) < PATIENCE and any(clock.room(site) + self._window > 0 for site in sites):
+                entry = heapq.heappop(heap)
+                offers = [self._offer(entry[1], site, clock, booked[site]) for site in sites]
+                chosen = self._policy.choose(offers)
+                if chosen != WAIT:
+                    yield entry[1], sites[chosen]
+                    continue
+                aside.append(entry)
+                best = min(range(len(sites)), key=lambda n: _finish_s(offers[n]))
+                booked[sites[best]] += offers[best].run_s / problem.sites[sites[best]].slots
+            for entry in aside:
+                heapq.heappush(heap, entry)
+        self._kinds = {sites: heap for sites, heap in self._kinds.items() if heap}
+
+    def push(self, task: int, clock: Clock) -> Iterable[int]:
+        """See clock.Rule: whoever is placed pulls."""
+        return ()
+
+    def steal(self, site: int, clock: Clock) -> int:
+        """See clock.Rule: what is bound late need not be moved."""
+        return -1
+
+    def _offer(self, task: int, site: int, clock: Clock, booked: float) -> Offer:
+        where, now = clock.problem.sites[site], clock.now_s
+        return Offer(
+            worker=where.worker if where.worker >= 0 else site,
+            device=where.device,
+            room=clock.room(site) + self._window > 0,
+            start_s=clock.free_s(site) - now + booked,
+            run_s=clock.problem.run(task, site),
+            transfer_s=clock.arrival_s(task, site) - now,
+            load=len(clock.running[site]) + len(clock.queued[site]),
+        )
+
+
+def _finish_s(offer: Offer) -> float:
+    return max(offer.start_s, offer.transfer_s) + offer.run_s

@@ -1,0 +1,128 @@
+"""A run as a problem of placement, and what is forecast of it before it runs."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from bench.simulated_worker import profile_of
+from bench.simulator import Simulator
+from orchestrator.core.expectation import noted
+from orchestrator.core.outlook import Outlook
+from orchestrator.core.sketch import sketch
+from orchestrator.placement.forecast import bound_late, forecast
+from orchestrator.placement.problem import INF
+from protocol.plan import parse_plan
+from protocol.profile import DeviceProfile, LinkProfile
+
+
+def work(name: str, **more: object) -> dict[str, object]:
+    return {"id": name, "skill": "sim.work", "args": {}, **more}
+
+
+def seen(sim: Simulator, plan: dict[str, object]) -> Outlook:
+    found = parse_plan(plan)
+    inputs = {one.name: one.default for one in found.inputs if one.default is not None}
+    return sim.machine.look_ahead(sketch(found.tasks, found.settings, inputs, "w1", sim.now), sim.now)
+
+
+def teach(sim: Simulator, skill: str, run_s: float, device: str = "cpu", times: int = 20) -> None:
+    """As if so many attempts had run."""
+    turn = sim.machine._turn
+    for session in sim.machine.fleet.sessions.values():
+        if device in session.device:
+            for _ in range(times):
+                noted(turn, session, skill, device, 0, run_s)
+
+
+def test_edges_order_and_elements_are_those_of_the_run_it_would_be() -> None:
+    sim = Simulator(workers=2, slots=2)
+    teach(sim, "sim.work", 2.0)
+    found = seen(
+        sim,
+        {
+            "inputs": [{"name": "files", "type": "array", "default": [1, 2, 3]}],
+            "tasks": [
+                work("a"),
+                work("b", args={"value": {"ref": "a/value"}}),
+                work("each", args={"value": {"ref": "input/files[]"}}, after=["a"]),
+                work("next", args={"value": {"ref": "each[]/value"}}),
+            ],
+        },
+    )
+    problem = found.problem
+    assert found.names == ("a", "b", "each[]", "each[]", "each[]", "next[]", "next[]", "next[]")
+    assert [[up for up, _ in parents] for parents in problem.parents] == [[], [0], [0], [0], [0], [2], [3], [4]]
+    assert [site.slots for site in problem.sites] == [2, 2]
+    assert problem.run_s[0] == pytest.approx([2.0, 2.0], abs=0.01)
+    assert (found.unknown, found.nowhere, found.assumed) == ({}, (), ())
+    ends = forecast(problem, bound_late(), found.spread)
+    assert ends.low_s <= ends.makespan_s <= ends.high_s
+    assert ends.course.schedule.makespan_s - problem.now_s == pytest.approx(6.0, abs=0.01)
+
+
+def test_nobody_knows_an_unmeasured_skill_so_what_is_known_beside_it_is_a_lower_bound() -> None:
+    sim = Simulator()
+    teach(sim, "sim.work", 2.0)
+    found = seen(sim, {"tasks": [work("a"), {"id": "b", "skill": "sim.other", "args": {}, "after": ["a"]}]})
+    assert found.unknown == {"sim.other": 1}
+    least = forecast(found.problem, bound_late(), found.spread).course.schedule.makespan_s - sim.now
+    assert least == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_map_over_a_list_that_is_not_there_yet_is_counted_and_said() -> None:
+    sim = Simulator()
+    found = seen(sim, {"tasks": [work("l"), work("m", args={"value": {"ref": "l/items[]"}})]})
+    assert found.names == ("l", "m[]")
+    assert "m is spread over a list that is not there yet" in found.assumed[0]
+
+
+def test_a_task_that_no_device_may_run_is_named() -> None:
+    sim = Simulator()
+    found = seen(sim, {"tasks": [{"id": "g", "skill": "sim.gpu", "args": {}}]})
+    assert found.nowhere == ("g",)
+    assert min(found.problem.run_s[0], default=INF) == INF
+
+
+def test_unlike_devices_have_times_prices_and_links_of_their_own() -> None:
+    dear = DeviceProfile("gpu", speed=4.0, price_per_s=2.0, watts=300.0)
+    cheap = profile_of(1, link=LinkProfile(1e6, 0.01))
+    other = msgspec.structs.replace(profile_of(2, gpu=1), devices=(DeviceProfile("cpu"), dear))
+    sim = Simulator(workers=[cheap, other])
+    teach(sim, "sim.gpu", 3.0, "gpu")
+    found = seen(sim, {"tasks": [{"id": "g", "skill": "sim.gpu", "args": {}}]})
+    assert [(site.name, site.device, site.price_per_s) for site in found.problem.sites] == [("w2", "gpu", 2.0)]
+    ends = forecast(found.problem, bound_late(), found.spread, units=found.units)
+    assert ends.course.schedule.makespan_s - sim.now == pytest.approx(3.0, abs=0.01)
+    assert ends.price == pytest.approx(6.0, rel=0.5)
+
+
+def test_what_others_run_and_wait_for_is_ahead() -> None:
+    def busy(job):  # type: ignore[no-untyped-def]
+        yield 5.0
+        return {}
+
+    sim = Simulator(workers=1, slots=1, program={"sim.work": busy})
+    teach(sim, "sim.work", 5.0)
+    sim.submit({"tasks": [work("a"), work("b")]})
+    sim.advance(1.0)
+    found = seen(sim, {"tasks": [work("c")]})
+    free = found.problem.sites[0].free_s[0] - sim.now
+    assert free == pytest.approx(4.0 + 5.0, abs=0.2)  # what runs, and of what waits as much as ours takes
+
+
+def test_a_stated_duration_is_taken_at_its_word() -> None:
+    sim = Simulator()
+    found = seen(sim, {"tasks": [{"id": "s", "skill": "flow.sleep", "args": {"seconds": 7}}]})
+    ends = forecast(found.problem, bound_late(), found.spread)
+    assert ends.low_s == ends.high_s == pytest.approx(7.0, abs=0.01)
+    assert found.unknown == {}
+
+
+def test_equal_seeds_forecast_alike() -> None:
+    sim = Simulator()
+    teach(sim, "sim.work", 2.0, times=2)
+    found = seen(sim, {"tasks": [work(f"t{n}") for n in range(30)]})
+    one, other = (forecast(found.problem, bound_late(), found.spread, seed=4) for _ in range(2))
+    assert (one.makespan_s, one.low_s, one.high_s) == (other.makespan_s, other.low_s, other.high_s)
+    assert one.low_s < one.makespan_s < one.high_s

@@ -28,6 +28,7 @@ class Host(msgspec.Struct):
     assign: Assign
     work: WorkSpec
     steps: Generator[Any, Any, Any]
+    at: float
     begun: bool = False
     k: int = 0
     asked: str = ""
@@ -49,6 +50,7 @@ class Daemon(Protocol):
 
     @property
     def world(self) -> World: ...
+    def clock(self) -> float: ...
     def later(self, delay_s: float, act: Callable[[], None]) -> None: ...
     def step(self, stimulus: on.Stimulus) -> None: ...
 
@@ -65,7 +67,7 @@ class SimulatedHosts:
         daemon, assign, work = self._daemon, instruction.assign, instruction.work
         job = job_of(assign, work, daemon.name, element, daemon.world.artifacts)
         steps = _steps(program_for(job, daemon.world.program), job)
-        host = self._hosts[assign.attempt] = Host(assign, work, steps)
+        host = self._hosts[assign.attempt] = Host(assign, work, steps, daemon.clock())
         if work.effect == "once" and instruction.skill.begin_effect == "runner":
             daemon.later(0.0, lambda: self._ask(host, "begin_effect", None))
         else:
@@ -128,7 +130,7 @@ class SimulatedHosts:
         if self._hosts.get(attempt) is host:
             del self._hosts[attempt]
             host.steps.close()
-            usage = Usage(run_s=0.01, device=host.work.device)
+            usage = Usage(run_s=self._daemon.clock() - host.at, device=host.work.device)
             self._daemon.step(on.Ended((on.Result(attempt, outcome, usage),)))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from orchestrator.core import command as c
-from orchestrator.core.setting import CoreSettings
+from orchestrator.core.setting import CoreSettings, HedgeSettings
 from protocol.builtin import BUILTINS
 from protocol.frame import Call, Heartbeat, Rejected, Report
 from protocol.ids import AttemptId, Fence
@@ -33,6 +33,8 @@ from .tale import tale
 
 HEAL_S: Final = 60.0
 IDLE_S: Final = 30.0
+PREFETCH_S: Final = 2.0
+"""Long enough that work of seconds waits at workers, too; and nothing is too short to be hedged."""
 _FLOW: Final = tuple(skill for skill in BUILTINS if skill.name == "flow.list")
 
 
@@ -85,7 +87,12 @@ class Simulation(Simulator):
             program={"*": scripted(schedule.script)},
             faults=schedule.faults,
             settings=CoreSettings(
-                planner_s=5.0, claim_s=6.0, approval_s=schedule.approval_s, dispatch_ahead=schedule.ahead
+                planner_s=5.0,
+                claim_s=6.0,
+                approval_s=schedule.approval_s,
+                dispatch_ahead=schedule.ahead,
+                prefetch_target_s=PREFETCH_S,
+                hedge=HedgeSettings(known=1, least_s=0.05, budget=1.0, move_s=0.2),
             ),
             fsync_s=schedule.fsync_s,
             replay=True,

@@ -32,7 +32,7 @@ from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer
 from .choice import PlannerChoice
 from .core.machine import Machine
-from .core.setting import CoreSettings
+from .core.setting import CoreSettings, HedgeSettings
 from .engine.artifact_desk import ArtifactDesk
 from .engine.engine import Engine
 from .engine.example_desk import ExampleDesk
@@ -291,6 +291,14 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             attempt_tokens=given.lending.attempt,
             retry_floor=given.retry.floor,
             retry_ratio=given.retry.ratio,
+            hedge=HedgeSettings(
+                on=given.hedge.enabled,
+                factor=given.hedge.factor,
+                budget=given.hedge.budget,
+                least_s=given.hedge.least,
+                known=given.hedge.known,
+                move_s=given.hedge.move,
+            ),
         ),
         retention=given.retention,
         llm=given.llm,

@@ -113,6 +113,25 @@ class RetryDefaults(Section):
     ratio: Amount = 0.2
 
 
+class HedgeDefaults(Section):
+    """Second attempts of tasks that take too long, on capacity that idles. `factor`: how many times the expected run
+    time is too long (the predicted p95 and `least` at least); `budget`: the share of a run's finished work that copies
+    may take beyond its first; `known`: so many runs of the skill must be known; `move`: what has so long to go on a
+    slow device goes on where it is faster."""
+
+    enabled: bool = True
+    factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
+    budget: Annotated[float, Field(ge=0, le=1)] = 0.05
+    least: Amount = 0.1
+    known: Annotated[int, Field(ge=1)] = 3
+    move: Amount = 2.0
+
+    @field_validator("least", "move", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
 class LendingDefaults(Section):
     """How many tokens of a run's budget are lent at most to a planner's `call`, and to an `attempt` of a skill that
     spends: who finds nothing left to borrow waits, or does not start."""
@@ -229,6 +248,7 @@ class Settings(Section):
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()
     retry: RetryDefaults = RetryDefaults()
+    hedge: HedgeDefaults = HedgeDefaults()
     lending: LendingDefaults = LendingDefaults()
     replan: ReplanDefaults = ReplanDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()

@@ -19,6 +19,7 @@ from .poison import suspect
 from .queue import Bucket, Entry
 from .sending import send
 from .settlement import fail
+from .straggler import hurry
 from .trust import barred, doubt
 from .turn import Turn
 
@@ -41,7 +42,8 @@ def flush(turn: Turn) -> None:
         if turn.suspects:
             alone(turn)
         if not turn.parked or not unpark(turn):
-            return
+            break
+    hurry(turn)
 
 
 def _look(turn: Turn, bucket: Bucket) -> None:

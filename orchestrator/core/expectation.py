@@ -15,7 +15,8 @@ from .turn import Turn
 
 def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0) -> Prediction:
     """What one attempt of the skill is expected to take there."""
-    return turn.predictor.predict(skill, device, session.worker, session.speed.get(device, 1.0), input_bytes)
+    kind, speed = session.device_class.get(device, device), session.speed.get(device, 1.0)
+    return turn.predictor.predict(skill, kind, session.worker, speed, input_bytes)
 
 
 def noted(
@@ -23,8 +24,8 @@ def noted(
     predicted: Prediction | None = None,
 ) -> None:  # fmt: skip
     """An attempt of the skill has succeeded there; it was `predicted` so."""
-    speed = session.speed.get(device, 1.0)
-    turn.predictor.note(skill, device, session.worker, speed, input_bytes, run_s, predicted)
+    kind, speed = session.device_class.get(device, device), session.speed.get(device, 1.0)
+    turn.predictor.note(skill, kind, session.worker, speed, input_bytes, run_s, predicted)
 
 
 def input_bytes(run: Run, task: Task) -> int:

@@ -40,6 +40,7 @@ class Load(msgspec.Struct, gc=False):
     skill: str
     device: str
     at: float
+    """When it was sent; once it has started there, when it could."""
     started: bool
     delivered: bool = False
     resent: bool = False
@@ -221,6 +222,7 @@ class Session:
 
     def _reserve(self, load: Load) -> None:
         load.started = True
+        load.at = max(load.at, self.heard_at)  # what waited for another's end was told with it
         for name, amount in load.needs.items():
             self.free[name] = self.free.get(name, 0.0) - amount
 

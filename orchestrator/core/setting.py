@@ -9,6 +9,19 @@ import msgspec
 from protocol.profile import Policies
 
 
+class HedgeSettings(msgspec.Struct, frozen=True):
+    """When an attempt is a straggler: over its p95 and `factor` times what it is expected to run, and over `least_s`;
+    `known` runs of its skill are known. Copies may take `budget` of the work that is done. What is only slow is moved
+    when it has `move_s` to go."""
+
+    on: bool = True
+    factor: float = 1.5
+    budget: float = 0.05
+    least_s: float = 0.1
+    known: int = 3
+    move_s: float = 2.0
+
+
 class CoreSettings(msgspec.Struct, frozen=True):
     """Seconds and counts; the defaults are those of the design pages."""
 
@@ -52,3 +65,4 @@ class CoreSettings(msgspec.Struct, frozen=True):
     """Who submitted a run, or wrote the task, may approve it."""
     untrusted: Literal["ask", "deny"] = "ask"
     """What is done with a task that the rules of trust (core.trust) let nobody but a person allow."""
+    hedge: HedgeSettings = HedgeSettings()

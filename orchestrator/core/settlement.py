@@ -48,6 +48,8 @@ def end_attempt(
         if session is not None:
             size = input_bytes(run, task)
             noted(turn, session, attempt.skill or task.skill, attempt.device, size, usage.run_s)
+        if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
+            turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
         if task.cancelling:
             _stopped(turn, run, task, attempt.number, "stopped as it finished")
         else:

@@ -28,6 +28,7 @@ from .graph import Attempt, Run, Task
 from .queue import Queue
 from .setting import CoreSettings
 from .state import State
+from .watchfulness import Watchfulness
 
 _FOREIGN: Final = frozenset((PatchAccepted, RunSubmitted, SkillsAnnounced))
 
@@ -55,6 +56,7 @@ class Turn:
         """Run -> ready tasks that spend, and wait for somebody to give back what it was lent of the budget."""
         self.hedges: set[tuple[int, int]] = set()
         """Running tasks of suspect workers that want one more attempt elsewhere."""
+        self.watch = Watchfulness()
         self.suspects: dict[tuple[int, int], None] = {}
         """Ready tasks that may only run alone (core.poison)."""
         self.waiting_since: dict[tuple[int, int], float] = {}
@@ -180,7 +182,7 @@ class Turn:
 
     def forget(self, run: int) -> None:
         """The run is settled: what was remembered of its tasks is not needed any more."""
-        for waiting in (self.barred, self.failures, self.wants, self.dry):
+        for waiting in (self.barred, self.failures, self.wants, self.dry, self.watch.done_s, self.watch.copied_s):
             waiting.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,

@@ -29,10 +29,10 @@ def told(sim, kind):
 
 
 def timeline(sim, names):
-    """When and where each of these tasks was dispatched and settled."""
+    """When each of these tasks was dispatched and settled."""
     run = sim.state.runs[1]
     return [
-        (run.name_of(task), [(one.at, one.worker, one.ended_at) for one in task.attempts], task.state.at)
+        (run.name_of(task), [(one.at, one.ended_at) for one in task.attempts], task.state.at)
         for task in run.tasks
         if run.name_of(task).partition(".")[0] in names
     ]
@@ -62,7 +62,7 @@ def test_a_call_of_30_s_delays_nothing_outside_its_claim_by_a_tick():
     answer(sim, 1, {"edits": [{"op": "give_up", "id": "x"}]})
     sim.settle(200.0)
     assert timeline(sim, rest) == timeline(without, rest)
-    within = [at for _, attempts, _ in timeline(sim, rest) for at, _, _ in attempts if opened < at < opened + 30.0]
+    within = [at for _, attempts, _ in timeline(sim, rest) for at, _ in attempts if opened < at < opened + 30.0]
     assert len(within) > 50
 
 

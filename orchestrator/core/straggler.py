@@ -1,0 +1,206 @@
+"""Attempts that take too long, looked at when capacity idles: a copy elsewhere, or a move to a faster device.
+
+A straggler has run longer than its predicted p95 and 1.5 times the expected run time. It gets one copy, on a device
+that would begin at once, while nothing ready wants that device, if the copy would finish first and the run has work
+left to spend on copies. An attempt that is merely on a slow device goes on where it is faster: one that keeps
+checkpoints moves, any other races its copy. Only pure work is copied (idempotent work if its skill says `hedge`),
+never what has spawned. There is no timer per task: one look serves all, and costs little when none is due.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from protocol.skill import SkillSpec
+
+from ..placement.predictor import Prediction
+from .eligibility import eligible, kind_of, policy_of
+from .expectation import expected, input_bytes
+from .fleet import Key, Session
+from .graph import Run, Task
+from .intake import file_worker
+from .lifecycle import Open, Running
+from .sending import bind, send
+from .trust import doubt
+from .turn import Turn
+
+_PAUSE_S: Final = 0.01
+_PAUSE_EACH_S: Final = 2e-5
+"""Looks are so far apart, and by so much more for each live attempt: a share of the loop's time that stays small."""
+_CANDIDATES: Final = 16
+"""Attempts that one look weighs at most, the most overdue first."""
+_WORTH: Final = 1.25
+"""What has not run over its time is moved only if that ends it so many times sooner."""
+
+
+class Late(msgspec.Struct, gc=False):
+    """A live attempt that may be worth a second one. `left_s`: what it is expected to take yet, where it is."""
+
+    key: Key
+    elapsed_s: float
+    left_s: float
+    overdue: float
+    """Elapsed over what it may take; below 1 it is only slow."""
+
+
+def hurry(turn: Turn) -> None:
+    """Look for stragglers, unless that was done a moment ago. Called when everything that could go has gone."""
+    watch = turn.watch
+    if turn.now < watch.next_look:
+        _wake(turn, watch.next_look)
+        return
+    watch.next_look = turn.now + _PAUSE_S
+    idle = [session for session in turn.fleet.sessions.values() if _idle(session)] if turn.settings.hedge.on else []
+    if not idle:
+        return
+    late, seen, due = _late(turn, max(max(session.speed.values()) for session in idle))
+    watch.next_look += _PAUSE_EACH_S * seen
+    if late:
+        late.sort(key=lambda one: (-one.overdue, one.key))
+        wanted = _wanted(turn)
+        for one in late[:_CANDIDATES]:
+            _relieve(turn, one, wanted)
+    if due < float("inf"):
+        _wake(turn, max(due, watch.next_look))
+
+
+def _wake(turn: Turn, at: float) -> None:
+    """Be called again by then; one timer serves all."""
+    if not turn.now < turn.watch.wakes_at <= at:
+        turn.watch.wakes_at = at
+        turn.wake(at, "flush")
+
+
+def _idle(session: Session) -> bool:
+    return session.phase == "up" and session.slots_free > 0 and not session.queue and not session.resuming
+
+
+def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
+    """(what may be worth a second attempt, how many are live, when the next one will have run over its time).
+
+    `speed`: of the fastest device that idles.
+    """
+    now, rules, sessions = turn.now, turn.settings.hedge, turn.fleet.sessions
+    moves = now >= turn.watch.next_move
+    if moves:
+        turn.watch.next_move = now + rules.move_s
+    found: list[Late] = []
+    seen, due = 0, float("inf")
+    known: dict[tuple[int, str, str], Prediction] = {}
+    for worker, keys in turn.state.live.items():
+        session = sessions.get(worker)
+        if session is None:  # core.silence sees to those
+            continue
+        seen += len(keys)
+        for key in keys:
+            load = session.loads.get(key)
+            if load is None or not load.started or load.paused or load.cancelled_at >= 0:
+                continue
+            of = (worker, load.skill, load.device)
+            told = known.get(of)
+            if told is None:
+                told = known[of] = expected(turn, session, load.skill, load.device)
+            if told.n < rules.known:
+                continue
+            elapsed = now - load.at
+            limit = _limit(turn, told)
+            if elapsed >= limit:
+                run, task, _ = turn.located(key)
+                told = expected(turn, session, load.skill, load.device, input_bytes(run, task))
+                limit = _limit(turn, told)
+            left = told.run_s - elapsed
+            if elapsed >= limit:  # what has run over its time is expected to run as long again
+                found.append(Late(key, elapsed, elapsed, elapsed / limit))
+            else:
+                due = min(due, load.at + limit)
+                if moves and left >= rules.move_s and session.speed.get(load.device, 1.0) * _WORTH < speed:
+                    found.append(Late(key, elapsed, left, elapsed / limit))
+    return found, seen, due
+
+
+def _limit(turn: Turn, told: Prediction) -> float:
+    rules = turn.settings.hedge
+    return max(told.p95_s, rules.factor * told.run_s, rules.least_s)
+
+
+def _wanted(turn: Turn) -> set[int]:
+    """Workers that something ready waits for."""
+    return {
+        worker
+        for bucket in turn.queue.waiting()
+        for worker, _, _ in eligible(turn.state, turn.fleet, bucket.kind, bucket.spec)
+    }
+
+
+def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
+    """Begin the attempt once more where that ends it sooner, if it may be."""
+    run, task, attempt = turn.located(late.key)
+    spec = turn.contract(task)
+    if spec is None or not may_double(turn, run, task, spec):
+        return
+    best = _best(turn, run, task, spec, wanted | {attempt.worker})
+    if best is None:
+        return
+    cost, session, device, needs = best
+    overdue = late.overdue >= 1.0
+    if cost * (1.0 if overdue else _WORTH) >= late.left_s or not _affordable(turn, run, cost):
+        return
+    turn.focus = run.ix
+    slow = turn.state.workers[attempt.worker].name
+    what = f"{late.elapsed_s:.3g} s on {slow} so far"
+    why = f"hedge: {what}, {late.overdue:.2g} times what it may take" if overdue else f"moved: {what}, slower there"
+    bound = bind(turn, run, task)
+    if bound is None:
+        return
+    asks = task.spec.approve or doubt(turn, run, task, spec) or policy_of(session, spec) == "ask"
+    if (asks or turn.ruling(spec.name) == "ask") and bound.pin != task.approved:
+        return
+    before = run.spend.attempts
+    send(turn, run, task, session, spec, device, needs, f"{why}; here it takes about {cost:.3g} s", True, bound)
+    if run.spend.attempts > before:
+        turn.watch.copied_s[run.ix] = turn.watch.copied_s.get(run.ix, 0.0) + cost
+        turn.count("hedged" if overdue else "moved")
+
+
+def may_double(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> bool:
+    """Whether one more attempt of a running task may run beside the one it has."""
+    effect = turn.stricter(spec, task)
+    if effect == "once" or (effect == "idempotent" and not spec.hedge) or spec.spawns or spec.spends:
+        return False
+    if type(task.state) is not Running or task.cancelling or run.cancelled or type(run.state) is not Open:
+        return False
+    if task.spawned is not None and (task.spawned.children or not spec.checkpoints):
+        return False
+    if len(task.live()) != 1 or task.deaths:
+        return False
+    if sum(one.hedge for one in task.attempts) > task.tries + task.losses:
+        return False  # a copy a try: what fails beside a live one is counted by nobody
+    limit = task.spec.map.limit if task.parent >= 0 else 0
+    spread = run.tasks[task.parent].spread if limit else None
+    return spread is None or spread.busy < limit
+
+
+def _best(
+    turn: Turn, run: Run, task: Task, spec: SkillSpec, barred: set[int]
+) -> tuple[float, Session, str, dict[str, float]] | None:
+    """(seconds until it would end there, worker, device, needs) of the idle device that would end it first."""
+    kind = kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec))
+    size = input_bytes(run, task)
+    found = None
+    for worker, device, needs in eligible(turn.state, turn.fleet, kind, spec):
+        session = turn.fleet.sessions[worker]
+        if worker in barred or not _idle(session) or not session.has_room(needs, 0):
+            continue
+        told = expected(turn, session, spec.name, device, size)
+        cost = told.run_s + (turn.predictor.transfer_s(worker, session.profile.link, size) if size else 0.0)
+        if told.by != "default" and (found is None or cost < found[0]):
+            found = cost, session, device, needs
+    return found
+
+
+def _affordable(turn: Turn, run: Run, cost: float) -> bool:
+    """The first copy of a run is free; further ones may take a share of the work that is done."""
+    copied = turn.watch.copied_s.get(run.ix, 0.0)
+    return not copied or copied + cost <= turn.settings.hedge.budget * turn.watch.done_s.get(run.ix, 0.0)

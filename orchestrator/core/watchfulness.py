@@ -1,0 +1,22 @@
+"""What core.straggler remembers between its looks: when it looks again, and what each run has spent on copies.
+
+Known to no journal: after a restart the first copy of a run is free once more, and nothing else is different.
+"""
+
+from __future__ import annotations
+
+
+class Watchfulness:
+    """Run times, and seconds of work."""
+
+    def __init__(self) -> None:
+        self.next_look = 0.0
+        """Not before."""
+        self.next_move = 0.0
+        """Not before is looked for attempts that are only slow."""
+        self.wakes_at = 0.0
+        """A timer comes then at the latest, if that is to come."""
+        self.done_s: dict[int, float] = {}
+        """Run -> seconds that its successful attempts took."""
+        self.copied_s: dict[int, float] = {}
+        """Run -> seconds that copies of its attempts were expected to take."""

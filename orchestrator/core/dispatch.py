@@ -10,13 +10,13 @@ import heapq
 from typing import Final
 
 from .eligibility import could_return, eligible, lacking, policy_of
-from .fleet import Session
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
-from .offering import anywhere, place, window_of
+from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
 from .queue import Bucket, Entry
+from .roster import Roster
 from .sending import send
 from .settlement import fail
 from .straggler import hurry
@@ -25,10 +25,13 @@ from .turn import Turn
 
 _PATIENCE: Final = 8
 """Tasks of one bucket that may wait for a better device before the rest of it is left for the next flush."""
+_ROSTERS: Final = 1024
+"""Kinds of tasks whose roster is kept."""
 
 
 def flush(turn: Turn) -> None:
     """Dispatch everything that may go now."""
+    turn.flushes += 1
     absorb(turn)
     if turn.disk_full or not turn.started:
         return
@@ -47,31 +50,36 @@ def flush(turn: Turn) -> None:
 
 
 def _look(turn: Turn, bucket: Bucket) -> None:
-    """The fleet has changed: who may run these, and who of them asks."""
-    bucket.seen_changes = turn.fleet.changes
-    bucket.spec = spec = turn.state.skill(bucket.kind.skill) or bucket.spec
-    sessions = turn.fleet.sessions
-    found = eligible(turn.state, turn.fleet, bucket.kind, spec)
-    bucket.offered = tuple((sessions[worker], device, needs) for worker, device, needs in found)
-    asks = turn.ruling(spec.name) == "ask"
-    bucket.asking = frozenset(one.worker for one, _, _ in bucket.offered if asks or policy_of(one, spec) == "ask")
-    speeds = {(session.speed.get(device, 1.0), session.profile.edge) for session, device, _ in bucket.offered}
-    bucket.alike = len(speeds) == 1 and not bucket.asking and not any(needs for _, _, needs in bucket.offered)
+    """Who may run these, and who of them asks, in the fleet as it is."""
+    era, rosters = turn.fleet.changes, turn.queue.rosters
+    roster = rosters.get(bucket.kind)
+    if roster is None or roster.era != era:
+        if len(rosters) >= _ROSTERS:
+            rosters.clear()
+        bucket.spec = spec = turn.state.skill(bucket.kind.skill) or bucket.spec
+        sessions = turn.fleet.sessions
+        found = eligible(turn.state, turn.fleet, bucket.kind, spec)
+        asks = turn.ruling(spec.name) == "ask"
+        asking = frozenset(worker for worker, _, _ in found if asks or policy_of(sessions[worker], spec) == "ask")
+        roster = Roster(((sessions[worker], device, needs) for worker, device, needs in found), asking, era)
+        rosters[bucket.kind] = roster
+    bucket.roster = roster
 
 
 def _drain(turn: Turn, bucket: Bucket) -> None:
-    if bucket.seen_changes != turn.fleet.changes:
+    if bucket.roster.era != turn.fleet.changes:
         _look(turn, bucket)
-    if not bucket.offered:
+    roster = bucket.roster
+    if not roster.berths:
         _stuck(turn, bucket)
         return
     bucket.stuck_since = -1.0
-    window = window_of(turn, bucket)
+    window = bucket.window = window_of(turn, bucket)
     aside: list[Entry] = []
     heap, hedges, skill = bucket.heap, turn.hedges, bucket.kind.skill
     while heap and len(aside) < _PATIENCE:
-        room = _room(bucket, window)
-        if room is None:
+        berth = roster.next(window)
+        if berth is None:
             break
         entry = heapq.heappop(heap)
         run = turn.state.runs.get(entry[3])
@@ -99,24 +107,14 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
                 turn.suspects[run.ix, task.ix] = None
             continue
         why = doubt(turn, run, task, bucket.spec)
-        if bucket.alike and not hedge and not why and not bucket.spec.spawns and anywhere(run, task):
-            session, device, needs = room
-            send(turn, run, task, session, bucket.spec, device, needs, "", False, None)
-        elif not place(turn, run, task, bucket, hedge, window, why):
+        if roster.alike and not hedge and not why and not bucket.spec.spawns and anywhere(run, task):
+            send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, "", False, None)
+        elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == _PATIENCE):
             aside.append(entry)
+            if len(aside) == 1 and not worthwhile(turn, run, task, bucket, berth):
+                break
     for entry in aside:
         heapq.heappush(heap, entry)
-
-
-def _room(bucket: Bucket, window: int) -> tuple[Session, str, dict[str, float]] | None:
-    """The next device, in turns, that could take one more."""
-    offered = bucket.offered
-    for _ in range(len(offered)):
-        bucket.turn = place = (bucket.turn + 1) % len(offered)
-        found = offered[place]
-        if found[0].phase == "up" and found[0].has_room(found[2], window):
-            return found
-    return None
 
 
 def _stuck(turn: Turn, bucket: Bucket) -> None:

@@ -18,6 +18,7 @@ from .subplan import standing
 from .trust import barred
 from .turn import Turn
 
+_ALIKE: Final = "all devices with room were alike"
 _ARGS: Final = 1000
 _SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
 """Why a worker that is there announces no free slot."""
@@ -44,7 +45,7 @@ def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
                 "worker": turn.state.workers[attempt.worker].name,
                 "device": attempt.device,
                 "state": attempt.ended or "running",
-                "why": attempt.why,
+                "why": attempt.why or _ALIKE,
                 "hedge": attempt.hedge,
                 "code": attempt.code,
                 "message": attempt.message,
@@ -137,7 +138,7 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
         wait = waiting_for(turn, run, task)
         return wait if "away" in wait else f"given to {' and '.join(gone)}, which is away; {wait}"
     winner = task.winner()
-    return winner.why if winner is not None else ""
+    return winner.why or _ALIKE if winner is not None else ""
 
 
 def _shown_args(task: Task) -> str:

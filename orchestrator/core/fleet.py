@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -50,6 +50,12 @@ class Load(msgspec.Struct, gc=False):
     """It waits for others: its cpu and its slot are returned."""
 
 
+class Shelf(Protocol):
+    """Where a device is found again that has room again."""
+
+    def reopen(self, berth: Any) -> None: ...
+
+
 def _classed(edge: bool) -> tuple[float, float, float]:
     """(lease, heartbeat, suspect) of a worker's class, in seconds."""
     times = timing(edge)
@@ -86,6 +92,10 @@ class Session:
         self.speed = {kind: device.speed for kind, device in self.device.items()}
         self.device_class = {kind: device_class(device) for kind, device in self.device.items()}
         self.policies: tuple[tuple[str, Policy], ...] = profile.policies
+        self.shut: list[tuple[Shelf, Any]] = []
+        """Shelves (core.roster) that one of its devices was taken off, because it had no room."""
+        self.shut_in = -1
+        """The fleet's `changes` that those shelves belong to."""
 
     def clear(self) -> None:
         """Empty books, as if it held nothing."""
@@ -110,15 +120,32 @@ class Session:
         free = self.free
         return all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items())
 
-    def has_room(self, needs: dict[str, float], window: int) -> bool:
-        """Whether an attempt with these needs may be sent: it starts at once, or waits in a prefetch of `window`."""
+    def has_slot(self, needs: dict[str, float]) -> bool:
+        """Whether an attempt with these needs would start at once."""
         if self.kept_for is not None:
             return False
         if not needs.get("cpu"):
             return self.light < LIGHT_WINDOW and self.fits(needs)
-        if self.slots_free > 0 and not self.resuming and self.fits(needs):
-            return True
-        return len(self.queue) < window
+        return self.slots_free > 0 and not self.resuming and self.fits(needs)
+
+    def has_queue(self, needs: dict[str, float], window: int) -> bool:
+        """Whether an attempt with these needs may wait there, in a prefetch of `window`."""
+        return self.kept_for is None and len(self.queue) < window and bool(needs.get("cpu"))
+
+    def has_room(self, needs: dict[str, float], window: int) -> bool:
+        """Whether an attempt with these needs may be sent."""
+        return self.has_slot(needs) or self.has_queue(needs, window)
+
+    def keep_for(self, key: tuple[int, int] | None) -> None:
+        """Keep it empty for this one task, or for none any more."""
+        self.kept_for = key
+        self.loosen()
+
+    def loosen(self) -> None:
+        """It has given something back: whoever found no room here may look again."""
+        for shelf, berth in self.shut:
+            shelf.reopen(berth)
+        self.shut.clear()
 
     def take(self, key: Key, load: Load) -> None:
         """The attempt is on its way to the worker, or there already (`paused`: in a wait)."""
@@ -142,6 +169,8 @@ class Session:
         """The attempt is over here; the first queued ones that fit now start."""
         if self.kept_for == key[:2]:
             self.kept_for = None
+        if self.shut:
+            self.loosen()
         load = self.loads.pop(key, None)
         if load is None:
             return None
@@ -173,7 +202,7 @@ class Session:
             return
         load.paused = True
         self.paused += 1
-        self.kept_for = None  # what it waits for may need the room
+        self.keep_for(None)  # what it waits for may need the room
         self.free["cpu"] = self.free.get("cpu", 0.0) + load.needs["cpu"]
         self.slots_free += 1
         self._start_queued()
@@ -204,6 +233,7 @@ class Session:
         if load is not None and load.paused and key not in self.resuming:
             self.resuming.append(key)
             self._start_queued()
+            self.loosen()
 
     def _start_queued(self) -> None:
         while self.resuming and self.slots_free > 0:

@@ -1,9 +1,15 @@
 """One task's offers: what each device that may run it would mean for it, and which of them it takes.
 
-Late binding: the best offer may be a device without room, and then the task waits in the queue.
+Candidates only: whoever holds its inputs, and the next device of each group of like ones; where groups are coarse, two
+more that are drawn. So a decision costs the same among ten devices and among a thousand. Late binding: the best offer
+may be a device without room, and then the task waits in the queue.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
 
 from protocol.artifact import ArtifactRef
 
@@ -15,16 +21,25 @@ from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Ready
 from .queue import Bucket
+from .roster import Berth
 from .sending import bind, send
 from .turn import Turn
 
+_DRAWN: Final = 2
+_SKIPPED: Final = 4
+"""More workers to be left out than this, and all devices are looked at."""
+_LOADS: Final = 64
+"""Attempts of a device that are looked at to tell when it has room again."""
 
-def place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window: int, doubts: str) -> bool:
-    """Dispatch the task, or settle it, or ask for approval; False when it should wait for a better offer."""
-    taken = {attempt.worker for attempt in task.attempts if not attempt.ended} if hedge else set()
-    avoid = task.state.avoid if type(task.state) is Ready else -1
+
+def place(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, hedge: bool, doubts: str, last: bool) -> bool:
+    """Dispatch the task, or settle it, or ask for approval; False when it should wait for a better offer.
+
+    `first`: one that has room. `last`: decide as if everything else in the bucket went before it.
+    """
     bound: Bound | None = None
-    asking = bucket.asking
+    roster = bucket.roster
+    asking = roster.asking
     must = bool(task.spec.approve or doubts)
     if asking or must:
         bound = bind(turn, run, task)
@@ -32,39 +47,37 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, hedge: bool, window:
             return True
         if bound.pin == task.approved:
             asking = frozenset()
-        elif must or len(asking) == len({one.worker for one, _, _ in bucket.offered}):
+        elif must or len(asking) == roster.workers:
             if hedge:
                 turn.hedges.discard((run.ix, task.ix))
             else:
                 ask_approval(turn, run, task, bucket.spec, doubts, bound)
             return True
-    sessions, offers = [], []
-    size = input_bytes(run, task)
-    for session, device, needs in bucket.offered:
-        worker = session.worker
-        if session.phase != "up" or worker in taken or worker in asking:
-            continue
-        if bucket.spec.spawns and _crowded(turn, run, task, session):
-            continue
-        room = session.has_room(needs, window)
-        run_s = expected(turn, session, bucket.spec.name, device, size).run_s
-        start = 0.0 if room else _wait_s(turn, session)
-        offers.append(
-            Offer(worker, device, room, start, run_s, _transfer_s(turn, run, task, session), len(session.loads))
-        )
-        sessions.append((session, needs))
-    if avoid >= 0 and any(offer.room and offer.worker != avoid for offer in offers):  # else the same one again
-        keep = [n for n, offer in enumerate(offers) if offer.worker != avoid]
-        sessions, offers = [sessions[n] for n in keep], [offers[n] for n in keep]
+    if hedge:
+        asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
+    berths, offers = _offers(turn, run, task, bucket, first, asking, len(bucket.heap) if last else 0)
     chosen = turn.policy.choose(offers) if offers else WAIT
     if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
         chosen = 0
     if chosen == WAIT:
+        _promise(turn, berths, offers)
         return False
-    session, needs = sessions[chosen]
+    berth = berths[chosen]
     why = turn.policy.why(offers, chosen) if len(offers) > 1 else ""
-    send(turn, run, task, session, bucket.spec, offers[chosen].device, needs, why, hedge, bound)
+    send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, why, hedge, bound)
     return True
+
+
+def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth) -> bool:
+    """Whether what is like this task, which waits, would still wait if it were the last of its bucket.
+
+    Nobody in the bucket takes what has room if not even that one does: so much work does a fast device have before it
+    that a slow one finishes first, or so little that nobody should look at the slow one.
+    """
+    if not anywhere(run, task) or len(bucket.heap) == 0:
+        return True
+    _, offers = _offers(turn, run, task, bucket, first, bucket.roster.asking, len(bucket.heap))
+    return bool(offers) and turn.policy.choose(offers) != WAIT
 
 
 def anywhere(run: Run, task: Task) -> bool:
@@ -75,12 +88,89 @@ def anywhere(run: Run, task: Task) -> bool:
 
 
 def window_of(turn: Turn, bucket: Bucket) -> int:
-    """Prefetch depth of a session for this skill: enough short tasks to cover the target, none for long ones."""
+    """Prefetch depth of a session for this skill: enough short tasks to cover the target, none for long ones.
+
+    In powers of two: a wider window has everybody looked at again.
+    """
     run_s = turn.predictor.measured(bucket.spec.name)
     if run_s is None:
         return 0
-    target = turn.settings.prefetch_target_s
-    return int(min(turn.settings.prefetch_max, target / run_s)) if run_s > 0 else turn.settings.prefetch_max
+    most = turn.settings.prefetch_max
+    window = int(min(most, turn.settings.prefetch_target_s / run_s)) if run_s > 0 else most
+    return 1 << window.bit_length() - 1 if window else 0
+
+
+def _offers(
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], behind: int
+) -> tuple[list[Berth], list[Offer]]:
+    """The candidates, and what each would mean; `without` these workers, `behind` so many others of the bucket."""
+    large = [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
+    size = input_bytes(run, task)
+    holders = [winner.worker for up in large if (winner := up.winner()) is not None]
+    whole = bool(bucket.spec.spawns) or turn.policy.wide or len(without) > _SKIPPED
+
+    def candidates(without: frozenset[int]) -> list[tuple[Berth, float]]:
+        if not whole:
+            return _candidates(turn, bucket, first, without, holders)
+        found = [one for one in bucket.roster.up if one.session.worker not in without]
+        if bucket.spec.spawns:
+            found = [one for one in found if not _crowded(turn, run, task, one.session)]
+        return [(one, _start_s(turn, one, bucket.window)) for one in found]
+
+    avoid = task.state.avoid if type(task.state) is Ready else -1
+    found = candidates(without | {avoid} if avoid >= 0 else without)
+    if avoid >= 0 and not any(start_s < 0 for _, start_s in found):
+        found = candidates(without)  # then the same one again
+    offers = []
+    for berth, start_s in found:
+        session, group, device = berth.session, berth.group, berth.profile
+        run_s = expected(turn, session, bucket.spec.name, berth.device, size).run_s
+        room = start_s < 0
+        if not room:
+            start_s += ((group.promised if group.flush == turn.flushes else 0) + behind) * run_s / group.slots
+        transfer_s, moved = _transfer(turn, large, session) if large else (0.0, 0)
+        price, energy_j = run_s * device.price_per_s, run_s * device.watts
+        offers.append(
+            Offer(
+                session.worker, berth.device, room, max(0.0, start_s), run_s, transfer_s, len(session.loads), moved,
+                price, energy_j,
+            )
+        )  # fmt: skip
+    return [berth for berth, _ in found], offers
+
+
+def _candidates(
+    turn: Turn, bucket: Bucket, first: Berth, without: frozenset[int], holders: list[int]
+) -> list[tuple[Berth, float]]:
+    """(device, seconds until it has a slot; negative with room) of those that are looked at, each once."""
+    skip: Callable[[Berth], bool] | None = (lambda one: one.session.worker in without) if without else None
+    roster, window = bucket.roster, bucket.window
+    found: dict[Berth, float] = {}
+    for group in roster.groups:
+        usable = group is first.group and (skip is None or not skip(first))
+        berth = first if usable else group.next(window, skip)
+        if berth is not None:
+            found[berth] = -1.0
+        else:
+            berth, start_s = group.soonest(turn.now, lambda session: _wait_s(turn, session))
+            if skip is None or not skip(berth):
+                found[berth] = start_s
+    more = [berth for worker in dict.fromkeys(holders) for berth in roster.by_worker.get(worker, ())]
+    if not roster.exact:
+        more += roster.drawn(_DRAWN)
+    for berth in more:
+        if berth not in found and (skip is None or not skip(berth)):
+            found[berth] = _start_s(turn, berth, window)
+    return list(found.items())
+
+
+def _promise(turn: Turn, berths: list[Berth], offers: list[Offer]) -> None:
+    """It waits: whoever decides after it finds the devices that it waits for taken for longer."""
+    full = [(max(offer.start_s, offer.transfer_s) + offer.run_s, n) for n, offer in enumerate(offers) if not offer.room]
+    if full:
+        group = berths[min(full)[1]].group
+        group.promised = group.promised + 1 if group.flush == turn.flushes else 1
+        group.flush = turn.flushes
 
 
 def _crowded(turn: Turn, run: Run, task: Task, session: Session) -> bool:
@@ -94,18 +184,26 @@ def _crowded(turn: Turn, run: Run, task: Task, session: Session) -> bool:
     return sum(spec is not None and bool(spec.spawns) for spec in skills) >= session.profile.slots
 
 
+def _start_s(turn: Turn, berth: Berth, window: int) -> float:
+    """Seconds until it has a slot; negative with room."""
+    return -1.0 if berth.session.has_room(berth.needs, window) else _wait_s(turn, berth.session)
+
+
 def _wait_s(turn: Turn, session: Session) -> float:
-    loads = session.loads.values()
-    return session.busy_s(turn.now, ((load, expected(turn, session, load.skill, load.device).run_s) for load in loads))
+    """Seconds until one of its slots is expected to be free, after what is queued there."""
+    loads = list(islice(session.loads.values(), _LOADS))
+    run_s = {one: expected(turn, session, *one).run_s for one in {(load.skill, load.device) for load in loads}}
+    queued = sum(run_s[load.skill, load.device] for load in loads if not load.started) / session.profile.slots
+    return queued + session.busy_s(turn.now, ((load, run_s[load.skill, load.device]) for load in loads))
 
 
-def _transfer_s(turn: Turn, run: Run, task: Task, session: Session) -> float:
-    """Expected seconds to move the task's large inputs to the worker."""
-    found = 0.0
-    for ix in task.wiring.needs:
-        up = run.tasks[ix]
-        if isinstance(up.value, ArtifactRef):
-            winner = up.winner()
-            if winner is None or winner.worker != session.worker:
-                found += turn.predictor.transfer_s(session.worker, session.profile.link, up.value.size)
-    return found
+def _transfer(turn: Turn, large: list[Task], session: Session) -> tuple[float, int]:
+    """Expected seconds to move the task's large inputs to the worker, and how many bytes."""
+    seconds, moved = 0.0, 0
+    for up in large:
+        assert isinstance(up.value, ArtifactRef)
+        winner = up.winner()
+        if winner is None or winner.worker != session.worker:
+            seconds += turn.predictor.transfer_s(session.worker, session.profile.link, up.value.size)
+            moved += up.value.size
+    return seconds, moved

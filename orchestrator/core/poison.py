@@ -45,8 +45,8 @@ def cell(turn: Turn, run: Run, task: Task, offered: Sequence[Offered]) -> Offere
     best = min(free, key=lambda one: (len(one[0].loads), one[0].kept_for != key, one[0].worker == avoid))
     for session in turn.fleet.sessions.values():
         if session.kept_for == key and session is not best[0]:
-            session.kept_for = None
-    best[0].kept_for = key
+            session.keep_for(None)
+    best[0].keep_for(key)
     return best if empty else None
 
 
@@ -55,4 +55,4 @@ def release(turn: Turn, key: tuple[int, int]) -> None:
     turn.suspects.pop(key, None)
     for session in turn.fleet.sessions.values():
         if session.kept_for == key:
-            session.kept_for = None
+            session.keep_for(None)

@@ -16,8 +16,8 @@ from protocol.resource import Resources
 from protocol.skill import SkillSpec
 from protocol.task import TaskSpec
 
-from .fleet import Session
 from .graph import Run, Task
+from .roster import NOBODY, Roster
 
 Entry = tuple[float, float, int, int, int, TaskSpec]
 """(priority, rank, arrival, run, task, its spec when it was queued): stale once the task has another spec."""
@@ -43,14 +43,10 @@ class Bucket:
         self.kind = kind
         self.spec = spec
         self.heap: list[Entry] = []
-        self.seen_changes = -1
-        self.offered: tuple[tuple[Session, str, dict[str, float]], ...] = ()
-        """Eligible (session, device, needs), as of `seen_changes` of the fleet."""
-        self.asking: frozenset[int] = frozenset()
-        """Workers of these that ask before they run it."""
-        self.alike = False
-        """It needs nothing and all devices are alike: any will do."""
-        self.turn = 0
+        self.roster = NOBODY
+        """Who may run these."""
+        self.window = 0
+        """How many of them a session may hold in its prefetch."""
         self.stuck_since = -1.0
         self.wakes_at = -1.0
 
@@ -60,6 +56,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.buckets: dict[Kind, Bucket] = {}
+        self.rosters: dict[Kind, Roster] = {}
+        """Of the fleet as it is, also of kinds of which nothing waits now."""
         self._arrivals = 0
 
     def push(self, kind: Kind, spec: SkillSpec, run: Run, task: Task) -> None:

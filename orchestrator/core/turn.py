@@ -42,6 +42,7 @@ class Turn:
         self.policy = policy
         self.fleet = Fleet()
         self.queue = Queue()
+        self.flushes = 0
         self.binder = Binder()
         self.predictor = Predictor()
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
@@ -194,7 +195,7 @@ class Turn:
         self.hedges = {key for key in self.hedges if key[0] != run}
         for session in self.fleet.sessions.values():
             if session.kept_for is not None and session.kept_for[0] == run:
-                session.kept_for = None
+                session.keep_for(None)
 
     def broke(self, run: int, task: int) -> None:
         """The task has failed and is open: a planner is to be asked."""

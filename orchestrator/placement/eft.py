@@ -15,6 +15,7 @@ class Eft:
     """`finish = max(start, transfer) + run`; ties go to the lighter load, then to the order of the offers."""
 
     name = "eft"
+    wide = False
 
     def choose(self, offers: Sequence[Offer]) -> int:
         """See Policy."""

@@ -33,6 +33,7 @@ def flush(turn: Turn) -> None:
     """Dispatch everything that may go now."""
     turn.flushes += 1
     absorb(turn)
+    turn.predictor.refit(turn.now)
     if turn.disk_full or not turn.started:
         return
     if turn.barred:

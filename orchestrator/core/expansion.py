@@ -24,6 +24,10 @@ from .settlement import close_run, fail, settle
 from .turn import Turn
 
 _RECHECK_S: Final = 0.5
+CHUNK_S: Final = 0.1
+"""What a chunk that is sized automatically should take: an attempt's own cost is a small part of it, a retry too."""
+_CHUNKS: Final = 4
+"""So many of them each slot gets at least, so that unlike ones end together."""
 
 
 def settle_due(turn: Turn) -> None:
@@ -156,10 +160,17 @@ def _expand(turn: Turn, run: Run, task: Task, items: int, workers: tuple[int, ..
     spec = turn.contract(task)
     chunk = task.spec.map.chunk if not workers and spec is not None and spec.place != "engine" else 1
     if chunk <= 0:
-        slots = sum(session.profile.slots for session in turn.fleet.sessions.values())
         # A call of a model is slow and paid for: one that fails must not repeat others.
-        chunk = 1 if task.skill in MODEL_SKILLS else max(1, items // (4 * max(1, slots)))
+        chunk = 1 if task.skill in MODEL_SKILLS else _auto(turn, task, items)
     turn.emit(e.MapExpanded(run.ix, task.ix, items, chunk, workers, turn.now))
+
+
+def _auto(turn: Turn, task: Task, items: int) -> int:
+    """As many elements as take a moment by what was measured; at most so many that every slot gets a few chunks."""
+    slots = sum(session.profile.slots for session in turn.fleet.sessions.values())
+    most = max(1, items // (_CHUNKS * max(1, slots)))
+    each_s = turn.predictor.measured(task.skill)
+    return most if each_s is None else max(1, min(most, int(CHUNK_S / each_s)))
 
 
 def _length(turn: Turn, run: Run, task: Task, ref: Ref) -> int | None:

@@ -5,27 +5,47 @@ One place says how a task, a session and a device become its keys, so that what 
 
 from __future__ import annotations
 
+from typing import Final
+
 from protocol.artifact import ArtifactRef
 
 from ..placement.predictor import Prediction
-from .fleet import Session
-from .graph import Run, Task
+from .fleet import Load, Session
+from .graph import Attempt, Run, Task
 from .turn import Turn
 
+_SHORT_S: Final = 0.01
+"""Nobody is told how long a task of so little time will take; its skill's run time is learned all the same."""
 
-def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0) -> Prediction:
-    """What one attempt of the skill is expected to take there."""
-    kind, speed = session.device_class.get(device, device), session.speed.get(device, 1.0)
-    return turn.predictor.predict(skill, kind, session.worker, speed, input_bytes)
+
+def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0, units: int = 1) -> Prediction:
+    """What one attempt of the skill is expected to take there, with so many elements of a map in it."""
+    alike = session.device_class.get(device, device)
+    found = turn.predictor.predict(skill, alike, session.worker, session.speed.get(device, 1.0), input_bytes)
+    return found if units == 1 else found.times(units)
+
+
+def promised(turn: Turn, session: Session, run: Run, task: Task, device: str) -> Prediction | None:
+    """What is said of an attempt that starts now, to be held against what it takes; None where that is not worth it."""
+    typical, elements = turn.predictor.measured(task.skill), units(run, task)
+    if typical is not None and typical * elements < _SHORT_S:
+        return None
+    return expected(turn, session, task.skill, device, input_bytes(run, task), elements)
 
 
 def noted(
-    turn: Turn, session: Session, skill: str, device: str, input_bytes: int, run_s: float,
-    predicted: Prediction | None = None,
-) -> None:  # fmt: skip
-    """An attempt of the skill has succeeded there; it was `predicted` so."""
-    kind, speed = session.device_class.get(device, device), session.speed.get(device, 1.0)
-    turn.predictor.note(skill, kind, session.worker, speed, input_bytes, run_s, predicted)
+    turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, run_s: float
+) -> None:
+    """The attempt has succeeded there after `run_s` seconds."""
+    device, elements = attempt.device, units(run, task)
+    predicted = load.predicted if load is not None else None
+    if elements > 1:
+        run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
+    turn.predictor.note(
+        attempt.skill or task.skill, session.device_class.get(device, device), session.worker,
+        session.speed.get(device, 1.0), input_bytes(run, task) if task.wiring.needs else 0, run_s, predicted,
+        (run.ix, task.ix, attempt.number),
+    )  # fmt: skip
 
 
 def input_bytes(run: Run, task: Task) -> int:
@@ -36,3 +56,11 @@ def input_bytes(run: Run, task: Task) -> int:
         if value is not None:
             found += value.size if isinstance(value, ArtifactRef) else len(value)
     return found
+
+
+def units(run: Run, task: Task) -> int:
+    """How often its skill is called: once, or for each element of its chunk of a map. Run times are learned of one."""
+    spread = run.tasks[task.parent].spread if task.parent >= 0 else None
+    if spread is None or spread.chunk <= 1:
+        return 1
+    return max(1, min(spread.chunk, spread.items - task.k * spread.chunk))

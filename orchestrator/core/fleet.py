@@ -17,6 +17,8 @@ from protocol.ids import Fence
 from protocol.link import timing
 from protocol.profile import DeviceProfile, Policy, WorkerProfile, device_class
 
+from ..placement.predictor import Prediction
+
 Key = tuple[int, int, int]
 """(run, task, attempt number)"""
 LIGHT_WINDOW: Final = 1024
@@ -48,6 +50,8 @@ class Load(msgspec.Struct, gc=False):
     """When it was last asked to stop; -1: never."""
     paused: bool = False
     """It waits for others: its cpu and its slot are returned."""
+    predicted: Prediction | None = None
+    """What was said of it when it left; None for short ones, and where that is not known any more."""
 
 
 class Shelf(Protocol):

@@ -14,6 +14,7 @@ from protocol.task import RunSettings
 
 from ..placement.eft import Eft
 from ..placement.policy import Policy
+from ..placement.predictor import Predictor
 from . import command as c
 from . import event as e
 from . import stimulus as s
@@ -92,6 +93,10 @@ class Machine:
     @property
     def fleet(self) -> Fleet:
         return self._turn.fleet
+
+    @property
+    def predictor(self) -> Predictor:
+        return self._turn.predictor
 
     def handle(self, stimulus: s.Stimulus, now: float, luck: float = 0.5) -> c.Decision:
         """Decide. Events are applied already; the caller journals them and carries the commands out.

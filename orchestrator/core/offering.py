@@ -16,7 +16,7 @@ from protocol.artifact import ArtifactRef
 from ..placement.policy import WAIT, Offer
 from .approval import ask_approval
 from .binding import Bound
-from .expectation import expected, input_bytes
+from .expectation import expected, input_bytes, units
 from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Ready
@@ -105,7 +105,7 @@ def _offers(
 ) -> tuple[list[Berth], list[Offer]]:
     """The candidates, and what each would mean; `without` these workers, `behind` so many others of the bucket."""
     large = [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
-    size = input_bytes(run, task)
+    size, elements = input_bytes(run, task), units(run, task)
     holders = [winner.worker for up in large if (winner := up.winner()) is not None]
     whole = bool(bucket.spec.spawns) or turn.policy.wide or len(without) > _SKIPPED
 
@@ -124,7 +124,7 @@ def _offers(
     offers = []
     for berth, start_s in found:
         session, group, device = berth.session, berth.group, berth.profile
-        run_s = expected(turn, session, bucket.spec.name, berth.device, size).run_s
+        run_s = expected(turn, session, bucket.spec.name, berth.device, size, elements).run_s
         room = start_s < 0
         if not room:
             start_s += ((group.promised if group.flush == turn.flushes else 0) + behind) * run_s / group.slots

@@ -12,6 +12,7 @@ from . import event as e
 from .assignment import assign
 from .binding import Bound, RefMissing
 from .budget import lend
+from .expectation import promised
 from .fleet import Load, Session
 from .graph import Run, Task
 from .settlement import fail, settle
@@ -68,7 +69,8 @@ def send(
             tokens, price,
         )
     )  # fmt: skip
-    session.take((run.ix, task.ix, number), Load(needs, fence, task.skill, device, turn.now, False))
+    load = Load(needs, fence, task.skill, device, turn.now, False, predicted=promised(turn, session, run, task, device))
+    session.take((run.ix, task.ix, number), load)
     effect = turn.stricter(spec, task)
     # An approval must be on disk before its task may act, as must every input of idempotent work.
     ahead = turn.settings.dispatch_ahead and not by_person and (

@@ -15,7 +15,7 @@ from protocol.task import AnyRef, FirstOf, Retry
 
 from . import event as e
 from .consult import bounds
-from .expectation import input_bytes, noted
+from .expectation import noted
 from .graph import Attempt, Run, Task
 from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
 from .poison import evidence
@@ -36,8 +36,7 @@ def end_attempt(
         return
     turn.focus = run.ix
     session = turn.fleet.sessions.get(attempt.worker)
-    if session is not None:
-        session.drop((run.ix, task.ix, attempt.number))
+    load = session.drop((run.ix, task.ix, attempt.number)) if session is not None else None
     turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now, death))
     if (usage.tokens_in or usage.tokens_out or usage.price) and overspent(run):
         turn.overspent[run.ix] = None
@@ -46,8 +45,7 @@ def end_attempt(
     turn.joins.pop((run.ix, task.ix), None)
     if isinstance(outcome, Success):
         if session is not None:
-            size = input_bytes(run, task)
-            noted(turn, session, attempt.skill or task.skill, attempt.device, size, usage.run_s)
+            noted(turn, session, run, task, attempt, load, usage.run_s)
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
             turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
         if task.cancelling:

@@ -1,22 +1,42 @@
 """How long a task is expected to run, and a transfer to take: what was measured, else a prior.
 
-Fleet knowledge, not durable. Per (skill, device class); without a measurement on this class the one on another is
-scaled by the devices' speeds. Whatever it says, it says with an interval and with how much it knows.
+Fleet knowledge, not durable by itself. Run times are learned per skill and class of devices (`history`); a device may
+differ from its class (`device_factor`). A skill that no device of the class has run is scaled from another class by
+their speeds; one that never ran has what it declares, else a guess. Transfers are learned per link (`passage`).
+
+Noting costs about a microsecond and changes nothing yet: `refit` takes in what came, a little at a time, so that a
+hundred thousand short tasks cost no more than a hundred long ones. Of one skill and class only the last fifty runs
+between two fits count. Pure: time comes in as an argument.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import Final, Literal
 
 import msgspec
 
 from protocol.profile import LinkProfile
 
+from .device_factor import DeviceFactors
+from .history import FORMS, WINDOW, History
+from .passage import Passages
+from .score import Score, Tally
+
 DEFAULT_S: Final = 1.0
-_WEIGHT: Final = 0.3
+REFIT_S: Final = 0.1
+"""A history that has settled is fitted so often at most."""
+YOUNG: Final = 8
+"""Runs up to which each one is taken in at once."""
+_FITS: Final = 4
+_REST_S: Final = 0.025
+"""At most so many settled histories are fitted at a time, and then none for so long for each."""
 _DRIFT: Final = 0.1
-_UNKNOWN: Final = 4.0
-"""Without a measurement the interval reaches from a so-manieth of the prediction to so many times it."""
+_SCALED: Final = 2.0
+_DECLARED: Final = 3.0
+_GUESSED: Final = 10.0
+"""How far the interval reaches on either side where nothing was measured on this class, as a factor."""
 
 By = Literal["measured", "class", "skill", "declared", "default"]
 """What a prediction rests on: runs on this very device, on its class, of the skill elsewhere, a stated prior, none."""
@@ -31,57 +51,197 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     n: int = 0
     by: By = "default"
 
+    def times(self, factor: float) -> Prediction:
+        """The same of so many attempts, one after the other."""
+        return Prediction(self.run_s * factor, self.low_s * factor, self.p95_s * factor, self.n, self.by)
 
-class Predictor:
-    """Predicts from what it was told. Costs a decision about a microsecond."""
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What came true of a prediction. `of`: (run, task, attempt)."""
+
+    skill: str
+    device_class: str
+    worker: int
+    speed: float
+    input_bytes: int
+    run_s: float
+    predicted: Prediction | None = None
+    of: tuple[int, int, int] = (0, 0, 0)
+
+
+class _Cell:
+    """One skill on one class of devices. `anchor`: the typical run time when its last drift was counted."""
 
     def __init__(self) -> None:
-        self._mean: dict[tuple[str, str], tuple[float, int]] = {}
-        self._planned: dict[tuple[str, str], float] = {}
-        self._any: dict[str, float] = {}
-        self._rate: dict[int, float] = {}
+        self.history = History()
+        self.fresh: deque[Outcome] = deque(maxlen=WINDOW)
+        self.workers: dict[int, None] = {}
+        self.tally = Tally()
+        self.count = 0
+        self.fitted_at = -math.inf
+        self.speed = 1.0
+        self.anchor = 0.0
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of one skill on one class of devices, for people."""
+
+    skill: str
+    device_class: str
+    runs: int
+    run_s: float
+    form: str
+    changes: int
+    score: Score
+
+
+class Predictor:
+    """See the module. `keep`: what came true is handed out by `outcomes` for whoever stores it."""
+
+    def __init__(self, *, keep: bool = False) -> None:
         self.drifts = 0
-        """Counts predictions that moved by more than a tenth: what was planned with them may be planned again."""
+        """Counts run times that moved by more than a tenth: what was planned with them may be planned again."""
+        self.passages = Passages()
+        self._cells: dict[tuple[str, str], _Cell] = {}
+        self._skills: dict[str, dict[str, _Cell]] = {}
+        self._typical: dict[str, float] = {}
+        self._declared: dict[str, float] = {}
+        self._factors = DeviceFactors()
+        self._dirty: dict[tuple[str, str], _Cell] = {}
+        self._young = False
+        self._rests_until = -math.inf
+        self._outcomes: deque[Outcome] | None = deque(maxlen=10_000) if keep else None
+
+    # what happened
 
     def note(
         self, skill: str, device_class: str, worker: int, speed: float, input_bytes: int, run_s: float,
-        predicted: Prediction | None = None,
+        predicted: Prediction | None = None, of: tuple[int, int, int] = (0, 0, 0),
     ) -> None:  # fmt: skip
         """A successful attempt took `run_s` seconds, on a device of relative `speed`; it was `predicted` so."""
         key = (skill, device_class)
-        mean, n = self._mean.get(key, (run_s, 0))
-        mean += _WEIGHT * (run_s - mean)
-        self._mean[key] = mean, n + 1
-        self._any[skill] = mean
-        if abs(mean - self._planned.setdefault(key, mean)) > _DRIFT * self._planned[key]:
-            self._planned[key] = mean
-            self.drifts += 1
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = self._skills.setdefault(skill, {})[device_class] = _Cell()
+        if not cell.fresh:
+            self._dirty[key] = cell
+        cell.count += 1
+        if cell.count <= YOUNG:
+            self._young = True
+        cell.fresh.append(Outcome(skill, device_class, worker, speed, input_bytes, run_s, predicted, of))
+
+    def note_transfer(self, worker: int, link: LinkProfile, size_bytes: int, seconds: float) -> None:
+        """That many bytes took so long over the worker's link."""
+        self.passages.note(worker, link, size_bytes, seconds)
+
+    def declare(self, skill: str, run_s: float) -> None:
+        """What the skill says of itself: seconds on a device of speed 1. 0: nothing."""
+        self._declared[skill] = run_s
+
+    def refit(self, now: float | None = None) -> None:
+        """Take in what was noted, as far as it is due; without `now` all of it."""
+        if not self._dirty or (now is not None and now < self._rests_until and not self._young):
+            return
+        left = _FITS
+        for key, cell in list(self._dirty.items()):
+            young = cell.count <= YOUNG or cell.fitted_at == -math.inf
+            if now is not None and not young and (now < cell.fitted_at + REFIT_S or not left):
+                continue
+            left -= not young
+            del self._dirty[key]
+            self._fit(key[0], cell)
+            if now is not None:
+                cell.fitted_at = now
+        self._young = False
+        if now is not None:
+            self._rests_until = now + (_FITS - left) * _REST_S
+
+    def outcomes(self) -> list[Outcome]:
+        """What came true since this was asked last: at most the last fifty of a skill and class between two fits."""
+        if not self._outcomes:
+            return []
+        found = list(self._outcomes)
+        self._outcomes.clear()
+        return found
+
+    # what is expected
 
     def predict(
         self, skill: str, device_class: str, worker: int, speed: float = 1.0, input_bytes: int = 0
     ) -> Prediction:
         """What one attempt on that device is expected to take."""
-        found = self._mean.get((skill, device_class))
-        if found is not None:
-            run_s, n = found
-            return Prediction(run_s, run_s / _UNKNOWN, run_s * _UNKNOWN, n, "class")
-        known = self._any.get(skill)
-        run_s = (DEFAULT_S if known is None else known) / (speed or 1.0)
-        return Prediction(run_s, run_s / _UNKNOWN, run_s * _UNKNOWN, 0, "default" if known is None else "skill")
+        cell = self._cells.get((skill, device_class))
+        if cell is None:
+            return self._elsewhere(skill, speed, input_bytes)
+        if not cell.history.runs:
+            self._fit(skill, cell)
+        return self._said(cell, device_class, worker, input_bytes)
 
     def measured(self, skill: str) -> float | None:
-        """The last mean of the skill on any device; None before the first."""
-        return self._any.get(skill)
+        """The typical run time of the skill on the class that was fitted last; None before the first."""
+        return self._typical.get(skill)
 
     def transfer_s(self, worker: int, link: LinkProfile, size_bytes: int) -> float:
         """Expected seconds until that many bytes have reached the worker, or left it."""
-        return link.latency_s + size_bytes / self._rate.get(worker, link.bandwidth)
-
-    def note_transfer(self, worker: int, link: LinkProfile, size_bytes: int, seconds: float) -> None:
-        """That many bytes took so long over the worker's link."""
-        rate = size_bytes / max(1e-9, seconds - link.latency_s)
-        self._rate[worker] = self._rate.get(worker, rate) + _WEIGHT * (rate - self._rate.get(worker, rate))
+        return self.passages.seconds(worker, link, size_bytes)
 
     def drifted(self, since: int) -> bool:
-        """Whether a prediction has moved by more than a tenth since `drifts` was `since`."""
+        """Whether a run time has moved by more than a tenth since `drifts` was `since`."""
         return self.drifts > since
+
+    def known(self) -> list[Known]:
+        """Everything that was ever measured, by skill and class."""
+        return [
+            Known(
+                skill, device_class, cell.count, cell.history.typical, FORMS[cell.history.form], cell.history.changes,
+                cell.tally.score(),
+            )
+            for (skill, device_class), cell in sorted(self._cells.items())
+        ]  # fmt: skip
+
+    # inside
+
+    def _said(self, cell: _Cell, device_class: str, worker: int, input_bytes: int) -> Prediction:
+        history = cell.history
+        run_s = history.centre(input_bytes) * self._factors.of(device_class, worker)
+        by: By = "measured" if worker in cell.workers else "class"
+        return Prediction(run_s, run_s * history.low, run_s * history.high, history.runs, by)
+
+    def _elsewhere(self, skill: str, speed: float, input_bytes: int) -> Prediction:
+        """Nothing was measured on this class."""
+        speed = speed or 1.0
+        by: By
+        cells = self._skills.get(skill)
+        if cells:
+            cell = max(cells.values(), key=lambda one: min(one.count, WINDOW))
+            if not cell.history.runs:
+                self._fit(skill, cell)
+            run_s, n, reach, by = cell.history.centre(input_bytes) * cell.speed, cell.history.runs, _SCALED, "skill"
+            run_s /= speed
+            return Prediction(run_s, run_s * cell.history.low / reach, run_s * cell.history.high * reach, n, by)
+        declared = self._declared.get(skill, 0.0)
+        run_s, reach, by = (declared, _DECLARED, "declared") if declared > 0.0 else (DEFAULT_S, _GUESSED, "default")
+        return Prediction(run_s / speed, run_s / speed / reach, run_s / speed * reach, 0, by)
+
+    def _fit(self, skill: str, cell: _Cell) -> None:
+        history, factors, kept = cell.history, self._factors, self._outcomes
+        for fact in cell.fresh:
+            factor = factors.of(fact.device_class, fact.worker)
+            if history.runs:
+                said = fact.predicted or self._said(cell, fact.device_class, fact.worker, fact.input_bytes)
+                cell.tally.add(said.run_s, said.p95_s, fact.run_s)
+                if kept is not None:
+                    kept.append(fact if fact.predicted else msgspec.structs.replace(fact, predicted=said))
+            elif kept is not None:
+                kept.append(fact)
+            error = history.learn(fact.input_bytes, fact.run_s / factor)
+            if history.runs > 1:
+                factors.note(fact.device_class, fact.worker, error + math.log(factor))
+            cell.workers[fact.worker] = None
+            cell.speed = fact.speed or 1.0
+        cell.fresh.clear()
+        history.fit()
+        typical = self._typical[skill] = history.typical
+        if not cell.anchor or abs(typical - cell.anchor) > _DRIFT * cell.anchor:
+            cell.anchor = typical
+            self.drifts += 1

@@ -151,6 +151,18 @@ def test_chunks_hold_several_items_and_flatten(chunk):
     assert len(sim.state.runs[1].children(sim.task("m"))) == (3 if chunk == 2 else 5)
 
 
+@pytest.mark.parametrize(("takes_s", "chunk"), [(0.3, 1), (0.02, 5), (0.0001, 10)])
+def test_an_automatic_chunk_is_sized_by_what_was_measured(takes_s, chunk):
+    sim = Simulator(workers=1, slots=1)
+    predictor = sim.machine.predictor
+    for _ in range(5):
+        predictor.note("flow.echo", "cpu", 1, 1.0, 0, takes_s)
+    items = {"id": "l", "skill": "flow.list", "args": {"items": list(range(40))}}
+    sim.submit({"tasks": [items, echo("m", {"ref": "l/items[]"}, map={"chunk": "auto"})]})
+    sim.settle(120.0)
+    assert sim.task("m").spread.chunk == chunk
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 def test_limit_bounds_how_many_run_at_once_and_does_not_stall(limit):
     running, most = set(), []

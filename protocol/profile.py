@@ -25,7 +25,10 @@ def strict(rules: Iterable[tuple[str, Policy]]) -> Policies:
 
 def ruling(policies: Policies, skill: str) -> Policy | None:
     """The word of the first rule that fits; None where none does."""
-    return next((policy for pattern, policy in policies if fnmatchcase(skill, pattern)), None)
+    for pattern, policy in policies:
+        if fnmatchcase(skill, pattern):
+            return policy
+    return None
 
 
 class DeviceProfile(msgspec.Struct, frozen=True, omit_defaults=True):

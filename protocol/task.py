@@ -103,13 +103,21 @@ def references(args: object) -> Iterator[AnyRef]:
     while stack:
         node = stack.pop()
         if isinstance(node, dict):
-            found = reference_in(node)
-            if found is not None:
-                yield found
-            elif set(node) != {"literal"}:
-                stack.extend(reversed(node.values()))
+            if len(node) == 1:
+                found = reference_in(node)
+                if found is not None:
+                    yield found
+                    continue
+                if "literal" in node:
+                    continue
+            stack.extend(reversed(node.values()))
         elif isinstance(node, list):
             stack.extend(reversed(node))
+
+
+def references_of(args: bytes) -> tuple[AnyRef, ...]:
+    """Every reference inside encoded arguments once, in document order."""
+    return tuple(dict.fromkeys(references(msgspec.json.decode(args)))) if b'"ref"' in args else ()
 
 
 def secret_in(node: object) -> str | None:

@@ -22,9 +22,10 @@ from protocol.task_form import TaskReader
 
 from . import event as e
 from .answer import give
-from .edit import denied, propose
+from .edit import propose
 from .fleet import Session
 from .graph import CHECKPOINT, Run, Task
+from .inspection import denied
 from .joining import assign_again
 from .lifecycle import Running, Waiting
 from .planner_call import Wish

@@ -9,18 +9,16 @@ from typing import Final
 
 import msgspec
 
-from protocol.artifact import parse_file
 from protocol.cycle import find_cycle
 from protocol.document import nearest
 from protocol.errors import Conflict, PlanRefused, Problem
 from protocol.patch import Edit, Patch
-from protocol.schema import check, files_in
 from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Ref, TaskSpec, references, secrets_in
 
 from . import event as e
 from .consult import excess
-from .eligibility import deniers
 from .graph import Run, Task
+from .inspection import Inspection
 from .lifecycle import AwaitingApproval, Closed, Pending, Ready, Settled
 from .planner_call import PlannerCall
 from .settlement import cancel_task, settle
@@ -48,7 +46,8 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
         found.append(Problem("DuplicateId", "tasks", f"{', '.join(twice)} is there twice", "use each id once"))
     later = set(ids)
     forward = False
-    machines: dict[str, bool] = {}
+    checks = Inspection(turn, run)
+    turn.state.forget_references()
     for index, spec in enumerate(patch.tasks):
         where = f"tasks/{index}"
         old = run.tasks[run.names[spec.id]] if spec.id in run.names else None
@@ -59,7 +58,7 @@ def problems_of(turn: Turn, run: Run, patch: Patch, *, first: bool = False) -> l
             found.append(Problem(code, f"{where}/id", f"{spec.id} {why}", "choose another id"))
         if old is not None and not person:
             _check_tighter(spec, old.spec, where, found)
-        _check_alone(turn, run, spec, machines, where, found)
+        checks.look(spec, where, found)
         if not person and _names_secret(spec):
             why = "only a person's plan may name a secret: whatever wrote this may have been talked into it"
             found.append(Problem("SecretDenied", f"{where}/args", why, "write that task into the plan"))
@@ -101,40 +100,10 @@ def _names_secret(spec: TaskSpec) -> bool:
 def judge(turn: Turn, run: Run, specs: tuple[TaskSpec, ...]) -> list[Problem]:
     """What is wrong with each task by itself: skill, arguments, places, files. Not whom it names."""
     found: list[Problem] = []
-    machines: dict[str, bool] = {}
+    checks = Inspection(turn, run)
     for index, spec in enumerate(specs):
-        _check_alone(turn, run, spec, machines, f"tasks/{index}", found)
+        checks.look(spec, f"tasks/{index}", found)
     return found
-
-
-def _check_alone(
-    turn: Turn, run: Run, spec: TaskSpec, machines: dict[str, bool], where: str, found: list[Problem]
-) -> None:
-    _check_skill(turn, spec, where, found)
-    _check_policy(turn, run, spec, where, found)
-    if b"file://" in spec.args:
-        _check_files(turn, run, spec, machines, where, found)
-    for word in spec.on:
-        if not isinstance(word, Ref) and word not in _WORDS and not _known_place(turn, word):
-            message = f"no worker is called or labelled {word}"
-            found.append(Problem("UnknownPlace", f"{where}/on", message, _near_worker(turn, word)))
-
-
-def _check_policy(turn: Turn, run: Run, spec: TaskSpec, where: str, found: list[Problem]) -> None:
-    """Nobody would ever be allowed to run it: said at once, with who denies it."""
-    for n, name in enumerate((spec.skill, *spec.alt)):
-        message = denied(turn, run, name)
-        if message:
-            at = f"{where}/skill" if n == 0 else f"{where}/alt/{n - 1}"
-            found.append(Problem("PolicyDenied", at, message, "use another skill, or have this one allowed"))
-
-
-def denied(turn: Turn, run: Run, skill: str) -> str:
-    """Who denies the skill, in words; "" when somebody may run it."""
-    if turn.ruling(skill) == "deny":
-        return f"this server's policy denies {skill}"
-    names = deniers(turn.state, run.home, skill)
-    return f"{' and '.join(names[:_NAMED])}, the only ones to offer {skill}, deny it" if names else ""
 
 
 def _sources(spec: TaskSpec) -> set[str]:
@@ -165,52 +134,6 @@ def rewritable(task: Task) -> bool:
     return editable(task) and not (task.spread is not None and task.chained)
 
 
-def _check_skill(turn: Turn, spec: TaskSpec, where: str, found: list[Problem]) -> None:
-    args = msgspec.json.decode(spec.args)
-    for n, name in enumerate((spec.skill, *spec.alt)):
-        at = f"{where}/skill" if n == 0 else f"{where}/alt/{n - 1}"
-        skill = turn.state.skill(name)
-        if skill is None:
-            fix = nearest(name, turn.state.digests) or "see asterism skills"
-            found.append(Problem("UnknownSkill", at, f"no worker ever announced {name}", fix))
-            continue
-        found.extend(check(skill.params, args, f"{where}/args", refs=True))
-        if spec.effect is not None and EFFECT_ORDER[spec.effect] < EFFECT_ORDER[skill.effect]:
-            message = f"{name} is {skill.effect}; a plan may tighten that, not loosen it to {spec.effect}"
-            found.append(Problem("Loosens", f"{where}/effect", message, "leave effect out"))
-        effect = spec.effect or skill.effect
-        if effect == "once" and spec.retry is not None and spec.retry.max > 0:
-            message = f"{name} runs once; it is never retried by itself"
-            found.append(Problem("Loosens", f"{where}/retry", message, "leave retry out"))
-        if skill.place == "local":
-            machines = {uri.worker for text in files_in(skill.params, args) if (uri := parse_file(text))}
-            if len(machines) > 1:
-                message = f"{name} acts on one machine's files, these are of {' and '.join(sorted(machines))}"
-                found.append(Problem("FilesOnTwoMachines", f"{where}/args", message, "use one task for each machine"))
-
-
-def _check_files(
-    turn: Turn, run: Run, spec: TaskSpec, machines: dict[str, bool], where: str, found: list[Problem]
-) -> None:
-    """A file is on a machine that somebody knows. `machines`: the verdicts so far."""
-    skill = turn.state.skill(spec.skill)
-    for text in files_in(skill.params, msgspec.json.decode(spec.args)) if skill is not None else ():
-        uri = parse_file(text)
-        if uri is None or uri.worker == "here" or text in run.files:
-            continue
-        if uri.worker not in machines:
-            machines[uri.worker] = any(one.name == uri.worker and not one.gone for one in turn.state.workers.values())
-        if not machines[uri.worker]:
-            message = f"no worker is called {uri.worker}, so nobody has {text}"
-            found.append(Problem("UnknownPlace", f"{where}/args", message, _near_worker(turn, uri.worker)))
-
-
-def _near_worker(turn: Turn, word: str) -> str:
-    names = [record.name for record in turn.state.workers.values() if not record.gone and not record.serves]
-    known = f"known: {', '.join(names[:_NAMED])}" if names else "see asterism workers"
-    return nearest(word, names) or known
-
-
 def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str, found: list[Problem]) -> set[str]:
     """Whom the task names; the sources it names."""
     sources: set[str] = set()
@@ -230,11 +153,13 @@ def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str
             found.append(Problem("UnknownReference", at, f"there is no task {ref.source}", fix))
 
     mapped = False
-    if b'"ref"' in spec.args:
-        for ref in references(msgspec.json.decode(spec.args)):
-            for one in ref.refs if isinstance(ref, FirstOf) else (ref,):
+    for ref in turn.state.references(spec.args):
+        for one in ref.refs if isinstance(ref, FirstOf) else (ref,):
+            if one.source in ids and one.source != spec.id:
+                sources.add(one.source)
+            else:
                 check_ref(one, f"{where}/args")
-                mapped = mapped or one.each
+            mapped = mapped or one.each
     for line in spec.when:
         check_ref(line.ref, f"{where}/when")
     for name in spec.after:
@@ -245,18 +170,6 @@ def _check_names(turn: Turn, run: Run, spec: TaskSpec, ids: set[str], where: str
     if mapped and "all" in spec.on:
         found.append(Problem("BadOn", f"{where}/on", "a map can't also run on all", "use one task for each"))
     return sources
-
-
-def _known_place(turn: Turn, word: str) -> bool:
-    key, equals, value = word.partition("=")
-    for record in turn.state.workers.values():
-        if record.gone:
-            continue
-        if equals and record.labels.get(key) == value:
-            return True
-        if not equals and (word == record.name or word in record.labels or word in record.devices):
-            return True
-    return False
 
 
 def _upstreams(run: Run, patch: Patch) -> dict[str, set[str]]:

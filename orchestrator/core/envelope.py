@@ -14,6 +14,8 @@ def widen(envelope: dict[str, bool], spec: TaskSpec, known: Callable[[str], Skil
     What a person or the plan gates (by an approval; by a condition, if it acts) is had only so: False.
     """
     for name in (spec.skill, *spec.alt):
+        if envelope.get(name):
+            continue
         skill = known(name)
         acts = skill is None or skill.effect != "pure"
         freely = not spec.approve and not (acts and spec.when)

@@ -15,7 +15,7 @@ import msgspec
 from protocol.artifact import ArtifactRef, Value
 from protocol.ids import Fence, run_name
 from protocol.patch import Patch
-from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec, references
+from protocol.task import INPUT, AnyRef, FirstOf, Output, Ref, RunSettings, TaskSpec
 
 from .lifecycle import OPEN, PENDING, RunState, Settled, TaskState
 from .planner_call import PlannerCall, SubPlan
@@ -77,6 +77,8 @@ class Wiring(msgspec.Struct, frozen=True, gc=False):
 
     def upstreams(self) -> set[int]:
         """Every task this one waits for to be final (chain edges apart)."""
+        if not (self.after or self.when or self.ons or self.firsts):
+            return set(self.needs)
         return {*self.needs, *self.after, *self.when, *self.ons, *(ix for group in self.firsts for ix in group)}
 
 
@@ -326,14 +328,15 @@ class Run(msgspec.Struct, array_like=True):
         return (task for task in self.tasks if task.parent < 0)
 
 
-def wire(spec: TaskSpec, names: dict[str, int], tasks: list[Task]) -> Wiring:
-    """What the references of `spec` mean. Every name must be known (core.edit has checked). Raises: KeyError."""
-    refs: tuple[AnyRef, ...] = ()
-    if b'"ref"' in spec.args:
-        refs = tuple(dict.fromkeys(references(msgspec.json.decode(spec.args))))
+def wire(spec: TaskSpec, refs: tuple[AnyRef, ...], names: dict[str, int], tasks: list[Task]) -> Wiring:
+    """What `refs`, the references of the arguments of `spec`, and its other fields mean. Every name must be known
+    (core.edit has checked). Raises: KeyError."""
     ons = tuple(names[on.source] for on in spec.on if type(on) is Ref)
-    if not refs and not spec.when and not spec.after and not ons:
-        return UNWIRED
+    if not spec.when and not spec.after and not ons:
+        if not refs:
+            return UNWIRED
+        if all(type(ref) is Ref and not ref.each for ref in refs):
+            return Wiring(refs, tuple(dict.fromkeys([names[ref.source] for ref in refs if ref.source != INPUT])))  # type: ignore[union-attr]
     judged = tuple(dict.fromkeys(names[line.ref.source] for line in spec.when if line.ref.source != INPUT))
     needs: dict[int, None] = {}
     chain: dict[int, None] = {}

@@ -5,26 +5,43 @@ A part of `State`: appliers of events, nothing is decided. `due` and `fresh` are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from protocol.patch import Patch
-from protocol.task import TaskSpec
+from protocol.task import AnyRef, TaskSpec, references_of
 
 from . import event as e
-from .graph import LATER, PERSON, PLANNED, Run, Spawned, Spread, Task, Version, Wiring, is_map, wire, would_cycle
+from .graph import (
+    LATER,
+    PERSON,
+    PLANNED,
+    UNWIRED,
+    Run,
+    Spawned,
+    Spread,
+    Task,
+    Version,
+    Wiring,
+    is_map,
+    wire,
+    would_cycle,
+)
 from .lifecycle import EXPANDED, PENDING, TASK, Pending, Ready, next_state
 from .planner_call import PlannerCall
 
 _READY = Ready()
 
 
-def origin_of(run: Run, event: e.PatchAccepted, name: str) -> int:
-    """Who wrote this task of the patch."""
-    if event.written and (known := dict(event.written).get(name)) is not None:
-        return known
+def origins_of(run: Run, event: e.PatchAccepted) -> Callable[[str], int]:
+    """Who wrote each task of the patch, by name."""
     if event.patch.author.startswith("person"):
-        return PERSON
-    return PLANNED if event.patch.author == "planner" and not run.planned else LATER
+        author = PERSON
+    else:
+        author = PLANNED if event.patch.author == "planner" and not run.planned else LATER
+    written = dict(event.written)
+    return lambda name: written.get(name, author)
 
 
 def _note(run: Run, call: PlannerCall, event: e.PatchAccepted, new: range) -> None:
@@ -54,6 +71,20 @@ class Growth:
         """Derived: (run, task) that became ready."""
         self.due: list[tuple[int, int]] = []
         """Derived: tasks for the machine to decide on (conditions, expansions, completed maps and joins)."""
+        self._read: dict[bytes, tuple[AnyRef, ...]] = {}
+
+    def references(self, args: bytes) -> tuple[AnyRef, ...]:
+        """Those of a task's encoded arguments; a patch is checked and then wired, and read once."""
+        if b'"ref"' not in args:
+            return ()
+        found = self._read.get(args)
+        if found is None:
+            found = self._read[args] = references_of(args)
+        return found
+
+    def forget_references(self) -> None:
+        """The patch they were of is accepted, or refused."""
+        self._read.clear()
 
     def _patch_accepted(self, event: e.PatchAccepted) -> None:
         run, patch = self.runs[event.run], event.patch
@@ -70,9 +101,10 @@ class Growth:
             run.outputs = patch.outputs
         before = len(run.tasks)
         touched = []
+        origins = origins_of(run, event)
         for spec in patch.tasks:
             task = self._place(run, spec, event.version, parent, event.key)
-            task.origin = origin_of(run, event, spec.id)
+            task.origin = origins(spec.id)
             touched.append(task)
         if event.call in run.calls:
             _note(run, run.calls[event.call], event, range(before, len(run.tasks)))
@@ -91,7 +123,8 @@ class Growth:
             touched.append(task)
         for ix in dict.fromkeys(task.ix for task in touched):
             self._connect(run, run.tasks[ix], event.at)
-        self._rank(run, [task.ix for task in touched])
+        self.forget_references()
+        self._rank(run, [task.ix for task in touched if task.wiring is not UNWIRED])
 
     def _place(self, run: Run, spec: TaskSpec, version: int, parent: Task | None, key: str) -> Task:
         owner = parent if parent is not None and parent.plan is not None else None
@@ -137,11 +170,12 @@ class Growth:
         task.spread = task.plan = None
 
     def _connect(self, run: Run, task: Task, at: float) -> None:
-        task.wiring = wiring = wire(task.spec, run.names, run.tasks)
+        task.wiring = wiring = wire(task.spec, self.references(task.spec.args), run.names, run.tasks)
         task.waits = 0
+        order = run.order
         for up in wiring.upstreams():
             source = run.tasks[up]
-            if would_cycle(run, up, task.ix):
+            if order[up] >= order[task.ix] and would_cycle(run, up, task.ix):
                 raise AssertionError(f"G1: {run.name_of(source)} -> {run.name_of(task)} closes a cycle")
             source.down = source.down if source.down is not None else []
             source.down.append(task.ix)
@@ -233,11 +267,11 @@ class Growth:
     def _arrive(self, run: Run, task: Task, at: float) -> None:
         """All upstreams are final: ready at once if nothing is left to decide, else due for the machine."""
         wiring = task.wiring
-        if task.parent < 0 and (is_map(task) or (not task.judged and self._to_judge(run, task))):
+        plain = wiring is UNWIRED and not task.spec.on and not task.spec.when
+        if task.parent < 0 and not plain and (is_map(task) or (not task.judged and self._to_judge(run, task))):
             self.due.append((run.ix, task.ix))
             return
-        elements = self.elements(run, task) if task.parent >= 0 and wiring.chain else ()
-        if not all(run.tasks[ix].succeeded for ix in elements):
+        if task.parent >= 0 and wiring.chain and not all(run.tasks[ix].succeeded for ix in self.elements(run, task)):
             self.due.append((run.ix, task.ix))
             return
         task.state, task.ready_at = _READY, at

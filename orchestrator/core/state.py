@@ -23,7 +23,7 @@ from protocol.skill import SkillSpec
 from . import event as e
 from .envelope import widen
 from .graph import LATER, Run
-from .growth import origin_of
+from .growth import origins_of
 from .invariant import check_run
 from .lifecycle import OPEN, PAUSED, RUN, Closed, Ready, next_state
 from .planner_call import PlannerCall
@@ -238,8 +238,9 @@ class State(Progress):
     def _patch_accepted(self, event: e.PatchAccepted) -> None:
         super()._patch_accepted(event)
         run = self.runs[event.run]
+        origin = origins_of(run, event)
         for spec in event.patch.tasks:
-            if origin_of(run, event, spec.id) != LATER:
+            if origin(spec.id) != LATER:
                 widen(run.envelope, spec, self.skill)
 
     def _patch_refused(self, event: e.PatchRefused) -> None:

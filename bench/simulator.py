@@ -213,13 +213,13 @@ class Simulator(SimulatedOrchestrator):
             raise Refused(reply.error)
         return reply.value
 
-    def submit(self, plan: Mapping[str, Any], *, home: str = "w1", key: str = "") -> int:
+    def submit(self, plan: Mapping[str, Any], *, home: str = "w1", key: str = "", author: str = "sim") -> int:
         """A plan document as a new run; its number."""
         found = parse_plan(dict(plan))
         inputs = {one.name: one.default for one in found.inputs if one.default is not None}
         patch = Patch("person:sim", found.tasks, outputs=found.outputs or None)
         key = key or f"request-{self._asked}"
-        made = self.ask(lambda reply: s.Submitted(reply, "", key, "sim", found.settings, inputs, home, patch=patch))
+        made = self.ask(lambda reply: s.Submitted(reply, "", key, author, found.settings, inputs, home, patch=patch))
         return int(made["run"])
 
     def request(self, settings: RunSettings | None = None, words: str = "do it") -> int:

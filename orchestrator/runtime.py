@@ -299,6 +299,8 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
                 known=given.hedge.known,
                 move_s=given.hedge.move,
             ),
+            shares=tuple(given.fair.shares.items()),
+            share_half_life_s=given.fair.half_life,
         ),
         retention=given.retention,
         llm=given.llm,

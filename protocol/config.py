@@ -147,7 +147,15 @@ def _known() -> dict[str, Any]:
     return dict(_leaves(Settings().model_dump(mode="json")))
 
 
-_TABLES: Final = ("policy.skills", "sandbox.skills", "secrets.allow", "llm.extra", "device.price", "device.watts")
+_TABLES: Final = (
+    "policy.skills",
+    "sandbox.skills",
+    "secrets.allow",
+    "llm.extra",
+    "device.price",
+    "device.watts",
+    "fair.shares",
+)
 """Settings that are a table as a whole: its keys are a person's own."""
 
 

@@ -137,7 +137,7 @@ class Graph:
     """A task graph being written.
 
     `inputs` are values the run is given, by name; they can be replaced at submission. Other keyword arguments are the
-    `run` object of the plan: on_failure, deadline, budget, review, home, schedule_grace, priority.
+    `run` object of the plan: on_failure, deadline, budget, review, home, schedule_grace, priority, sla.
     """
 
     def __init__(self, inputs: Mapping[str, Any] | None = None, **run: Any) -> None:

@@ -16,6 +16,7 @@ from .field import FAR, FieldReader, Path, short
 from .patch import Edit
 from .task import (
     INPUT,
+    SLA_CLASSES,
     AnyRef,
     FirstOf,
     InputSpec,
@@ -38,6 +39,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _OPS: Final = ("retry", "cancel", "remove", "finish", "give_up")
 _SETTINGS_KEYS: Final = (
     "on_failure", "deadline", "budget", "review", "home", "schedule_grace", "priority", "labels", "replan",
+    "sla",
 )  # fmt: skip
 _REPLAN_KEYS: Final = ("rounds", "edits", "tasks", "proposals")
 _BUDGET_KEYS: Final = ("tasks", "depth", "attempts", "calls", "tokens", "price", "wall")
@@ -162,6 +164,9 @@ class PlanReader(FieldReader):
         on_failure = given.get("on_failure", "continue")
         if on_failure not in ("continue", "stop", "replan"):
             self.add("BadValue", "run/on_failure", f"{short(on_failure)} is not one of continue, stop, replan")
+        sla = given.get("sla", "standard")
+        if sla not in SLA_CLASSES:
+            self.add("BadValue", "run/sla", f"{short(sla)} is not one of {', '.join(SLA_CLASSES)}")
         return RunSettings(
             on_failure=on_failure,
             deadline_s=self.span(given.get("deadline", 0.0), "run/deadline"),
@@ -172,6 +177,7 @@ class PlanReader(FieldReader):
             priority=self.integer(given.get("priority", 0), "run/priority", -FAR, 0),
             labels=self.texts(given.get("labels", {}), "run/labels"),
             replan=self._bounds(given.get("replan")),
+            sla=sla,
         )
 
     def _bounds(self, raw: object) -> ReplanBounds:

@@ -16,6 +16,7 @@ from .skill import Level
 
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Section(BaseModel):
@@ -39,6 +40,7 @@ class RunDefaults(Section):
     on_failure: Literal["", "continue", "stop", "replan"] = ""
     deadline: Amount = 0.0
     priority: int = 0
+    sla: Literal["", "interactive", "standard", "batch"] = ""
     budget: BudgetDefaults = BudgetDefaults()
 
     @field_validator("deadline", mode="before")
@@ -236,6 +238,19 @@ class RetentionDefaults(Section):
             raise ValueError(f"{error.message}; {error.hint}") from None
 
 
+class FairDefaults(Section):
+    """How a server divides its fleet while several runs wait. `shares`: users and their weights, 1 for everybody else;
+    `half_life`: after so long, half of what somebody used is forgotten."""
+
+    shares: dict[str, Weight] = {}
+    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+
+    @field_validator("half_life", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
 class Settings(Section):
     """Every setting there is. `server` is an address to use instead of the local server, `home` moves all files."""
 
@@ -256,6 +271,7 @@ class Settings(Section):
     http: HttpDefaults = HttpDefaults()
     llm: LlmDefaults = LlmDefaults()
     planner: PlannerDefaults = PlannerDefaults()
+    fair: FairDefaults = FairDefaults()
 
 
 def _seconds(value: Any) -> float:

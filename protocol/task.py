@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from sys import intern
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -242,6 +242,11 @@ class ReplanBounds(msgspec.Struct, frozen=True, omit_defaults=True):
     proposals: int = -1
 
 
+Sla = Literal["interactive", "standard", "batch"]
+"""What a run is for: one of a class goes before all of the next."""
+SLA_CLASSES: Final[tuple[Sla, ...]] = get_args(Sla)
+
+
 class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """The `run` object of a plan, merged with the submitter's flags."""
 
@@ -256,6 +261,7 @@ class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     attached: bool = False
     """Cancelled some seconds after its last watcher left; set by the submitter, never by a plan."""
     replan: ReplanBounds = ReplanBounds()
+    sla: Sla = "standard"
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):

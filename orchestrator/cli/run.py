@@ -16,6 +16,7 @@ import click
 from protocol.errors import AwaitingApproval, Interrupted, UsageError
 from protocol.ids import run_name
 from protocol.report import SCHEMA, exit_code
+from protocol.task import SLA_CLASSES
 
 from ..client.client import AsyncClient
 from ..client.live import AsyncLive
@@ -51,7 +52,8 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
     "--replan", metavar="K=N,..", help="Bounds of re-planning, such as rounds=5,edits=8,tasks=6,proposals=10."
 )
 @click.option("--review", type=click.IntRange(0), default=0, metavar="N", help="Ask the planner after every N tasks.")
-@click.option("--priority", type=int, help="Higher goes first.")
+@click.option("--priority", type=int, help="Among your own runs: higher goes first.")
+@click.option("--sla", type=click.Choice(SLA_CLASSES), help="What it is for: a class goes before all of the next.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the run (repeatable).")
 @click.option("--id", "key", metavar="KEY", help="Submitting the same KEY again is the same run.")
 @click.option("--planner", metavar="NAME", help="The planner to use: llm or catalog.")
@@ -77,6 +79,7 @@ def run(
     replan: str | None,
     review: int,
     priority: int | None,
+    sla: str | None,
     labels: tuple[str, ...],
     key: str | None,
     planner: str | None,
@@ -114,6 +117,7 @@ def run(
         "replan": read_bounds(replan),
         "review": review,
         "priority": priority,
+        "sla": sla or "",
         "labels": read_pairs(labels, "label"),
         "planner": planner or "",
         "request": request or "",

@@ -47,6 +47,7 @@ def submission(
     replan: Mapping[str, int] | None = None,
     review: int = 0,
     priority: int | None = None,
+    sla: str = "",
     labels: Mapping[str, str] | None = None,
     planner: str = "",
     detach: bool = False,
@@ -71,6 +72,8 @@ def submission(
         settings["review"] = review
     if priority is not None:
         settings["priority"] = priority
+    if sla:
+        settings["sla"] = sla
     words, text = _read(work)
     header = {
         "request": words or request,

@@ -7,24 +7,25 @@ keeps its reason for `explain`.
 from __future__ import annotations
 
 import heapq
+import sys
 from typing import Final
 
 from .eligibility import could_return, eligible, lacking, policy_of
+from .expectation import expected
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
 from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
-from .queue import Bucket, Entry
+from .queue import PATIENCE, Bucket, Entry, Lane
 from .roster import Roster
+from .round import Round
 from .sending import send
 from .settlement import fail
 from .straggler import hurry
 from .trust import barred, doubt
 from .turn import Turn
 
-_PATIENCE: Final = 8
-"""Tasks of one bucket that may wait for a better device before the rest of it is left for the next flush."""
 _ROSTERS: Final = 1024
 """Kinds of tasks whose roster is kept."""
 
@@ -41,13 +42,44 @@ def flush(turn: Turn) -> None:
     if turn.dry:
         unbar(turn, turn.dry, lambda run: not run.spend.lends or not run.spend.spent(run.settings.budget))
     while True:
-        for bucket in list(turn.queue.waiting()):
-            _drain(turn, bucket)
+        _dispatch(turn)
         if turn.suspects:
             alone(turn)
         if not turn.parked or not unpark(turn):
             break
     hurry(turn)
+
+
+def _dispatch(turn: Turn) -> None:
+    """One run's tasks bucket by bucket; those of several runs one by one, whoever's turn it is."""
+    lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
+    if len({lane.run for lane in lanes}) > 1:
+        turn.ledger.follow(
+            turn.fleet, lambda session, load: expected(turn, session, load.skill, load.device).run_s, turn.now
+        )
+        turns = Round(turn.state, turn.ledger, lanes)
+        while (first := turns.first()) is not None:
+            _drain(turn, first, 1)
+    else:
+        if turn.ledger.counts:
+            turn.ledger.rest(turn.fleet, turn.now)
+        for lane in lanes:
+            _drain(turn, lane)
+    for lane in lanes:
+        lane.restore()
+
+
+def _open(turn: Turn, bucket: Bucket) -> bool:
+    """Whether somebody may have room for a task of the bucket."""
+    if bucket.roster.era != turn.fleet.changes:
+        _look(turn, bucket)
+    if not bucket.roster.berths:
+        _stuck(turn, bucket)
+        return False
+    bucket.stuck_since = -1.0
+    bucket.window = window_of(turn, bucket)
+    bucket.full = False
+    return True
 
 
 def _look(turn: Turn, bucket: Bucket) -> None:
@@ -67,33 +99,29 @@ def _look(turn: Turn, bucket: Bucket) -> None:
     bucket.roster = roster
 
 
-def _drain(turn: Turn, bucket: Bucket) -> None:
-    if bucket.roster.era != turn.fleet.changes:
-        _look(turn, bucket)
-    roster = bucket.roster
-    if not roster.berths:
-        _stuck(turn, bucket)
-        return
-    bucket.stuck_since = -1.0
-    window = bucket.window = window_of(turn, bucket)
-    aside: list[Entry] = []
-    heap, hedges, skill = bucket.heap, turn.hedges, bucket.kind.skill
-    while heap and len(aside) < _PATIENCE:
+def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
+    """Give away the lane's tasks, at most so many, while there is room and patience."""
+    bucket, aside = lane.bucket, lane.aside
+    roster, window = bucket.roster, bucket.window
+    heap, hedges, skill = lane.heap, turn.hedges, bucket.kind.skill
+    while heap and most and len(aside) < PATIENCE:
         berth = roster.next(window)
         if berth is None:
-            break
+            bucket.full = True
+            return
+        most -= 1
         entry = heapq.heappop(heap)
-        run = turn.state.runs.get(entry[3])
+        run = turn.state.runs.get(entry[4])
         if run is None or type(run.state) is not Open or run.cancelled:
             continue  # RunResumed brings it back
         turn.focus = run.ix
-        task = run.tasks[entry[4]]
+        task = run.tasks[entry[5]]
         hedge = False
         if type(task.state) is not Ready:
             hedge = bool(hedges) and (run.ix, task.ix) in hedges and type(task.state) is Running
             if not hedge:
                 continue
-        if task.spec is not entry[5] or task.skill != skill:
+        if task.spec is not entry[6] or task.skill != skill:
             continue  # it was replaced, or goes on by other means, and is queued as such
         if run.claims and run.held(task.ix):
             continue  # ClaimReleased brings it back
@@ -110,12 +138,11 @@ def _drain(turn: Turn, bucket: Bucket) -> None:
         why = doubt(turn, run, task, bucket.spec)
         if roster.alike and not hedge and not why and not bucket.spec.spawns and anywhere(run, task):
             send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, "", False, None)
-        elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == _PATIENCE):
+        elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == PATIENCE):
             aside.append(entry)
             if len(aside) == 1 and not worthwhile(turn, run, task, bucket, berth):
-                break
-    for entry in aside:
-        heapq.heappush(heap, entry)
+                bucket.full = True
+                return
 
 
 def _stuck(turn: Turn, bucket: Bucket) -> None:
@@ -125,23 +152,24 @@ def _stuck(turn: Turn, bucket: Bucket) -> None:
         return
     if bucket.stuck_since < 0:
         bucket.stuck_since = turn.now
-    rest: list[Entry] = []
     first = float("inf")
-    for entry in bucket.heap:
-        run = turn.state.runs.get(entry[3])
-        if run is None or type(run.state) is not Open:
-            continue
-        task = run.tasks[entry[4]]
-        if type(task.state) is not Ready or task.spec is not entry[5] or task.skill != bucket.kind.skill:
-            continue
-        due = max(bucket.stuck_since, task.ready_at) + run.settings.schedule_grace_s
-        if due > turn.now:
-            rest.append(entry)
-            first = min(first, due)
-        else:
-            fail(turn, run, task, "NoEligibleWorker", lacking(turn.state, turn.fleet, bucket.kind, bucket.spec))
-    if rest and bucket.wakes_at != first:
+    for lane in bucket.lanes.values():
+        rest: list[Entry] = []
+        for entry in lane.heap:
+            run = turn.state.runs.get(entry[4])
+            if run is None or type(run.state) is not Open:
+                continue
+            task = run.tasks[entry[5]]
+            if type(task.state) is not Ready or task.spec is not entry[6] or task.skill != bucket.kind.skill:
+                continue
+            due = max(bucket.stuck_since, task.ready_at) + run.settings.schedule_grace_s
+            if due > turn.now:
+                rest.append(entry)
+                first = min(first, due)
+            else:
+                fail(turn, run, task, "NoEligibleWorker", lacking(turn.state, turn.fleet, bucket.kind, bucket.spec))
+        heapq.heapify(rest)
+        lane.heap = rest
+    if first < float("inf") and bucket.wakes_at != first:
         bucket.wakes_at = first
         turn.wake(first, "flush")
-    heapq.heapify(rest)
-    bucket.heap = rest

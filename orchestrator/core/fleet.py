@@ -7,7 +7,7 @@ holds its resources, a queued (prefetched) one holds none until an earlier one e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -52,6 +52,8 @@ class Load(msgspec.Struct, gc=False):
     """It waits for others: its cpu and its slot are returned."""
     predicted: Prediction | None = None
     """What was said of it when it left; None for short ones, and where that is not known any more."""
+    part: float = 0.0
+    """What core.ledger counts it with."""
 
 
 class Shelf(Protocol):
@@ -100,6 +102,8 @@ class Session:
         """Shelves (core.roster) that one of its devices was taken off, because it had no room."""
         self.shut_in = -1
         """The fleet's `changes` that those shelves belong to."""
+        self.tell: Callable[[Session, Key, Load, int], None] | None = None
+        """Who counts what gets onto the books (1) and off them (-1), while somebody does."""
 
     def clear(self) -> None:
         """Empty books, as if it held nothing."""
@@ -154,6 +158,8 @@ class Session:
     def take(self, key: Key, load: Load) -> None:
         """The attempt is on its way to the worker, or there already (`paused`: in a wait)."""
         self.loads[key] = load
+        if self.tell is not None:
+            self.tell(self, key, load, 1)
         held = self.holds.get(key)
         if held is not None and held.fence != load.fence:
             self.held_since.pop(key, None)
@@ -178,6 +184,8 @@ class Session:
         load = self.loads.pop(key, None)
         if load is None:
             return None
+        if self.tell is not None:
+            self.tell(self, key, load, -1)
         if not load.started:
             self.queue.remove(key)
             return load

@@ -16,9 +16,11 @@ from protocol.task import substitute
 
 from .adoption import adopted
 from .binding import RefMissing
+from .edit import deadline_of
 from .eligibility import kind_of
 from .graph import Run, Task
 from .lifecycle import Ready
+from .queue import EVER
 from .settlement import fail
 from .turn import Turn
 
@@ -56,7 +58,18 @@ def enqueue(turn: Turn, run: Run, task: Task) -> None:
     if spec.place == "engine":
         turn.serving[run.ix, task.ix] = None
         return
-    turn.queue.push(kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec)), spec, run, task)
+    kind = kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec))
+    hurried = run.settings.deadline_s or task.spec.deadline_s is not None
+    turn.queue.push(kind, spec, run, task, _latest(turn, run, task) if hurried else EVER)
+
+
+def _latest(turn: Turn, run: Run, task: Task) -> float:
+    """When it must start if its own deadline and its run's are to be met; what hangs on it takes as long as it does."""
+    run_s = turn.predictor.measured(task.skill) or 0.0
+    latest = deadline_of(run, task) - run_s if task.spec.deadline_s is not None else EVER
+    if run.settings.deadline_s:
+        latest = min(latest, run.submitted_at + run.settings.deadline_s - (run.rank[task.ix] + 1.0) * run_s)
+    return latest
 
 
 def file_worker(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> str:

@@ -55,7 +55,7 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, hedge:
             return True
     if hedge:
         asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
-    berths, offers = _offers(turn, run, task, bucket, first, asking, len(bucket.heap) if last else 0)
+    berths, offers = _offers(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
     chosen = turn.policy.choose(offers) if offers else WAIT
     if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
         chosen = 0
@@ -74,9 +74,9 @@ def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth) -
     Nobody in the bucket takes what has room if not even that one does: so much work does a fast device have before it
     that a slow one finishes first, or so little that nobody should look at the slow one.
     """
-    if not anywhere(run, task) or len(bucket.heap) == 0:
+    if not anywhere(run, task) or not bucket.waiting:
         return True
-    _, offers = _offers(turn, run, task, bucket, first, bucket.roster.asking, len(bucket.heap))
+    _, offers = _offers(turn, run, task, bucket, first, bucket.roster.asking, bucket.waiting)
     return bool(offers) and turn.policy.choose(offers) != WAIT
 
 

@@ -64,6 +64,7 @@ def taken_back(old: Turn, item: TakenBack) -> Turn:
     old.state.become(item.state)
     turn = Turn(old.state, old.settings, old.policy)
     turn.fleet, turn.predictor, turn.counter = old.fleet, old.predictor, old.counter
+    turn.ledger = old.ledger
     turn.refused, turn.refusals, turn.passed = old.refused, old.refusals, old.passed
     turn.now, turn.disk_full, turn.started = old.now, old.disk_full, old.started
     turn.state.fresh, turn.state.due = [], []

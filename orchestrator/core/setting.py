@@ -59,6 +59,10 @@ class CoreSettings(msgspec.Struct, frozen=True):
     prefetch_max: int = 64
     dispatch_ahead: bool = True
     lease_factor: float = 1.2
+    shares: tuple[tuple[str, float], ...] = ()
+    """(user, weight) where several users wait; who is not among them has 1."""
+    share_half_life_s: float = 60.0
+    """After so long half of what was used is forgotten."""
     policies: Policies = ()
     """What this server allows, asks for, denies; a worker may be stricter."""
     self_approval: bool = True

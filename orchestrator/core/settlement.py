@@ -37,6 +37,8 @@ def end_attempt(
     turn.focus = run.ix
     session = turn.fleet.sessions.get(attempt.worker)
     load = session.drop((run.ix, task.ix, attempt.number)) if session is not None else None
+    if turn.ledger.counts and session is not None and load is not None:
+        turn.ledger.used(run, session, load, usage.run_s, usage.price, turn.now)
     turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now, death))
     if (usage.tokens_in or usage.tokens_out or usage.price) and overspent(run):
         turn.overspent[run.ix] = None

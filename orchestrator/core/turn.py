@@ -25,6 +25,7 @@ from .event import Event, PatchAccepted, RunSubmitted, SkillsAnnounced
 from .event_codec import decode_events, encode_events
 from .fleet import Fleet, Session
 from .graph import Attempt, Run, Task
+from .ledger import Ledger
 from .queue import Queue
 from .setting import CoreSettings
 from .state import State
@@ -45,6 +46,7 @@ class Turn:
         self.flushes = 0
         self.binder = Binder()
         self.predictor = Predictor()
+        self.ledger = Ledger(state, dict(settings.shares), settings.share_half_life_s)
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
         self.resolving: set[tuple[int, int]] = set()
         self.parked: dict[tuple[int, int], dict[int, None]] = {}

@@ -19,8 +19,6 @@ import psutil
 from protocol.profile import DeviceProfile
 from protocol.resource import Resources
 
-from .device import Reservation
-
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MEMORY_SHARE: Final = 0.9
 """Of the memory, what tasks may reserve; the rest is for the system and the worker itself."""
@@ -121,9 +119,6 @@ class Cpu:
         self.disk = disk if disk is not None else _roughly(shutil.disk_usage(folder).free * share)
         self.speed = speed
         self._hardware = hardware()
-        self._free_cores = self.cores
-        self._free_memory = self.memory
-        self._held: dict[int, Reservation] = {}
 
     def profile(self) -> tuple[DeviceProfile, ...]:
         hardware, all_cores = self._hardware, os.cpu_count() or 1
@@ -133,22 +128,6 @@ class Cpu:
 
     def capacity(self) -> Resources:
         return Resources(cpu=self.cores, memory=self.memory, disk=self.disk)
-
-    def reserve(self, needs: Resources) -> Reservation | None:
-        if needs.cpu > self._free_cores + 1e-9 or needs.memory > self._free_memory:
-            return None
-        self._free_cores -= needs.cpu
-        self._free_memory -= needs.memory
-        made = Reservation(self.kind, threads(needs.cpu), ((0, needs.cpu, needs.memory),))
-        self._held[id(made)] = made
-        return made
-
-    def release(self, reservation: Reservation) -> None:
-        if self._held.pop(id(reservation), None) is None:
-            raise ValueError("this reservation is not held")
-        for _, cores, memory in reservation.parts:
-            self._free_cores += cores
-            self._free_memory += memory
 
 
 def threads(cores: float) -> dict[str, str]:

@@ -14,7 +14,6 @@ from protocol.profile import DeviceProfile
 from protocol.resource import Resources
 
 from .cpu import Cpu
-from .device import Reservation
 
 _GIB: Final = 1024**3
 _SMALL_MEMORY: Final = 2 * _GIB
@@ -34,7 +33,7 @@ def is_edge(cores: float, memory: int, machine: str = "", system: str = "") -> b
 
 
 class Edge:
-    """The edge name of a cpu pool: reservations are those of the pool."""
+    """The edge name of a cpu pool: all amounts are those of the pool."""
 
     kind: Final = "edge"
 
@@ -46,9 +45,3 @@ class Edge:
 
     def capacity(self) -> Resources:
         return Resources(cpu=0.0)  # the pool's, counted there
-
-    def reserve(self, needs: Resources) -> Reservation | None:
-        return self._pool.reserve(needs)
-
-    def release(self, reservation: Reservation) -> None:
-        self._pool.release(reservation)

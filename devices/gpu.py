@@ -1,7 +1,7 @@
 """NVIDIA GPUs, found through NVML when its binding is installed and a driver answers; otherwise there are none.
 
-A card is reserved in shares: `gpu=0.5` puts two attempts on one card, `gpu=2` takes two whole ones. The process sees
-only its own cards (CUDA_VISIBLE_DEVICES). Must not know: CUDA, any numeric library.
+A process sees only the cards that its attempt was dealt (CUDA_VISIBLE_DEVICES; the books are protocol.card's). Must not
+know: CUDA, any numeric library.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ import msgspec
 from protocol.profile import DeviceProfile
 from protocol.resource import Resources
 
-from .device import Reservation
-
 UNMEASURED: Final = 10.0
 """How much faster than the reference core a card is taken for until it was calibrated."""
-_EVEN: Final = 1e-9
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -104,7 +101,7 @@ def _text(value: str | bytes) -> str:
 
 
 class Gpu:
-    """The cards as one device. Reservations of less than a card share the fullest card that still fits them."""
+    """The cards as one device."""
 
     kind: Final = "gpu"
 
@@ -112,9 +109,6 @@ class Gpu:
         self.cards = tuple(cards)
         self.speed = speed
         self.simulated = simulated
-        self._free_share = [1.0] * len(self.cards)
-        self._free_memory = [card.memory for card in self.cards]
-        self._held: dict[int, Reservation] = {}
 
     def profile(self) -> tuple[DeviceProfile, ...]:
         return tuple(
@@ -127,33 +121,7 @@ class Gpu:
     def capacity(self) -> Resources:
         return Resources(cpu=0.0, gpu=float(len(self.cards)), vram=sum(card.memory for card in self.cards))
 
-    def reserve(self, needs: Resources) -> Reservation | None:
-        """`vram` is what each card taken must still have free."""
-        whole = max(1, round(needs.gpu)) if needs.gpu >= 1 else 1
-        share = 1.0 if needs.gpu >= 1 else needs.gpu
-        fitting = [
-            at
-            for at in range(len(self.cards))
-            if self._free_share[at] + _EVEN >= share and self._free_memory[at] >= needs.vram
-        ]
-        if len(fitting) < whole:
-            return None
-        taken = sorted(fitting, key=lambda at: (self._free_share[at], self._free_memory[at], at))[:whole]
-        for at in taken:
-            self._free_share[at] -= share
-            self._free_memory[at] -= needs.vram
-        visible = ",".join(str(self.cards[at].index) for at in taken)
-        made = Reservation(
-            self.kind,
-            {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible},
-            tuple((at, share, needs.vram) for at in taken),
-        )
-        self._held[id(made)] = made
-        return made
-
-    def release(self, reservation: Reservation) -> None:
-        if self._held.pop(id(reservation), None) is None:
-            raise ValueError("this reservation is not held")
-        for at, share, memory in reservation.parts:
-            self._free_share[at] += share
-            self._free_memory[at] += memory
+    def environment(self, dealt: Sequence[int]) -> dict[str, str]:
+        """What makes a process see these cards and no others; `dealt` by their place in `cards`."""
+        visible = ",".join(str(self.cards[at].index) for at in dealt)
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import ceil
 
 import msgspec
 
@@ -13,7 +14,7 @@ from protocol.resource import Resources
 from .cpu import Cpu
 from .device import Device
 from .edge import Edge, is_edge
-from .gpu import Gpu, find_gpus
+from .gpu import Card, Gpu, find_gpus
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -35,8 +36,23 @@ class Inventory(msgspec.Struct, frozen=True):
             disk=sum(part.disk for part in parts),
         )
 
-    def device(self, kind: str) -> Device | None:
-        return next((device for device in self.devices if device.kind == kind), None)
+    @property
+    def gpu(self) -> Gpu | None:
+        """The real or declared cards."""
+        return next((device for device in self.devices if isinstance(device, Gpu)), None)
+
+    def declared(self, gpu: float, vram: int) -> Inventory:
+        """As if the machine had so many cards, with so much memory in all; 0: as found. Cards that no driver told of
+        are called `declared`, and numbered from 0."""
+        count = ceil(gpu)
+        found = self.gpu.cards[: count or None] if self.gpu is not None else ()
+        cards = found + tuple(Card(at, "declared", 0) for at in range(len(found), count))
+        if not cards or not (count or vram):
+            return self
+        if vram:
+            cards = tuple(msgspec.structs.replace(card, memory=vram // len(cards)) for card in cards)
+        others = tuple(device for device in self.devices if not isinstance(device, Gpu))
+        return Inventory((*others, Gpu(cards)), self.edge)
 
 
 def discover(

@@ -15,8 +15,6 @@ import msgspec
 from protocol.profile import DeviceProfile, LinkProfile
 from protocol.resource import Resources
 
-from .device import Reservation
-
 
 class Behaviour(msgspec.Struct, frozen=True):
     """How it acts: `speed` against the reference core, `spread` of the lognormal noise on each duration.
@@ -54,9 +52,6 @@ class Simulated:
         self.count = count
         self.memory = memory
         self.behaviour = behaviour
-        self._free = float(count)
-        self._free_memory = count * memory
-        self._held: dict[int, Reservation] = {}
 
     def profile(self) -> tuple[DeviceProfile, ...]:
         return (DeviceProfile(self.kind, self.name, float(self.count), self.memory, self.behaviour.speed, True),)
@@ -65,23 +60,6 @@ class Simulated:
         if self.kind == "gpu":
             return Resources(cpu=0.0, gpu=float(self.count), vram=self.count * self.memory)
         return Resources(cpu=float(self.count), memory=self.count * self.memory)
-
-    def reserve(self, needs: Resources) -> Reservation | None:
-        units, memory = (needs.gpu, needs.vram) if self.kind == "gpu" else (needs.cpu, needs.memory)
-        if units > self._free + 1e-9 or memory > self._free_memory:
-            return None
-        self._free -= units
-        self._free_memory -= memory
-        made = Reservation(self.kind, {}, ((0, units, memory),))
-        self._held[id(made)] = made
-        return made
-
-    def release(self, reservation: Reservation) -> None:
-        if self._held.pop(id(reservation), None) is None:
-            raise ValueError("this reservation is not held")
-        for _, units, memory in reservation.parts:
-            self._free += units
-            self._free_memory += memory
 
     def duration_s(self, work_s: float, attempt: str) -> float:
         """How long `work_s` seconds of the reference core take here, for the attempt of that name."""

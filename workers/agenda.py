@@ -58,9 +58,9 @@ class Agenda:
     def release(self, live: Live) -> None:
         """Its process is idle or gone."""
         if live.grip == "full":
-            self._capacity.give(live.work.need)
+            self._capacity.give(live.work.need, live.dealt)
         elif live.grip == "paused":
-            self._capacity.give_paused(live.work.need)
+            self._capacity.give_paused(live.work.need, live.dealt)
         live.grip = "none"
 
     def going_on(self, now: float) -> Iterator[tuple[AttemptId, Live]]:
@@ -85,8 +85,9 @@ class Agenda:
             live = self._attempts.get(attempt)
             if live is None or live.phase != "queued":
                 continue
-            if may_start(live) and self._capacity.take(live.work.need):
-                live.grip = "full"
+            dealt = self._capacity.take(live.work.need) if may_start(live) else None
+            if dealt is not None:
+                live.grip, live.dealt = "full", dealt
                 yield attempt, live
             else:
                 waiting.append(attempt)

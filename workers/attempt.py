@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from protocol.card import Dealt
 from protocol.frame import Assign, Call
 from protocol.outcome import Outcome
 
@@ -45,6 +46,7 @@ class Live(msgspec.Struct):
     work: Work
     phase: Phase = "queued"
     grip: Grip = "none"
+    dealt: Dealt = ()
     stops_at: float = 0.0
     waits_since: float = 0.0
     verdict: Outcome | None = None

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from protocol.card import Cards, Dealt
 from protocol.frame import WorkSpec
 from protocol.resource import Resources
 
@@ -38,8 +39,9 @@ def need_of(work: WorkSpec) -> Need:
 class Capacity:
     """Counts what attempts hold. A parent that waits for its children gives back its slot and its cpu only."""
 
-    def __init__(self, slots: int, total: Resources) -> None:
+    def __init__(self, slots: int, total: Resources, cards: Cards | None = None) -> None:
         self.slots = slots
+        self._cards = cards
         self._total = Need(total.cpu or float(slots), total.memory, total.gpu, total.vram)
         self._free_slots = slots
         self._cpu, self._memory = self._total.cpu, self._total.memory
@@ -57,10 +59,11 @@ class Capacity:
             and need.gpu <= total.gpu + _SLACK
             and (not total.memory or need.memory <= total.memory)
             and (not total.vram or need.vram <= total.vram)
+            and (self._cards is None or self._cards.could_ever_hold(need.gpu, need.vram))
         )
 
-    def take(self, need: Need) -> bool:
-        """Reserve a slot and all of `need`, or nothing and return False."""
+    def take(self, need: Need) -> Dealt | None:
+        """Reserve a slot and all of `need`, or nothing and return None; which cards, where they are known."""
         total = self._total
         if (
             self._free_slots < _slots(need)
@@ -69,21 +72,22 @@ class Capacity:
             or (total.memory and need.memory > self._memory)
             or (total.vram and need.vram > self._vram)
         ):
-            return False
+            return None
+        dealt = self._cards.take(need.gpu, need.vram) if self._cards is not None else ()
+        if dealt is None:
+            return None
         self._free_slots -= _slots(need)
         self._cpu -= need.cpu
         self._gpu -= need.gpu
         self._memory -= need.memory
         self._vram -= need.vram
-        return True
+        return dealt
 
-    def give(self, need: Need) -> None:
+    def give(self, need: Need, dealt: Dealt = ()) -> None:
         """The attempt's process is known to be gone or idle: everything it took is free."""
         self._free_slots += _slots(need)
         self._cpu += need.cpu
-        self._gpu += need.gpu
-        self._memory += need.memory
-        self._vram += need.vram
+        self.give_paused(need, dealt)
 
     def pause(self, need: Need) -> None:
         """The attempt waits for others: its slot and cpu are free, memory and gpu stay with it."""
@@ -98,8 +102,10 @@ class Capacity:
         self._cpu -= need.cpu
         return True
 
-    def give_paused(self, need: Need) -> None:
+    def give_paused(self, need: Need, dealt: Dealt = ()) -> None:
         """The attempt ended while it waited: only memory and gpu were still held."""
+        if dealt and self._cards is not None:
+            self._cards.give(dealt, need.gpu, need.vram)
         self._gpu += need.gpu
         self._memory += need.memory
         self._vram += need.vram

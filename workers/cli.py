@@ -81,6 +81,7 @@ def start(
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if join not in ("", "-"):
         raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
+    from devices.cpu import threads, usable_cores
     from protocol.config import load
     from protocol.security import Identity, Join, claim, home
     from protocol.unpickling import refuse_unpickling
@@ -116,6 +117,9 @@ def start(
         with claim(folder / "lock"):
             os.environ[VARIABLE] = msgspec.json.encode(settings.http.allow).decode()
             refuse_unpickling()
+            cores = usable_cores()  # else every slot's numeric library takes all of them
+            for variable, value in threads(cores / (slots or cores)).items():
+                os.environ.setdefault(variable, value)
             spawned = Spawned(hashlib.sha256(os.fsencode(folder)).hexdigest()[:12])
             anyio.run(serve, called, folder, declared, sources, known, spawned, strange)
     except AsterismError as error:
@@ -129,12 +133,16 @@ async def _calibrated(inventory: Inventory, home: Path, name: str, wanted: bool)
     """What was measured of this machine; `wanted`: now, if it was not. In a process of its own: the libraries that
     compute are no burden of a daemon. Raises: UsageError."""
     from devices.calibration import Calibration, kept
+    from devices.cpu import threads
 
     devices = inventory.profile()
     found = kept(home, devices)
     if found is None and wanted:
         command = [sys.executable, "-P", "-m", "asterism", "worker", "probe", "--calibrate", "--name", name]
-        done = await anyio.run_process(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=None, check=False)
+        environ = {key: value for key, value in os.environ.items() if key not in threads(1)}  # all cores, for once
+        done = await anyio.run_process(
+            command, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=None, check=False, env=environ
+        )
         found = kept(home, devices)
         if done.returncode or found is None:
             raise UsageError("this machine can't be measured", hint="see above, or start without --calibrate")
@@ -157,6 +165,7 @@ async def serve(
     """Everything after the launcher is there. Raises: the refusal that ended the daemon."""
     from devices.inventory import discover
     from protocol.config import load
+    from protocol.resource import parse_amounts
     from protocol.security import home
 
     from .custody import custody_of
@@ -166,7 +175,8 @@ async def serve(
     from .registry import Registry
     from .worker import Worker, WorkerSettings
 
-    inventory = discover(folder=folder)
+    said = parse_amounts(declared.resources)
+    inventory = discover(folder=folder).declared(said.gpu, said.vram)
     try:
         credential = await obtain(home(), name, known, declared.serves)
         custody = custody_of(load().settings, home())
@@ -196,7 +206,7 @@ async def serve(
         dialler(credential),
         lambda skills: profile_of(declared, inventory, skills, measured, credential.address()),
         Registry().get,
-        inventory.device("gpu"),
+        inventory.gpu,
     )
     failed: AsterismError | None = None
     try:

@@ -20,7 +20,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
-from devices.device import Device, Reservation
+from devices.gpu import Gpu
 from protocol.artifact import INLINE_LIMIT, ArtifactRef
 from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import (
@@ -39,7 +39,6 @@ from protocol.frame import Progress, StagedFile
 from protocol.ids import AttemptId
 from protocol.link import redial_s
 from protocol.outcome import Failure, Outcome, Stopped, Success, Usage
-from protocol.resource import Resources
 from protocol.skill import SkillSpec
 from protocol.task import secrets_in
 
@@ -89,7 +88,7 @@ class Errands:
         transfer: Transfer,
         issued: Issued,
         inline: InlineRunner,
-        cards: Device | None,
+        cards: Gpu | None,
         shape: Shape,
         roots: Roots,
         custody: Custody,
@@ -111,7 +110,6 @@ class Errands:
         self._pool: Pool
         self._preparing: dict[AttemptId, anyio.CancelScope] = {}
         self._holding: dict[AttemptId, list[str]] = {}
-        self._reserved: dict[AttemptId, Reservation] = {}
         self._made: dict[AttemptId, Path] = {}
         self._cells: dict[AttemptId, Cell] = {}
         self._seq: dict[AttemptId, int] = {}
@@ -272,14 +270,7 @@ class Errands:
 
     def _environment(self, instruction: Start) -> dict[str, str]:
         """Which cards the attempt sees, when it was given any."""
-        work = instruction.work
-        if self._cards is None or not work.gpu:
-            return {}
-        reservation = self._cards.reserve(Resources(cpu=0.0, gpu=work.gpu, vram=work.vram))
-        if reservation is None:
-            raise Unavailable("no card of this machine has that much free")
-        self._reserved[instruction.assign.attempt] = reservation
-        return reservation.environment
+        return self._cards.environment(instruction.dealt) if self._cards is not None and instruction.dealt else {}
 
     def _run_inline(self, instruction: Start) -> None:
         assign, work = instruction.assign, instruction.work
@@ -322,9 +313,6 @@ class Errands:
         held = self._holding.pop(attempt, None)
         if held:
             self._cache.release(held)
-        reservation = self._reserved.pop(attempt, None)
-        if reservation is not None and self._cards is not None:
-            self._cards.release(reservation)
         made = self._made.pop(attempt, None)
         if made is not None:
             with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.card import Dealt
 from protocol.frame import Assign, FromWorker, Report, Stage, WorkSpec
 from protocol.ids import AttemptId
 from protocol.skill import SkillSpec
@@ -21,11 +22,12 @@ class Send(_Instruction, frozen=True):
 
 
 class Start(_Instruction, frozen=True):
-    """Run the attempt: inline skills on the loop, all others in a host. Answered by Ended."""
+    """Run the attempt: inline skills on the loop, all others in a host, which sees these cards. Answered by Ended."""
 
     assign: Assign
     work: WorkSpec
     skill: SkillSpec
+    dealt: Dealt = ()
 
 
 class Kill(_Instruction, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.card import cards_of
 from protocol.errors import Unavailable
 from protocol.frame import (
     FEATURES,
@@ -60,7 +61,8 @@ class Machine:
         self.settings = settings
         self.attempts: dict[AttemptId, Live] = {}
         self.spool = Spool(spools or Spools(), settings.spool_count, settings.spool_bytes)
-        self._capacity = Capacity(settings.profile.slots, settings.profile.capacity)
+        profile = settings.profile
+        self._capacity = Capacity(profile.slots, profile.capacity, cards_of(profile.devices, profile.capacity))
         self._works = Works(settings.profile, self._capacity.could_ever_hold)
         self._agenda = Agenda(self._capacity, self.attempts)
         self._delivery = Delivery(self.spool, self.attempts)
@@ -270,7 +272,7 @@ class Machine:
     def _start(self, attempt: AttemptId, live: Live, now: float, out: list[do.Instruction]) -> None:
         live.move("started")
         self._agenda.limit(attempt, live, now)
-        out.append(do.Start(live.assign, live.work.spec, live.work.skill))
+        out.append(do.Start(live.assign, live.work.spec, live.work.skill, live.dealt))
 
     def _cancel(self, item: Cancel, now: float, out: list[do.Instruction]) -> None:
         live = self.attempts.get(item.attempt)

@@ -15,7 +15,6 @@ import msgspec
 
 from devices.calibrate import calibrate
 from devices.calibration import Calibration, host_of, keep, kept, machine_of
-from devices.gpu import Gpu
 from devices.inventory import Inventory, discover
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.config import load
@@ -33,10 +32,9 @@ from .registry import Registry
 
 def measure(inventory: Inventory, folder: Path, name: str, budget_s: float = 0.2) -> Calibration:
     """Seconds of arithmetic, copying and writing; with a server to reach also of its link. Kept in `folder`."""
-    gpu = inventory.device("gpu")
     devices = inventory.profile()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = calibrate(folder, budget_s, gpu.cards if isinstance(gpu, Gpu) else ())
+    found = calibrate(folder, budget_s, inventory.gpu.cards if inventory.gpu is not None else ())
     before = kept(folder, devices)
     links = {**(before.links if before is not None else {}), **anyio.run(_links, folder, name)}
     found = msgspec.structs.replace(found, machine=machine_of(devices), at=time.time(), links=links)

@@ -21,7 +21,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
-from devices.device import Device
+from devices.gpu import Gpu
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
 from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
 from protocol.link import HEALTHY_S, redial_s
@@ -120,7 +120,7 @@ class Worker:
         dial: Dial,
         describe: Describe,
         find: Find,
-        cards: Device | None = None,
+        cards: Gpu | None = None,
     ) -> None:
         self._settings = settings
         self._dial = dial

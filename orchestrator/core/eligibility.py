@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL, NO_MODEL_FIX
+from protocol.card import cards_needed
 from protocol.profile import Policy, ruling
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant, holds
@@ -34,11 +35,13 @@ def _place_of(run: Run, ref: Ref) -> str:
 
 
 def amounts(needs: Resources | None, variant: Variant) -> dict[str, float]:
-    """The variant's needs, raised by the task's."""
+    """The variant's needs, raised by the task's. Skills say vram of one card; here it is that of all their cards."""
     found = variant.needs.amounts()
     if needs is not None:
         for name, amount in needs.amounts().items():
             found[name] = max(found.get(name, 0.0), amount)
+    if found.get("gpu", 0.0) > 1.0 and "vram" in found:
+        found["vram"] *= cards_needed(found["gpu"])
     return found
 
 
@@ -84,7 +87,9 @@ def variants(session: Session, kind: Kind, spec: SkillSpec) -> list[tuple[str, d
         if any(session.profile.labels.get(key) != value for key, value in wanted.items()):
             continue
         needs = amounts(kind.needs, variant)
-        if all(capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
+        if all(capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()) and (
+            session.cards is None or session.cards.could_ever_hold(needs.get("gpu", 0.0), needs.get("vram", 0.0))
+        ):
             found.append((variant.device, needs))
     return found
 
@@ -121,10 +126,16 @@ def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
     if not variants(session, kind, spec):
         least = min((amounts(kind.needs, v) for v in spec.variants), key=lambda needs: sum(needs.values()), default={})
         have = session.profile.capacity.amounts()
-        short = [f"{name}>={amount:g} (has {have.get(name, 0):g})" for name, amount in least.items()
-                 if have.get(name, 0.0) < amount]  # fmt: skip
+        short = [f"{name}>={_said(name, amount)} (has {_said(name, have.get(name, 0.0))})"
+                 for name, amount in least.items() if have.get(name, 0.0) < amount]  # fmt: skip
+        if not short and least.get("vram", 0.0):
+            short = [f"a card with vram>={_said('vram', least['vram'] / cards_needed(least.get('gpu', 0.0)))}"]
         return "lacks " + (", ".join(short) or f"a device for {kind.skill}")
     return ""
+
+
+def _said(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.3g}GiB" if name in ("memory", "vram", "disk") and amount else f"{amount:g}"
 
 
 def lacking(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> str:

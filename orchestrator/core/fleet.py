@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from protocol.card import Dealt, cards_of
 from protocol.frame import Held
 from protocol.ids import Fence
 from protocol.link import timing
@@ -54,6 +55,8 @@ class Load(msgspec.Struct, gc=False):
     """What was said of it when it left; None for short ones, and where that is not known any more."""
     part: float = 0.0
     """What core.ledger counts it with."""
+    dealt: Dealt = ()
+    """Its cards, once it has started."""
 
 
 class Shelf(Protocol):
@@ -108,6 +111,7 @@ class Session:
     def clear(self) -> None:
         """Empty books, as if it held nothing."""
         self.free: dict[str, float] = self.profile.capacity.amounts()
+        self.cards = cards_of(self.profile.devices, self.profile.capacity)
         self.slots_free = self.profile.slots
         self.light = 0
         self.loads: dict[Key, Load] = {}
@@ -126,7 +130,9 @@ class Session:
     def fits(self, needs: dict[str, float]) -> bool:
         """Whether the amounts are free now."""
         free = self.free
-        return all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items())
+        if not all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
+            return False
+        return self.cards is None or self.cards.fits(needs.get("gpu", 0.0), needs.get("vram", 0.0))
 
     def has_slot(self, needs: dict[str, float]) -> bool:
         """Whether an attempt with these needs would start at once."""
@@ -193,6 +199,8 @@ class Session:
         for name, amount in load.needs.items():
             if name != "cpu" or not load.paused:
                 free[name] = free.get(name, 0.0) + amount
+        if load.dealt:
+            self._return_cards(load)
         if not load.needs.get("cpu"):
             self.light -= 1
         elif load.paused:
@@ -231,6 +239,7 @@ class Session:
             self.slots_free += 1
             for name, amount in other.needs.items():
                 self.free[name] = self.free.get(name, 0.0) + amount
+            self._return_cards(other)
             self.queue.appendleft(late)
         if self.slots_free <= 0 or not self.fits(load.needs):
             return False
@@ -267,6 +276,13 @@ class Session:
         load.at = max(load.at, self.heard_at)  # what waited for another's end was told with it
         for name, amount in load.needs.items():
             self.free[name] = self.free.get(name, 0.0) - amount
+        if self.cards is not None:
+            load.dealt = self.cards.take(load.needs.get("gpu", 0.0), load.needs.get("vram", 0.0)) or ()
+
+    def _return_cards(self, load: Load) -> None:
+        if self.cards is not None:
+            self.cards.give(load.dealt, load.needs.get("gpu", 0.0), load.needs.get("vram", 0.0))
+        load.dealt = ()
 
     def busy_s(self, now: float, run_s: Iterable[tuple[Load, float]]) -> float:
         """Seconds until the first started attempt is expected to end."""
@@ -287,6 +303,8 @@ class Session:
         assert self.slots_free == self.profile.slots - len(busy) >= 0, (
             f"G7: {self.name} has {self.slots_free} slots free, runs {len(busy)} of {self.profile.slots}"
         )
+        if self.cards is not None:
+            self.cards.check()
         assert self.paused == sum(load.paused for load in self.loads.values()), f"G7: {self.name} {self.paused} wait"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.card import Cards
 from protocol.resource import Resources
 from workers.capacity import Capacity, Need
 
@@ -24,7 +25,7 @@ def test_what_is_held_never_exceeds_the_total(steps: list[tuple[str, Need, int]]
     full: list[Need] = []
     paused: list[Need] = []
     for what, need, pick in steps:
-        if what == "take" and capacity.take(need):
+        if what == "take" and capacity.take(need) is not None:
             full.append(need)
         elif what == "give" and full:
             capacity.give(full.pop(pick % len(full)))
@@ -42,14 +43,14 @@ def test_what_is_held_never_exceeds_the_total(steps: list[tuple[str, Need, int]]
     for need in paused:
         capacity.give_paused(need)
     assert capacity.free_slots == 3
-    assert capacity.take(Need(4.0, 100, 2.0, 50))
+    assert capacity.take(Need(4.0, 100, 2.0, 50)) == ()
 
 
 def test_need_without_cpu_takes_no_slot() -> None:
     capacity = Capacity(1, TOTAL)
-    assert capacity.take(Need(1.0))
-    assert capacity.take(Need(0.0))
-    assert not capacity.take(Need(0.25))
+    assert capacity.take(Need(1.0)) == ()
+    assert capacity.take(Need(0.0)) == ()
+    assert capacity.take(Need(0.25)) is None
 
 
 def test_what_could_never_fit_is_known() -> None:
@@ -57,3 +58,15 @@ def test_what_could_never_fit_is_known() -> None:
     assert capacity.could_ever_hold(Need(4.0, 100, 2.0, 50))
     assert not capacity.could_ever_hold(Need(4.5))
     assert not capacity.could_ever_hold(Need(1.0, 101))
+
+
+def test_cards_are_dealt_one_by_one_and_a_sum_of_two_is_no_card() -> None:
+    capacity = Capacity(4, Resources(cpu=4.0, gpu=2.0, vram=16), Cards([8, 8]))
+    assert not capacity.could_ever_hold(Need(1.0, gpu=1.0, vram=12))
+    assert capacity.could_ever_hold(Need(1.0, gpu=2.0, vram=12))
+    half = Need(1.0, gpu=0.5, vram=6)
+    assert capacity.take(half) == (0,)
+    assert capacity.take(half) == (1,)
+    assert capacity.take(Need(1.0, gpu=1.0)) is None
+    capacity.give(half, (0,))
+    assert capacity.take(Need(1.0, gpu=1.0)) == (0,)

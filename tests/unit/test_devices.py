@@ -8,16 +8,13 @@ import types
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from devices.calibrate import calibrate
 from devices.calibration import Calibration, Measured, host_of, keep, kept, machine_of
-from devices.cpu import Cpu, hardware, usable_cores, usable_memory
-from devices.device import Device, Reservation
+from devices.cpu import Cpu, hardware, threads, usable_cores, usable_memory
 from devices.edge import is_edge
 from devices.gpu import Card, Gpu, find_gpus
-from devices.inventory import discover
+from devices.inventory import Inventory, discover
 from devices.kernel import Engine, card, matmul, processor, triad
 from devices.simulated import Behaviour, Simulated
 from protocol.errors import Unavailable
@@ -25,10 +22,6 @@ from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile
 from protocol.resource import Resources
 
 GIB = 1024**3
-
-
-def _gpus() -> Gpu:
-    return Gpu([Card(0, "A", 8 * GIB), Card(1, "B", 24 * GIB)])
 
 
 def test_this_machine_is_found_and_fits_its_own_profile() -> None:
@@ -90,47 +83,27 @@ def test_an_edge_machine_still_runs_cpu_skills() -> None:
     assert found.edge
     assert [one.kind for one in found.profile() if not one.simulated][:2] == ["cpu", "edge"]
     assert found.capacity().cpu == 2
-    edge, cpu = found.device("edge"), found.device("cpu")
-    assert edge is not None
-    assert cpu is not None
-    held = edge.reserve(Resources(cpu=2))
-    assert held is not None
-    assert cpu.reserve(Resources(cpu=1)) is None
-    edge.release(held)
-    assert cpu.reserve(Resources(cpu=2)) is not None
 
 
-def test_a_cpu_reservation_keeps_libraries_to_their_cores() -> None:
-    held = Cpu(cores=8, memory=GIB).reserve(Resources(cpu=1.5))
-    assert held is not None
-    assert held.environment["OMP_NUM_THREADS"] == "2"
+@pytest.mark.parametrize(
+    ("real", "gpu", "vram", "memory"),
+    [(2, 0, 0, [8, 24]), (2, 1, 0, [8]), (2, 0, 20, [10, 10]), (0, 2, 16, [8, 8]), (1, 2, 0, [8, 0]), (0, 0, 9, [])],
+)
+def test_declared_cards_replace_the_found_ones(real: int, gpu: float, vram: int, memory: list[int]) -> None:
+    cards = [Card(3, "A", 8 * GIB), Card(5, "B", 24 * GIB)][:real]
+    found = Inventory((Cpu(), Gpu(cards)) if cards else (Cpu(),)).declared(gpu, vram * GIB)
+    assert [one.memory for one in found.profile() if one.kind == "gpu"] == [size * GIB for size in memory]
+    assert (found.capacity().gpu, found.capacity().vram) == (len(memory), sum(memory) * GIB)
 
 
-def test_gpu_shares_fill_one_card_before_they_open_the_next() -> None:
-    gpu = _gpus()
-    first = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
-    second = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
-    third = gpu.reserve(Resources(gpu=0.5, vram=2 * GIB))
-    assert [one.environment["CUDA_VISIBLE_DEVICES"] for one in (first, second, third) if one] == ["0", "0", "1"]
-    assert gpu.reserve(Resources(gpu=1)) is None
-    assert first is not None
-    assert second is not None
-    gpu.release(first)
-    gpu.release(second)
-    whole = gpu.reserve(Resources(gpu=1))
-    assert whole is not None
-    assert whole.environment["CUDA_VISIBLE_DEVICES"] == "0"
+def test_a_process_sees_the_cards_it_was_dealt_by_the_numbers_that_drivers_know() -> None:
+    gpu = Gpu([Card(3, "A", 8 * GIB), Card(5, "B", 24 * GIB)])
+    assert gpu.environment((1,))["CUDA_VISIBLE_DEVICES"] == "5"
+    assert gpu.environment((1, 0))["CUDA_VISIBLE_DEVICES"] == "5,3"
 
 
-def test_gpu_memory_decides_which_card() -> None:
-    gpu = _gpus()
-    held = gpu.reserve(Resources(gpu=1, vram=16 * GIB))
-    assert held is not None
-    assert held.environment["CUDA_VISIBLE_DEVICES"] == "1"
-    assert gpu.reserve(Resources(gpu=1, vram=16 * GIB)) is None
-    both = _gpus().reserve(Resources(gpu=2))
-    assert both is not None
-    assert both.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+def test_numeric_libraries_are_kept_to_the_cores_of_a_slot() -> None:
+    assert threads(1.5)["OMP_NUM_THREADS"] == "2"
 
 
 def test_no_gpu_binding_means_no_gpu() -> None:
@@ -184,7 +157,7 @@ def test_cards_are_found_through_nvml_and_a_broken_one_is_left_out(monkeypatch: 
     found = discover()
     assert found.capacity().gpu == 1.0
     assert found.capacity().vram == 8 * GIB
-    assert found.device("gpu") is not None
+    assert found.gpu is not None
     (gpu,) = [one for one in found.profile() if one.kind == "gpu"]
     assert (gpu.watts, gpu.features, gpu.speed > 1, gpu.calibrated) == (350.0, ("sm_90",), True, False)
 
@@ -196,41 +169,6 @@ def test_cards_that_this_process_was_not_given_are_left_alone(
     monkeypatch.setitem(sys.modules, "pynvml", _Nvml("pynvml"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert len(find_gpus()) == cards
-
-
-NEEDS = st.builds(
-    Resources,
-    cpu=st.sampled_from([0.0, 0.25, 1.0, 2.0]),
-    memory=st.sampled_from([0, GIB]),
-    gpu=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
-    vram=st.sampled_from([0, GIB, 9 * GIB]),
-)
-
-
-@given(st.sampled_from(["cpu", "gpu", "simulated"]), st.lists(st.one_of(NEEDS, st.integers(0, 3)), max_size=30))
-def test_what_was_released_can_be_reserved_again(kind: str, steps: list[Resources | int]) -> None:
-    device: Device
-    everything = Resources(cpu=4, memory=4 * GIB, gpu=2, vram=0)
-    if kind == "cpu":
-        device = Cpu(cores=4, memory=4 * GIB)
-    elif kind == "gpu":
-        device = _gpus()
-    else:
-        device = Simulated(1, count=2, memory=8 * GIB)
-    held: list[Reservation] = []
-    for step in steps:
-        if isinstance(step, int):
-            if held:
-                device.release(held.pop(step % len(held)))
-        elif (made := device.reserve(step)) is not None:
-            held.append(made)
-    for one in held:
-        device.release(one)
-    again = device.reserve(everything)
-    assert again is not None
-    device.release(again)
-    with pytest.raises(ValueError, match="not held"):
-        device.release(again)
 
 
 def test_a_simulated_device_repeats_by_seed_whatever_the_order() -> None:

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from .flow import Flows
-from .problem import INF, Problem, Schedule, near
+from .problem import INF, Placed, Problem, Schedule, near
 
 _FREE, _LANDED, _RELEASE, _FINISH, _ARRIVE = range(5)
 """Events, in the order in which those of one instant happen."""
@@ -33,15 +33,20 @@ class Rule(Protocol):
 
     def place(self, fresh: Sequence[int], clock: Clock) -> Iterable[tuple[int, int]]:
         """(task, site) of what is placed now. `fresh`: what became ready since the last call; what is left out the rule
-        keeps in mind. Asked whenever something is fresh or a slot has become idle."""
+        keeps in mind. Asked whenever something is fresh or a slot has become idle. What is placed before it is ready
+        gets its inputs pushed as they are made, and what has not begun may be placed again, elsewhere or behind."""
         ...
 
-    def push(self, task: int, clock: Clock) -> Iterable[int]:
-        """The sites to which the output of a task that has just finished starts to move at once."""
+    def finished(self, task: int, clock: Clock) -> None:
+        """A task has just finished; `place` follows at the same instant."""
         ...
 
     def steal(self, site: int, clock: Clock) -> int:
         """A task that is queued elsewhere and moves to this site, which has an idle slot and no queue; -1 for none."""
+        ...
+
+    def overtakes(self, task: int, first: int, clock: Clock) -> bool:
+        """Whether a task whose inputs are there begins before the first of its site's queue, which misses some."""
         ...
 
 
@@ -54,7 +59,7 @@ class Played(msgspec.Struct, frozen=True):
 
 def play(problem: Problem, rule: Rule, *, took: Took | None = None) -> Played:
     """Let `rule` place every task once it is ready; it pulls its inputs from then on."""
-    return Clock(problem, took).run(rule)
+    return Clock(problem, took, rule).run()
 
 
 def follow(problem: Problem, plan: Schedule, *, took: Took | None = None) -> Played:
@@ -62,14 +67,15 @@ def follow(problem: Problem, plan: Schedule, *, took: Took | None = None) -> Pla
     to where they are planned to be read."""
     clock = Clock(problem, took)
     clock.bind(plan)
-    return clock.run(None)
+    return clock.run()
 
 
 class Clock:
     """The world as it is at `now_s`. For a rule: what is where, what waits, what is expected."""
 
-    def __init__(self, problem: Problem, took: Took | None = None) -> None:
+    def __init__(self, problem: Problem, took: Took | None = None, rule: Rule | None = None) -> None:
         self.problem = problem
+        self._rule = rule
         self.now_s = problem.now_s
         count, sites = problem.size, problem.sites
         self.site = [-1] * count
@@ -97,12 +103,15 @@ class Clock:
         """How often a task was placed: what travels for an earlier place doesn't count at a later one."""
         self._fresh: list[int] = []
         self._roused = False
+        self._deciding = False
         self._lanes: list[list[deque[int]]] | None = None
         """Under a plan: what each slot still has to run, in its order."""
         self._expected: list[list[float]] = [[] for _ in sites]
         """When each slot is expected to be free of what is placed there: a heap, empty when it must be made again."""
         self._landed = dict(problem.sent)
         """(task, site) -> when its output is there; over shared links only once it is."""
+        self._sent: dict[tuple[int, int], float] = {}
+        """(task, site) -> when all of its output that is under way is there, where links are not shared."""
         self._awaited: dict[tuple[int, int], list[tuple[int, int]]] = {}
         """(task, worker) -> (who waits for its output there, its place's number)."""
         self._opens: list[dict[int, float]] = [{} for _ in sites]
@@ -155,6 +164,30 @@ class Clock:
             if not self._near[self.site[parent]][site] and (parent, site) not in self._landed
         )
 
+    def ends_s(self, task: int) -> float:
+        """When a task that runs is expected to end, by prediction; never in the past."""
+        run, passed = self.problem.run(task, self.site[task]), self.now_s - self.start_s[task]
+        return self.now_s + max(run - passed, run * _OVERDUE, passed - run)
+
+    def rest(self) -> Problem:
+        """What is left, as a problem of its own: all that has begun is its past."""
+        free = []
+        placed = {
+            task: Placed(site, self.finish_s[task])
+            for task, site in enumerate(self.site)
+            if self.finish_s[task] < INF and site >= 0
+        }
+        for site, running in enumerate(self.running):
+            ends = [self.ends_s(task) for task in running]
+            placed.update((task, Placed(site, end)) for task, end in zip(running, ends))
+            free.append((*ends, *(max(self.now_s, at) for at in self._opens[site].values())))
+        sites = tuple(
+            msgspec.structs.replace(site, free_s=(*ends, *(self.now_s,) * (site.slots - len(ends))))
+            for site, ends in zip(self.problem.sites, free)
+        )
+        sent = self._landed | self._sent
+        return msgspec.structs.replace(self.problem, sites=sites, placed=placed, sent=sent, now_s=self.now_s)
+
     # time
 
     def bind(self, plan: Schedule) -> None:
@@ -167,7 +200,7 @@ class Clock:
                 self._missing[task] = len(self.problem.parents[task])
                 self._lanes[site][plan.slot[task]].append(task)
 
-    def run(self, rule: Rule | None) -> Played:
+    def run(self) -> Played:
         """To the end. Tasks that may run nowhere, or that no rule places, never finish."""
         problem, flows = self.problem, self._flows
         for task, placed in problem.placed.items():
@@ -188,9 +221,9 @@ class Clock:
                     self._post(at + self._latency[source][target], _LANDED, task, target)
             while self._events and self._events[0][0] <= at:
                 _, kind, _, a, b = heapq.heappop(self._events)
-                self._happen(rule, kind, a, b)
-            if rule is not None and (self._fresh or self._roused):
-                self._decide(rule)
+                self._happen(kind, a, b)
+            if self._rule is not None and (self._fresh or self._roused):
+                self._decide(self._rule)
         makespan = max(self.finish_s, default=self.now_s)
         schedule = Schedule(self.site, self._slot, self.start_s, self.finish_s, self._order, makespan)
         return Played(schedule, self._moved)
@@ -199,9 +232,9 @@ class Clock:
         self._made += 1
         heapq.heappush(self._events, (at, kind, self._made, a, b))
 
-    def _happen(self, rule: Rule | None, kind: int, a: int, b: int) -> None:
+    def _happen(self, kind: int, a: int, b: int) -> None:
         if kind == _FINISH:
-            self._finished(rule, a)
+            self._finished(a)
         elif kind == _FREE:
             del self._opens[a][b]
             self._vacant(a, b)
@@ -218,15 +251,16 @@ class Clock:
 
     def _decide(self, rule: Rule) -> None:
         fresh, self._fresh, self._roused = self._fresh, [], False
+        self._deciding = True  # nothing begins between two placements of one decision
         for task, site in rule.place(fresh, self):
             self._place(task, site)
+        self._deciding = False
         for site, idle in enumerate(self.idle):
+            self._next(site)
             while idle and not self.queued[site]:
                 task = rule.steal(site, self)
                 if task < 0:
                     break
-                self.queued[self.site[task]].remove(task)
-                self._expected[self.site[task]] = []
                 self._place(task, site)
 
     # tasks
@@ -236,24 +270,23 @@ class Clock:
         at = self.problem.release_s[task] if self.problem.release_s else 0.0
         if at > self.now_s:
             self._post(at, _RELEASE, task, 0)
-        elif self._lanes is None:
-            self._fresh.append(task)
         elif self.site[task] >= 0:
             self._next(self.site[task])
+        elif self._lanes is None:
+            self._fresh.append(task)
 
-    def _finished(self, rule: Rule | None, task: int) -> None:
+    def _finished(self, task: int) -> None:
         site, problem = self.site[task], self.problem
         self.finish_s[task] = self.now_s
         past = task in problem.placed
         if not past:
             del self.running[site][task]
             self._expected[site] = []
-        if rule is not None:
-            for target in rule.push(task, self):
-                self._push(task, target)
+        if self._rule is not None:
+            self._rule.finished(task, self)
         for child, size in problem.children[task]:
             self._waits[child] -= 1
-            if self._lanes is not None and self.site[child] >= 0:
+            if self.site[child] >= 0:
                 self._carry(task, child, size)
             if not self._waits[child]:
                 self._release(child)
@@ -261,18 +294,25 @@ class Clock:
             self._vacant(site, self._slot[task])
 
     def _place(self, task: int, site: int) -> None:
-        problem = self.problem
-        arrives = self.arrival_s(task, site)
-        heap = self._expected[site] or self._expect(site)
-        heapq.heapreplace(heap, max(heap[0], arrives, self.now_s) + problem.run(task, site))
-        self.site[task], self._arrives[task] = site, arrives
+        problem, before = self.problem, self.site[task]
+        if before >= 0:
+            self.queued[before].remove(task)
+            self._expected[before] = []
+        if before != site and not self._waits[task]:
+            self._arrives[task] = arrives = self.arrival_s(task, site)
+            heap = self._expected[site] or self._expect(site)
+            heapq.heapreplace(heap, max(heap[0], arrives, self.now_s) + problem.run(task, site))
+        self.queued[site].append(task)
+        if before == site:
+            return
+        self.site[task] = site
         self._moves[task] += 1
         self._missing[task] = len(problem.parents[task])
-        self.queued[site].append(task)
         if not self._missing[task]:
             self._next(site)
         for parent, size in problem.parents[task]:
-            self._carry(parent, task, size)
+            if self.finish_s[parent] < INF:
+                self._carry(parent, task, size)
 
     def _arrived(self, task: int, move: int) -> None:
         """One more of its inputs is there."""
@@ -288,24 +328,13 @@ class Clock:
         if there is None and self._flows is None:
             self._moved += size
             there = self.now_s + self._latency[source][target] + size * self._pace[source][target]
+            self._sent[parent, target] = max(there, self._sent.get((parent, target), 0.0))
         if there is None:
             self._send(parent, target, size).append((task, move))
         elif there > self.now_s:
             self._post(there, _ARRIVE, task, move)
         else:
             self._arrived(task, move)
-
-    def _push(self, task: int, target: int) -> None:
-        """Its output goes to that site before anybody there asks for it: as much as the most that a child reads."""
-        source = self.site[task]
-        if self._near[source][target] or (task, target) in self._landed:
-            return
-        size = max((size for _, size in self.problem.children[task]), default=0.0)
-        if self._flows is None:
-            self._moved += size
-            self._landed[task, target] = self.now_s + self._latency[source][target] + size * self._pace[source][target]
-        else:
-            self._send(task, target, size)
 
     def _send(self, parent: int, target: int, size: float) -> list[tuple[int, int]]:
         """Begin a flow over shared links, once to a worker; who waits for it."""
@@ -330,6 +359,8 @@ class Clock:
     def _next(self, site: int) -> None:
         """Start what may start there: under a plan the next of each slot, else the first that is complete."""
         idle = self.idle[site]
+        if not idle or self._deciding:
+            return
         if self._lanes is not None:
             for slot in tuple(idle):
                 lane = self._lanes[site][slot]
@@ -339,11 +370,15 @@ class Clock:
             return
         queue = self.queued[site]
         while idle:
-            task = next((task for task in queue if not self._missing[task]), -1)
+            complete = (task for task in queue if not self._missing[task] and self._due(task))
+            task = next((task for task in complete if task == queue[0] or self._overtakes(task, queue[0])), -1)
             if task < 0:
                 return
             queue.remove(task)
             self._begin(task, site, idle.pop())
+
+    def _overtakes(self, task: int, first: int) -> bool:
+        return self._rule is None or self._rule.overtakes(task, first, self)
 
     def _due(self, task: int) -> bool:
         return not self.problem.release_s or self.problem.release_s[task] <= self.now_s
@@ -360,9 +395,7 @@ class Clock:
         problem, now = self.problem, self.now_s
         heap = [now] * len(self.idle[site])
         heap.extend(max(now, at) for at in self._opens[site].values())
-        for task in self.running[site]:
-            run, passed = problem.run(task, site), now - self.start_s[task]
-            heap.append(now + max(run - passed, run * _OVERDUE, passed - run))
+        heap.extend(self.ends_s(task) for task in self.running[site])
         heapq.heapify(heap)
         for task in self.queued[site]:
             heapq.heapreplace(heap, max(heap[0], self._arrives[task]) + problem.run(task, site))

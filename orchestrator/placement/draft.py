@@ -8,6 +8,7 @@ know why a site was chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp
 
 from .problem import INF, Problem, Schedule, near
 from .timeline import Timeline
@@ -21,6 +22,7 @@ class Ground:
         self.latency = problem.latency()
         self.pace = problem.pace()
         self.kinds = [site.kind for site in problem.sites]
+        self.caution = [exp(doubt) for doubt in problem.doubt] or [1.0] * problem.size
         self.near = [[b for b, other in enumerate(problem.sites) if near(site, other)] for site in problem.sites]
         most = max(problem.memory, default=0.0)
         self.crowds = [site.slots > 1 and most * site.slots > site.memory for site in problem.sites]
@@ -104,18 +106,23 @@ class Draft:
         return ready
 
     def put_best(self, task: int, ready: Sequence[float] | None = None) -> int:
-        """Put it where it finishes first, the first such site if several; -1 if it may run nowhere."""
+        """Put it where it finishes first, the first such site if several; -1 if it may run nowhere.
+
+        Where a run time is in doubt, one deviation more than expected counts: what goes wrong on a slow site costs more
+        seconds than it does on a fast one, and whatever hangs on the task waits for all of them.
+        """
         ground = self._ground
-        row = ground.problem.run_s[task]
+        row, caution = ground.problem.run_s[task], ground.caution[task]
         best, chosen, begin, lane = INF, -1, INF, -1
         for site, at in enumerate(ready or self.ready(task)):
             run = row[ground.kinds[site]]
-            if at + run >= best:
+            wary = run * caution
+            if at + wary >= best:
                 continue
             slot, start = self._earliest(task, site, at, run)
-            if start + run < best:
-                best, chosen, begin, lane = start + run, site, start, slot
-        self._put(task, chosen, lane, begin, best)
+            if start + wary < best:
+                best, chosen, begin, lane = start + wary, site, start, slot
+        self._put(task, chosen, lane, begin, begin + row[ground.kinds[chosen]])
         return chosen
 
     def put(self, task: int, site: int) -> None:

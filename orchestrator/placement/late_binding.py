@@ -55,13 +55,16 @@ class LateBinding:
                 heapq.heappush(heap, entry)
         self._kinds = {sites: heap for sites, heap in self._kinds.items() if heap}
 
-    def push(self, task: int, clock: Clock) -> Iterable[int]:
-        """See clock.Rule: whoever is placed pulls."""
-        return ()
+    def finished(self, task: int, clock: Clock) -> None:
+        """See clock.Rule."""
 
     def steal(self, site: int, clock: Clock) -> int:
         """See clock.Rule: what is bound late need not be moved."""
         return -1
+
+    def overtakes(self, task: int, first: int, clock: Clock) -> bool:
+        """See clock.Rule: no slot idles while something could run."""
+        return True
 
     def _offer(self, task: int, site: int, clock: Clock, booked: float) -> Offer:
         where, now = clock.problem.sites[site], clock.now_s

@@ -59,6 +59,8 @@ class Problem(msgspec.Struct, frozen=True):
     parents: Edges
     children: Edges
     memory: Sequence[float] = ()
+    doubt: Sequence[float] = ()
+    """How far each run time may be from its prediction, as the deviation of its logarithm (left out: exact)."""
     release_s: Sequence[float] = ()
     placed: Mapping[int, Placed] = {}
     sent: Mapping[tuple[int, int], float] = {}

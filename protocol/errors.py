@@ -16,6 +16,7 @@
     +-- Conflict                  2   an optimistic edit lost the race
     +-- RunFailed                 1   .partial: the report of what was reached
     |   +-- NoEligibleWorker      6
+    |   +-- DeadlineTooShort      6   said before the start; .partial: the forecast
     |   +-- BudgetSpent           7
     |   +-- AwaitingApproval      8
     |   +-- TimedOut              124
@@ -258,6 +259,16 @@ class NoEligibleWorker(RunFailed):
     exit_code = 6
 
 
+class DeadlineTooShort(RunFailed):
+    """A deadline that can't be met, said before anything starts. `partial` is the forecast (protocol/forecast_row)."""
+
+    code = "DeadlineTooShort"
+    exit_code = 6
+
+    def to_wire(self) -> dict[str, Any]:
+        return {**super().to_wire(), "forecast": self.partial}
+
+
 class BudgetSpent(RunFailed):
     code = "BudgetSpent"
     exit_code = 7
@@ -311,4 +322,5 @@ def from_wire(wire: object) -> AsterismError:
         ref=str(wire.get("ref", "")),
         where=str(wire.get("where", "")),
         problems=problems,
+        partial=forecast if isinstance(forecast := wire.get("forecast"), Mapping) else None,
     )

@@ -31,7 +31,7 @@ from .task_form import SKILL_NAME, SOURCE, TaskReader
 
 SCHEMA: Final = "asterism/plan/v1"
 INPUT_TYPES: Final = ("string", "integer", "number", "boolean", "file", "array", "object", "any")
-PLAN_KEYS: Final = ("schema", "inputs", "run", "tasks", "outputs", "planner")
+PLAN_KEYS: Final = ("schema", "inputs", "run", "tasks", "outputs", "planner", "forecast")
 """`planner`: who planned it, as `asterism plan` says. Only for people."""
 PATCH_KEYS: Final = ("schema", "base", "why", "relies", "edits", "links", "unlinks", "tasks", "outputs")
 
@@ -39,7 +39,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 _OPS: Final = ("retry", "cancel", "remove", "finish", "give_up")
 _SETTINGS_KEYS: Final = (
     "on_failure", "deadline", "budget", "review", "home", "schedule_grace", "priority", "labels", "replan",
-    "sla",
+    "sla", "prefer", "best_effort",
 )  # fmt: skip
 _REPLAN_KEYS: Final = ("rounds", "edits", "tasks", "proposals")
 _BUDGET_KEYS: Final = ("tasks", "depth", "attempts", "calls", "tokens", "price", "wall")
@@ -167,6 +167,12 @@ class PlanReader(FieldReader):
         sla = given.get("sla", "standard")
         if sla not in SLA_CLASSES:
             self.add("BadValue", "run/sla", f"{short(sla)} is not one of {', '.join(SLA_CLASSES)}")
+        prefer, best_effort = given.get("prefer", "time"), given.get("best_effort", False)
+        if prefer not in ("time", "price", "energy"):
+            self.add("BadValue", "run/prefer", f"{short(prefer)} is not one of time, price, energy")
+            prefer = "time"
+        if not isinstance(best_effort, bool):
+            self.add("WrongType", "run/best_effort", f"{kind_of(best_effort)} is not true or false")
         return RunSettings(
             on_failure=on_failure,
             deadline_s=self.span(given.get("deadline", 0.0), "run/deadline"),
@@ -178,6 +184,8 @@ class PlanReader(FieldReader):
             labels=self.texts(given.get("labels", {}), "run/labels"),
             replan=self._bounds(given.get("replan")),
             sla=sla,
+            prefer=prefer,
+            best_effort=best_effort is True,
         )
 
     def _bounds(self, raw: object) -> ReplanBounds:

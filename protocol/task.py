@@ -262,6 +262,10 @@ class RunSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """Cancelled some seconds after its last watcher left; set by the submitter, never by a plan."""
     replan: ReplanBounds = ReplanBounds()
     sla: Sla = "standard"
+    prefer: Literal["time", "price", "energy"] = "time"
+    """What placement spares once the deadline allows it."""
+    best_effort: bool = False
+    """Start although the forecast says that the deadline can't be met."""
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):

@@ -16,7 +16,7 @@ from protocol.plan import parse_plan, plan_document
 
 from ..client.client import AsyncClient
 from ..client.submission import plan_text, read_inputs
-from . import show, template
+from . import forecast, show, template
 from .option import output_option, read_pairs, server_option, use
 from .planning import tell_who_plans
 
@@ -96,6 +96,9 @@ def show_plan(plan: Any, output: str, *, err: bool = False) -> None:
     for task in plan["tasks"]:
         on = f"  on {', '.join(map(_place, task['on']))}" if task.get("on") else ""
         click.echo(f"{task['id']}: {task['skill']}{on}  {show.short(_args(task.get('args', {})), 90)}", err=err)
+    if plan.get("forecast"):
+        for line in forecast.lines(plan["forecast"]):
+            click.echo(line, err=err)
 
 
 def _place(place: Any) -> str:

@@ -47,6 +47,10 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
 @click.option("--on-failure", type=click.Choice(["continue", "stop", "replan"]), help="After a task failed for good.")
 @click.option("--deadline", metavar="TIME", help="End the run after this long, such as 90s or 10m.")
+@click.option("--best-effort", is_flag=True, help="Start although the forecast says that the deadline can't be met.")
+@click.option(
+    "--prefer", type=click.Choice(["time", "price", "energy"]), help="What to spare once the deadline allows it."
+)
 @click.option("--budget", metavar="K=N,..", help="Caps, such as tokens=20000,price=0.5.")
 @click.option(
     "--replan", metavar="K=N,..", help="Bounds of re-planning, such as rounds=5,edits=8,tasks=6,proposals=10."
@@ -75,6 +79,8 @@ def run(
     inputs: tuple[str, ...],
     on_failure: str | None,
     deadline: str | None,
+    best_effort: bool,
+    prefer: str | None,
     budget: str | None,
     replan: str | None,
     review: int,
@@ -104,15 +110,25 @@ def run(
     if confirm and not show.may_ask():
         raise UsageError("--confirm needs a terminal to ask on", hint="use --dry-run to see the plan, or leave it out")
     if dry_run and isinstance(work, Path):
+        seen = None
+        settings: dict[str, Any] = {"deadline": deadline or 0, "prefer": prefer or "", "best_effort": best_effort}
         if has_server(server):
-            use(lambda client: client.check(work, inputs=given), server, home=True, skills=skills, roots=roots)
-        show_plan(read_plan_file(work, given), output)
+            seen = use(
+                lambda client: client.check(work, inputs=given, **settings),
+                server,
+                home=True,
+                skills=skills,
+                roots=roots,
+            )
+        show_plan({**read_plan_file(work, given), **({"forecast": seen} if seen else {})}, output)
         return
     options: dict[str, Any] = {
         "inputs": given,
         "id": key or "",
         "on_failure": on_failure or "",
         "deadline": deadline or 0,
+        "prefer": prefer or "",
+        "best_effort": best_effort,
         "budget": read_budget(budget),
         "replan": read_bounds(replan),
         "review": review,

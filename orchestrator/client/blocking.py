@@ -79,9 +79,10 @@ class Client:
         """Hand in a request, a plan file, a plan document or a Graph (AsyncClient.submit has the options)."""
         return Live(self, self._do(lambda: self._client.submit(work, **options)))
 
-    def check(self, work: Work, *, inputs: Mapping[str, Any] | None = None) -> None:
-        """See what the server would say to a plan. Raises: PlanRefused with every problem."""
-        self._do(lambda: self._client.check(work, inputs=inputs))
+    def check(self, work: Work, **options: Any) -> dict[str, Any] | None:
+        """What the server would say to a plan, and expects of it. Raises: PlanRefused with every problem."""
+        found: dict[str, Any] | None = self._do(lambda: self._client.check(work, **options))
+        return found
 
     def run(self, work: Work, *, timeout: float | str | None = None, **options: Any) -> Result:
         """`submit`, then `result`."""

@@ -114,6 +114,8 @@ class AsyncClient(Reader):
         review: int = 0,
         priority: int | None = None,
         sla: str = "",
+        prefer: str = "",
+        best_effort: bool = False,
         labels: Mapping[str, str] | None = None,
         planner: str = "",
         detach: bool = False,
@@ -121,9 +123,10 @@ class AsyncClient(Reader):
     ) -> AsyncLive:
         """Hand in a request, a plan file, a plan document or a Graph. Returns once the server has it on disk.
 
-        `id` makes it idempotent: the same id is the same run. `request` says in words what a plan is for, so that it
-        can be an example for planners. Raises: PlanRefused with every problem,
-        PlannerAbstained, UsageError.
+        `id` makes it idempotent: the same id is the same run. `prefer` (time, price, energy): what placement spares
+        once the deadline allows it; `best_effort`: start although the deadline can't be met. `request` says in words
+        what a plan is for, so that it can be an example for planners. Raises: PlanRefused with every problem,
+        PlannerAbstained, DeadlineTooShort with the forecast in `partial`, UsageError.
         """
         defaults = self._settings.run
         budget = {**{k: v for k, v in defaults.budget.model_dump().items() if v}, **(budget or {})}
@@ -141,6 +144,8 @@ class AsyncClient(Reader):
             review=review,
             priority=priority if priority is not None else (defaults.priority or None),
             sla=sla or defaults.sla,
+            prefer=prefer,
+            best_effort=best_effort,
             labels=labels,
             planner=planner,
             detach=detach,
@@ -153,14 +158,17 @@ class AsyncClient(Reader):
             await live.detach()
         return live
 
-    async def check(self, work: Work, *, inputs: Mapping[str, Any] | None = None) -> None:
-        """See what the server would say to a plan; nothing is made of it. `here` joins if it brings skills.
+    async def check(self, work: Work, **options: Any) -> dict[str, Any] | None:
+        """What the server would say to a plan and expects of it (protocol/forecast_row); nothing is made of it.
+        `options` are those of submit. `here` joins if it brings skills.
 
         Raises: PlanRefused with every problem.
         """
         home = await self.join() if self._joins and self._home.brings_skills else ""
-        ready = submission(work, inputs=inputs, home=home, dry=True)
-        await self.connection.submit(ready.header, ready.chunks)
+        ready = submission(work, home=home, dry=True, **options)
+        answer = await self.connection.submit(ready.header, ready.chunks)
+        found = answer.get("forecast")
+        return found if isinstance(found, dict) else None
 
     async def run(self, work: Work, *, timeout: float | str | None = None, **options: Any) -> Result:
         """`submit`, then `result`."""

@@ -48,6 +48,8 @@ def submission(
     review: int = 0,
     priority: int | None = None,
     sla: str = "",
+    prefer: str = "",
+    best_effort: bool = False,
     labels: Mapping[str, str] | None = None,
     planner: str = "",
     detach: bool = False,
@@ -74,6 +76,10 @@ def submission(
         settings["priority"] = priority
     if sla:
         settings["sla"] = sla
+    if prefer:
+        settings["prefer"] = prefer
+    if best_effort:
+        settings["best_effort"] = True
     words, text = _read(work)
     header = {
         "request": words or request,

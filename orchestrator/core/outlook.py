@@ -27,7 +27,8 @@ from .lifecycle import Settled
 
 WIDE: Final = math.log(4.0)
 """The spread (of the logarithm) of a prediction that rests on nothing measured."""
-_Z95: Final = 1.645
+_DEVIATIONS: Final = 2.926
+"""How many of them the 95th percentile is from the 10th."""
 
 SpecOf = Callable[[Task], SkillSpec | None]
 Allowed = Callable[[Task, SkillSpec], Mapping[int, float]]
@@ -61,13 +62,17 @@ def outlook(
     *,
     now_s: float = 0.0,
     items: Callable[[str], int] = lambda skill: 1,
+    value_bytes: Callable[[str], float] = lambda skill: 0.0,
     out_bytes: Callable[[str], float] = lambda skill: 0.0,
     hop_s: Callable[[int], float] = lambda site: 0.0,
 ) -> Outlook:
-    """What is left of the run, as a Problem. `items`: how many elements a map of a skill is taken to have while nobody
-    knows; `out_bytes`: the same of a skill's result; `hop_s`: what dispatch and report add to each attempt at a site.
-    The sites' latencies belong there: small values travel with these messages."""
-    made = _Making(run, sites, spec_of, allowed, predict, now_s, items, out_bytes, hop_s)
+    """What is left of the run, as a Problem.
+
+    While nobody knows, `items` says how many elements a map of a skill is taken to have, `value_bytes` how large a
+    skill's result is, `out_bytes` what of that is too large for a message. `hop_s`: what dispatch and report add to
+    each attempt at a site; the sites' latencies belong there, since small values travel with these messages.
+    """
+    made = _Making(run, sites, spec_of, allowed, predict, now_s, items, value_bytes, out_bytes, hop_s)
     for task in run.roots():
         made.take(task)
     for ix in sorted(made.found, key=lambda ix: run.order[ix]):
@@ -85,12 +90,13 @@ class _Making:
         predict: Predict,
         now_s: float,
         items: Callable[[str], int],
+        value_bytes: Callable[[str], float],
         out_bytes: Callable[[str], float],
         hop_s: Callable[[int], float],
     ) -> None:
         self.run, self.sites, self.now_s = run, tuple(sites), now_s
         self.spec_of, self.allowed, self.predict = spec_of, allowed, predict
-        self.items, self.out_bytes, self.hop_s = items, out_bytes, hop_s
+        self.items, self.value_bytes, self.out_bytes, self.hop_s = items, value_bytes, out_bytes, hop_s
         self.found: dict[int, list[int]] = {}
         """Root task of the run -> its tasks of the problem: the elements of a map, else one."""
         self.run_s: list[list[float]] = []
@@ -191,14 +197,10 @@ class _Making:
     def row(self, task: Task, spec: SkillSpec | None, size: float) -> tuple[list[float], float, float]:
         """Seconds by site until its result is at the orchestrator, its deviation, its units; alike tasks share them."""
         stated = _stated_s(task, spec)
-        key = (
-            task.skill,
-            task.spec.on,
-            task.at,
-            task.spec.needs and msgspec.json.encode(task.spec.needs),
-            stated,
-            size,
-        )
+        given = sum(self.given_bytes(self.run.tasks[ix]) for ix in task.wiring.needs)
+        calls = max(1, task.spec.map.chunk) if task.parent >= 0 or is_map(task) else 1
+        needs = task.spec.needs and msgspec.json.encode(task.spec.needs)
+        key = (task.skill, task.spec.on, task.at, needs, stated, size, given, calls)
         found = self.rows.get(key)
         if found is not None:
             if task.skill in self.unknown:
@@ -214,7 +216,7 @@ class _Making:
         sites = self.allowed(task, spec) if spec is not None and spec.place != "engine" else {}
         group = self.groups[task.skill]
         for site, units in sites.items():
-            said = self.predict(task.skill, site, 0)
+            said = self.predict(task.skill, site, int(given)).times(calls)
             run_s, deviation, shared = said.run_s, _deviation(said), WIDE
             if stated is not None:
                 run_s, deviation, shared = stated / (self.sites[site].speed or 1.0), 0.0, 0.0
@@ -242,6 +244,12 @@ class _Making:
         if task.final:
             return float(task.value.size) if isinstance(task.value, ArtifactRef) else 0.0
         return self.out_bytes(task.skill)
+
+    def given_bytes(self, task: Task) -> float:
+        """As the predictor counts inputs: values that travel with messages too."""
+        if task.value is None:
+            return self.value_bytes(task.skill)
+        return float(task.value.size if isinstance(task.value, ArtifactRef) else len(task.value))
 
     # edges
 
@@ -307,4 +315,4 @@ def _deviation(said: Prediction) -> float:
     """Of the logarithm of the run time, from the interval that was predicted."""
     if said.n == 0 or said.run_s <= 0:
         return WIDE
-    return min(WIDE, max(0.0, math.log(max(said.p95_s, 1e-9) / said.run_s) / _Z95))
+    return min(WIDE, max(0.0, math.log(max(said.p95_s, 1e-9) / max(said.low_s, 1e-9)) / _DEVIATIONS))

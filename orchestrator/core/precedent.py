@@ -27,6 +27,7 @@ class Precedent:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         """`runs`: the newest first."""
+        self._large: dict[str, tuple[float, int]] = {}
         self._bytes: dict[str, tuple[float, int]] = {}
         self._items: dict[str, int] = {}
         self.hop_s = 0.0
@@ -45,9 +46,10 @@ class Precedent:
                     self._items.setdefault(task.skill, task.spread.items)
                 if not task.succeeded or task.reused:
                     continue
-                size = task.value.size if isinstance(task.value, ArtifactRef) else 0
-                total, count = self._bytes.get(task.skill, (0.0, 0))
-                self._bytes[task.skill] = total + size, count + 1
+                value = task.value or b""
+                large = value.size if isinstance(value, ArtifactRef) else 0
+                _add(self._large, task.skill, large)
+                _add(self._bytes, task.skill, large if isinstance(value, ArtifactRef) else len(value))
                 attempt = task.winner()
                 if attempt is not None and attempt.run_s >= 0:
                     hops.append(attempt.ended_at - attempt.at - attempt.run_s)
@@ -55,10 +57,20 @@ class Precedent:
             self.hop_s = min(MOST_HOP_S, max(0.0, sorted(hops)[int(len(hops) * _PART)]))
 
     def out_bytes(self, skill: str) -> float:
-        """The mean size of the skill's results that were too large for a message; 0 if nobody knows."""
+        """The mean of what the skill's results have that is too large for a message; 0 if nobody knows."""
+        total, count = self._large.get(skill, (0.0, 1))
+        return total / count
+
+    def value_bytes(self, skill: str) -> float:
+        """The mean size of the skill's results; 0 if nobody knows."""
         total, count = self._bytes.get(skill, (0.0, 1))
         return total / count
 
     def items(self, skill: str) -> int:
         """How many elements the newest map of the skill had; 1 if there was none."""
         return self._items.get(skill, 1)
+
+
+def _add(means: dict[str, tuple[float, int]], skill: str, size: int) -> None:
+    total, count = means.get(skill, (0.0, 0))
+    means[skill] = total + size, count + 1

@@ -44,6 +44,7 @@ def look_ahead(turn: Turn, run: Run, now_s: float) -> Outlook:
         survey.predict,
         now_s=now_s,
         items=past.items,
+        value_bytes=past.value_bytes,
         out_bytes=past.out_bytes,
         hop_s=lambda site: past.hop_s + survey.latency_s(site),
     )
@@ -135,7 +136,7 @@ class _Survey:
         for key, load in session.loads.items():
             if key[0] == self.run.ix or load.paused or not load.needs.get("cpu"):
                 continue
-            run_s = expected(self.turn, session, load.skill, load.device).run_s
+            run_s = (load.predicted or expected(self.turn, session, load.skill, load.device)).run_s
             passed = now - load.at
             if load.started:
                 left.append(max(run_s - passed, 0.1 * run_s, passed - run_s))

@@ -17,6 +17,7 @@ from planner.view import PlanView
 from protocol.artifact import FileUri, parse_file
 from protocol.document import FILE_LIMITS, Limits, Problems, canonical, nearest
 from protocol.errors import PlanRefused, PlanTooLarge, UsageError, WireError
+from protocol.forecast_row import ForecastRow
 from protocol.ids import run_name
 from protocol.json_bytes import read_json
 from protocol.patch import Patch
@@ -30,6 +31,7 @@ from ..engine.engine import Engine
 from ..engine.planner_desk import PlannerDesk, fleet_view
 from ..engine.skill_view import known_skills
 from .attachment import Attachments
+from .forecasting import Forecasting, document, refuse_late
 from .lookup import find_run
 
 WHOLE_TASKS: Final = 20_000
@@ -60,12 +62,14 @@ class Submissions:
         self, engine: Engine, planners: PlannerDesk, attachments: Attachments, limits: Limits = FILE_LIMITS
     ) -> None:
         self._engine = engine
+        self._forecasting = Forecasting(engine)
         self._planners = planners
         self._attachments = attachments
         self._limits = limits
 
     async def submit(self, who: Principal, header: bytes, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
-        """`{"run": 7}` once it is on disk. Raises: PlanRefused with every problem, UsageError, WireError."""
+        """`{"run": 7}` once it is on disk. Raises: PlanRefused with every problem, DeadlineTooShort,
+        UsageError, WireError."""
         given = _decode(header, Header)
         text = await _read(chunks)
         plan: Plan | None = None
@@ -81,8 +85,14 @@ class Submissions:
             settings = _settings({"on_failure": "replan"} if replans else {}, given)
         else:
             raise PlanRefused("the plan is empty", hint="write at least one task")
+        seen: ForecastRow | None = None
+        if plan is not None and given.key not in self._engine.machine.state.keys:
+            if given.dry or (settings.deadline_s and not settings.best_effort):
+                seen = await self._forecasting.of(plan.tasks, settings, inputs, given.home)
+            if not given.dry:
+                refuse_late(seen, settings)
         if given.dry:
-            return {"run": 0}
+            return {"run": 0, "forecast": None if seen is None else document(seen)}
         settings = msgspec.structs.replace(settings, attached=not given.detach)
         found = await self._propose(who, given, settings, inputs, plan)
         if not given.detach:
@@ -187,8 +197,10 @@ class Submissions:
         view = await self._planners.taught(chosen, view, machine.state)
         plan, outcome = await collect(chosen, view)
         shown = [{"run": run_name(one.run), "request": one.request} for one in view.examples]
+        seen = await self._forecasting.of(plan.tasks, plan.settings, view.inputs, home)
         return {
             **plan_document(plan),
+            "forecast": None if seen is None else document(seen),
             "planner": {
                 "kind": outcome.planner,
                 "message": outcome.message,

@@ -7,7 +7,6 @@ import pytest
 
 from bench.simulated_worker import profile_of
 from bench.simulator import Simulator
-from orchestrator.core.expectation import noted
 from orchestrator.core.outlook import Outlook
 from orchestrator.core.sketch import sketch
 from orchestrator.placement.forecast import bound_late, forecast
@@ -26,13 +25,14 @@ def seen(sim: Simulator, plan: dict[str, object]) -> Outlook:
     return sim.machine.look_ahead(sketch(found.tasks, found.settings, inputs, "w1", sim.now), sim.now)
 
 
-def teach(sim: Simulator, skill: str, run_s: float, device: str = "cpu", times: int = 20) -> None:
+def teach(sim: Simulator, skill: str, run_s: float, device: str = "cpu", times: int = 21) -> None:
     """As if so many attempts had run."""
-    turn = sim.machine._turn
     for session in sim.machine.fleet.sessions.values():
         if device in session.device:
-            for _ in range(times):
-                noted(turn, session, skill, device, 0, run_s)
+            kind, speed = session.device_class[device], session.speed[device]
+            for n in range(times):
+                sim.machine.predictor.note(skill, kind, session.worker, speed, 0, run_s * (0.95, 1.0, 1.05)[n % 3])
+    sim.machine.predictor.refit()
 
 
 def test_edges_order_and_elements_are_those_of_the_run_it_would_be() -> None:
@@ -54,11 +54,11 @@ def test_edges_order_and_elements_are_those_of_the_run_it_would_be() -> None:
     assert found.names == ("a", "b", "each[]", "each[]", "each[]", "next[]", "next[]", "next[]")
     assert [[up for up, _ in parents] for parents in problem.parents] == [[], [0], [0], [0], [0], [2], [3], [4]]
     assert [site.slots for site in problem.sites] == [2, 2]
-    assert problem.run_s[0] == pytest.approx([2.0, 2.0], abs=0.01)
+    assert problem.run_s[0] == pytest.approx([2.0, 2.0], rel=0.05)
     assert (found.unknown, found.nowhere, found.assumed) == ({}, (), ())
     ends = forecast(problem, bound_late(), found.spread)
     assert ends.low_s <= ends.makespan_s <= ends.high_s
-    assert ends.course.schedule.makespan_s - problem.now_s == pytest.approx(6.0, abs=0.01)
+    assert ends.course.schedule.makespan_s - problem.now_s == pytest.approx(6.0, rel=0.05)
 
 
 def test_nobody_knows_an_unmeasured_skill_so_what_is_known_beside_it_is_a_lower_bound() -> None:
@@ -67,7 +67,7 @@ def test_nobody_knows_an_unmeasured_skill_so_what_is_known_beside_it_is_a_lower_
     found = seen(sim, {"tasks": [work("a"), {"id": "b", "skill": "sim.other", "args": {}, "after": ["a"]}]})
     assert found.unknown == {"sim.other": 1}
     least = forecast(found.problem, bound_late(), found.spread).course.schedule.makespan_s - sim.now
-    assert least == pytest.approx(2.0, abs=0.01)
+    assert least == pytest.approx(2.0, rel=0.05)
 
 
 def test_a_map_over_a_list_that_is_not_there_yet_is_counted_and_said() -> None:
@@ -93,7 +93,7 @@ def test_unlike_devices_have_times_prices_and_links_of_their_own() -> None:
     found = seen(sim, {"tasks": [{"id": "g", "skill": "sim.gpu", "args": {}}]})
     assert [(site.name, site.device, site.price_per_s) for site in found.problem.sites] == [("w2", "gpu", 2.0)]
     ends = forecast(found.problem, bound_late(), found.spread, units=found.units)
-    assert ends.course.schedule.makespan_s - sim.now == pytest.approx(3.0, abs=0.01)
+    assert ends.course.schedule.makespan_s - sim.now == pytest.approx(3.0, rel=0.05)
     assert ends.price == pytest.approx(6.0, rel=0.5)
 
 
@@ -115,13 +115,13 @@ def test_a_stated_duration_is_taken_at_its_word() -> None:
     sim = Simulator()
     found = seen(sim, {"tasks": [{"id": "s", "skill": "flow.sleep", "args": {"seconds": 7}}]})
     ends = forecast(found.problem, bound_late(), found.spread)
-    assert ends.low_s == ends.high_s == pytest.approx(7.0, abs=0.01)
+    assert ends.low_s == ends.high_s == pytest.approx(7.0, rel=0.05)
     assert found.unknown == {}
 
 
 def test_equal_seeds_forecast_alike() -> None:
     sim = Simulator()
-    teach(sim, "sim.work", 2.0, times=2)
+    teach(sim, "sim.work", 2.0, times=3)
     found = seen(sim, {"tasks": [work(f"t{n}") for n in range(30)]})
     one, other = (forecast(found.problem, bound_late(), found.spread, seed=4) for _ in range(2))
     assert (one.makespan_s, one.low_s, one.high_s) == (other.makespan_s, other.low_s, other.high_s)

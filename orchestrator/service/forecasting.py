@@ -1,0 +1,116 @@
+"""What a plan will come to before it is submitted: its outlook on the fleet as it is, played in a thread.
+
+What the fleet looks like is read on the loop, at once; playing takes a thread, which the loop outlives. A plan over
+MOST_TASKS gets no forecast: placement, not people, would wait for it. Nothing is changed by asking.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio.to_thread
+import msgspec
+
+from protocol.errors import DeadlineTooShort
+from protocol.forecast_row import ForecastRow, LaneRow
+from protocol.task import RunSettings, TaskSpec
+
+from ..core.outlook import Outlook
+from ..core.sketch import sketch
+from ..engine.engine import Engine
+from ..placement.forecast import Forecast, bound_late, forecast
+from ..placement.problem import INF
+
+MOST_TASKS: Final = 20_000
+MOST_SPANS: Final = 500
+"""Of a timeline, for all devices together."""
+
+
+class Forecasting:
+    """One per server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def of(
+        self, tasks: tuple[TaskSpec, ...], settings: RunSettings, inputs: dict[str, bytes], home: str
+    ) -> ForecastRow | None:
+        """Of a plan that the core finds sound; None where it is too large, or empty."""
+        if not 0 < len(tasks) <= MOST_TASKS:
+            return None
+        now, home = self._engine.clock(), home or settings.home
+        run = await anyio.to_thread.run_sync(sketch, tasks, settings, inputs, home, now)
+        seen = self._engine.machine.look_ahead(run, now)
+        return await anyio.to_thread.run_sync(_foretell, seen, home)
+
+
+def refuse_late(found: ForecastRow | None, settings: RunSettings) -> None:
+    """Raises: DeadlineTooShort where nine futures in ten miss the deadline, or what is known alone does."""
+    limit = settings.deadline_s
+    if found is None or not limit or settings.best_effort or found.least_s <= limit:
+        return
+    takes = f"{found.makespan_s:.3g} s" if found.makespan_s is not None else f"at least {found.least_s:.3g} s"
+    raise DeadlineTooShort(
+        f"a deadline of {limit:g} s can't be met: the plan is expected to take {takes}",
+        hint="give it more time, attach a faster worker, or start it with --best-effort",
+        partial=msgspec.to_builtins(found),
+    )
+
+
+def _foretell(seen: Outlook, home: str) -> ForecastRow:
+    found = forecast(seen.problem, bound_late(), seen.spread, policy="eft", units=seen.units)
+    return row(seen, found, home)
+
+
+def row(seen: Outlook, found: Forecast, home: str = "") -> ForecastRow:
+    """The forecast as people read it. `home`: the worker that they call `here`."""
+    ends = found.low_s < INF and not seen.unknown
+    schedule, start = found.course.schedule, seen.problem.now_s
+    least = max((end - start for end in schedule.finish_s if end < INF), default=0.0)
+    return ForecastRow(
+        policy=found.policy,
+        tasks=len(seen.tasks),
+        makespan_s=_shown(found.makespan_s) if ends else None,
+        low_s=_shown(found.low_s) if ends else None,
+        high_s=_shown(found.high_s) if ends else None,
+        least_s=_shown(found.low_s if found.low_s < INF else least),
+        price=_shown(found.price),
+        energy_j=_shown(found.energy_j),
+        moved_bytes=round(found.course.moved_bytes),
+        samples=found.samples,
+        unknown=seen.unknown,
+        nowhere=seen.nowhere,
+        assumed=seen.assumed,
+        devices=_lanes(seen, found, home),
+    )
+
+
+def _lanes(seen: Outlook, found: Forecast, home: str) -> tuple[LaneRow, ...]:
+    schedule, start = found.course.schedule, seen.problem.now_s
+    spans: list[list[tuple[str, float, float]]] = [[] for _ in seen.problem.sites]
+    for task in schedule.order:
+        begin, end = schedule.start_s[task] - start, schedule.finish_s[task] - start
+        spans[schedule.site[task]].append((seen.names[task], _shown(begin), _shown(end)))
+    used = [n for n, done in enumerate(spans) if done]
+    each = max(1, MOST_SPANS // max(1, len(used)))
+    return tuple(
+        LaneRow(
+            worker="here" if home and seen.problem.sites[n].name == home else seen.problem.sites[n].name,
+            device=seen.problem.sites[n].device,
+            slots=seen.problem.sites[n].slots,
+            tasks=len(spans[n]),
+            busy_s=_shown(sum(end - begin for _, begin, end in spans[n])),
+            spans=tuple(spans[n][:each]),
+        )
+        for n in used
+    )
+
+
+def _shown(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+def document(found: ForecastRow) -> dict[str, Any]:
+    """What travels to clients."""
+    shown: dict[str, Any] = msgspec.to_builtins(found)
+    return shown

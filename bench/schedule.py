@@ -53,7 +53,7 @@ class Act(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """See the module. `slots`: one worker each. `script`: how the program of a task behaves, by its name.
+    """See the module. `slots` and `speeds`: one worker each. `script`: how the program of a task behaves, by its name.
 
     `planner`: what each planner call gives, in order; with `streamed` the first plan is a planner's too. `hasty`:
     somebody edits as soon as a crashed orchestrator is back. `steps`: decisions of the core until the faults end.
@@ -74,6 +74,8 @@ class Schedule(msgspec.Struct, frozen=True):
     fsync_s: float = 0.004
     ahead: bool = True
     steps: int = MOST_STEPS
+    policy: str = "auto"
+    speeds: tuple[float, ...] = ()
 
     def parts(self) -> Iterator[str]:
         """The names of everything that may be left out, what makes most difference first."""
@@ -121,7 +123,7 @@ def _mentioned(node: Any) -> set[str]:
 
 def draw(seed: int) -> Schedule:
     """The schedule of a seed."""
-    luck = Random(f"schedule {seed}")
+    luck, fleet = Random(f"schedule {seed}"), Random(f"placement {seed}")
     tasks, script = _tasks(luck)
     settings: dict[str, Any] = {"on_failure": luck.choice(["continue", "continue", "stop", "replan", "replan"])}
     if luck.random() < 0.1:
@@ -146,9 +148,13 @@ def draw(seed: int) -> Schedule:
         fsync_s=luck.choice([0.001, 0.004, 0.02, 0.1]),
         ahead=luck.random() < 0.9,
         steps=luck.choice([60, 120, 200, MOST_STEPS]),
+        policy=fleet.choice(_POLICIES),
+        speeds=tuple(fleet.choice(_SPEEDS) for _ in range(MOST_WORKERS)) if fleet.random() < 0.5 else (),
     )
 
 
+_POLICIES: Final = ("auto", "auto", "heft", "eft", "fastest", "round_robin", "random")
+_SPEEDS: Final = (0.25, 1.0, 1.0, 2.0, 8.0)
 _PLANNERS: Final = ("adds", "adds", "retries", "gives up", "stale", "cycle", "silent", "garbage", "fails")
 
 

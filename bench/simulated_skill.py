@@ -40,11 +40,11 @@ SIMULATED_SKILLS: Final = (
 
 
 def profile_of(
-    slots: int = 2, *, gpu: int = 0, skills: tuple[SkillSpec, ...] = (), builtins: tuple[SkillSpec, ...] = BUILTINS,
-    **more: Any,
+    slots: int = 2, *, gpu: int = 0, speed: float = 1.0, skills: tuple[SkillSpec, ...] = (),
+    builtins: tuple[SkillSpec, ...] = BUILTINS, **more: Any,
 ) -> WorkerProfile:  # fmt: skip
     """A profile with the built-in and the simulated skills."""
-    devices = (DeviceProfile("cpu"), *((DeviceProfile("gpu", speed=4.0),) if gpu else ()))
+    devices = (DeviceProfile("cpu", speed=speed), *((DeviceProfile("gpu", speed=4.0),) if gpu else ()))
     capacity = Resources(cpu=float(slots), gpu=float(gpu))
     known = (*builtins, *SIMULATED_SKILLS, *skills)
     return WorkerProfile(slots=slots, capacity=capacity, devices=devices, skills=known, **more)

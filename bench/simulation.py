@@ -83,7 +83,10 @@ class Simulation(Simulator):
         self._replies = 1_000_000
         super().__init__(
             seed=schedule.seed,
-            workers=[_profile(slots) for slots in schedule.slots],
+            workers=[
+                _profile(slots, schedule.speeds[n] if schedule.speeds else 1.0)
+                for n, slots in enumerate(schedule.slots)
+            ],
             program={"*": scripted(schedule.script)},
             faults=schedule.faults,
             settings=CoreSettings(
@@ -91,6 +94,7 @@ class Simulation(Simulator):
                 claim_s=6.0,
                 approval_s=schedule.approval_s,
                 dispatch_ahead=schedule.ahead,
+                placement=schedule.policy,
                 prefetch_target_s=PREFETCH_S,
                 hedge=HedgeSettings(known=1, least_s=0.05, budget=1.0, move_s=0.2),
             ),
@@ -199,8 +203,8 @@ class Simulation(Simulator):
 
 
 @cache
-def _profile(slots: int) -> WorkerProfile:
-    return profile_of(slots, builtins=_FLOW)
+def _profile(slots: int, speed: float) -> WorkerProfile:
+    return profile_of(slots, speed=speed, builtins=_FLOW)
 
 
 def scripted(script: dict[str, str]) -> Program:

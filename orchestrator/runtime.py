@@ -278,6 +278,7 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         idle_s=daemon.idle,
         core=CoreSettings(
             dispatch_ahead=daemon.dispatch == "ahead",
+            placement=given.placement.policy,
             policies=policy.rules(),
             self_approval=policy.self_approval,
             untrusted=policy.untrusted,

@@ -115,6 +115,13 @@ class RetryDefaults(Section):
     ratio: Amount = 0.2
 
 
+class PlacementDefaults(Section):
+    """Who gets a ready task. `eft`: the device that is expected to finish it first. `heft`: by a plan of the whole run
+    that is made again when it drifts; `auto` does so where it pays. The others are there to compare with."""
+
+    policy: Literal["auto", "eft", "heft", "fastest", "round_robin", "random"] = "auto"
+
+
 class HedgeDefaults(Section):
     """Second attempts of tasks that take too long, on capacity that idles. `factor`: how many times the expected run
     time is too long (the predicted p95 and `least` at least); `budget`: the share of a run's finished work that copies
@@ -263,6 +270,7 @@ class Settings(Section):
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()
     retry: RetryDefaults = RetryDefaults()
+    placement: PlacementDefaults = PlacementDefaults()
     hedge: HedgeDefaults = HedgeDefaults()
     lending: LendingDefaults = LendingDefaults()
     replan: ReplanDefaults = ReplanDefaults()

@@ -17,7 +17,7 @@ from .isolation import alone
 from .lifecycle import Open, Ready, Running
 from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
-from .queue import PATIENCE, Bucket, Entry, Lane
+from .queue import HOPELESS, PATIENCE, Bucket, Entry, Lane
 from .roster import Roster
 from .round import Round
 from .sending import send
@@ -104,7 +104,7 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
     bucket, aside = lane.bucket, lane.aside
     roster, window = bucket.roster, bucket.window
     heap, hedges, skill = lane.heap, turn.hedges, bucket.kind.skill
-    while heap and most and len(aside) < PATIENCE:
+    while heap and most and len(aside) < lane.patience:
         berth = roster.next(window)
         if berth is None:
             bucket.full = True
@@ -138,11 +138,12 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
         why = doubt(turn, run, task, bucket.spec)
         if roster.alike and not hedge and not why and not bucket.spec.spawns and anywhere(run, task):
             send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, "", False, None)
+        elif lane.patience == HOPELESS and anywhere(run, task):
+            aside.append(entry)
         elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == PATIENCE):
             aside.append(entry)
             if len(aside) == 1 and not worthwhile(turn, run, task, bucket, berth):
-                bucket.full = True
-                return
+                lane.patience = HOPELESS
 
 
 def _stuck(turn: Turn, bucket: Bucket) -> None:

@@ -12,9 +12,9 @@ from protocol.link import timing
 from protocol.outcome import Failure, Usage
 from protocol.task import RunSettings
 
-from ..placement.eft import Eft
 from ..placement.policy import Policy
 from ..placement.predictor import Predictor
+from ..placement.selection import policy_named
 from . import command as c
 from . import event as e
 from . import stimulus as s
@@ -84,7 +84,8 @@ class Machine:
     """See the module. `state` is durable and changes only by events; `fleet` is rebuilt from Hello."""
 
     def __init__(self, state: State, settings: CoreSettings | None = None, policy: Policy | None = None) -> None:
-        self._turn = Turn(state, settings or CoreSettings(), policy or Eft())
+        settings = settings or CoreSettings()
+        self._turn = Turn(state, settings, policy or policy_named(settings.placement))
 
     @property
     def state(self) -> State:

@@ -22,8 +22,11 @@ from .roster import NOBODY, Roster
 Entry = tuple[float, float, float, int, int, int, TaskSpec]
 """(priority, latest start, rank, arrival, run, task, its spec when it was queued): stale once the task has another."""
 _AGAIN: Final = 1 << 48
-PATIENCE: Final = 8
-"""Tasks of one lane that may wait for a better device before the rest of it is left for the next flush."""
+PATIENCE: Final = 40
+"""Tasks of one lane that may wait for a better device before the rest of it is left for the next flush: as many as a
+device that is so many times faster is given before a slow one gets any."""
+HOPELESS: Final = 8
+"""The same when not even the last of the lane would take what has room."""
 EVER: Final = float("inf")
 
 
@@ -42,7 +45,7 @@ class Kind(msgspec.Struct, frozen=True):
 class Lane:
     """The ready tasks of one run in a bucket."""
 
-    __slots__ = ("aside", "bucket", "heap", "run")
+    __slots__ = ("aside", "bucket", "heap", "patience", "run")
 
     def __init__(self, bucket: Bucket, run: int) -> None:
         self.bucket = bucket
@@ -50,17 +53,19 @@ class Lane:
         self.heap: list[Entry] = []
         self.aside: list[Entry] = []
         """Entries that wait for a better device, until the end of this flush."""
+        self.patience = PATIENCE
 
     @property
     def over(self) -> bool:
         """Nothing more of it can go in this flush."""
-        return self.bucket.full or len(self.aside) >= PATIENCE
+        return self.bucket.full or len(self.aside) >= self.patience
 
     def restore(self) -> None:
         """What was set aside is in the queue again."""
         for entry in self.aside:
             heapq.heappush(self.heap, entry)
         self.aside.clear()
+        self.patience = PATIENCE
 
 
 class Bucket:

@@ -55,6 +55,8 @@ class CoreSettings(msgspec.Struct, frozen=True):
     lost_plans: int = 3
     """How often a first plan that was cut off by a restart is asked for again."""
     cancel_grace_s: float = 2.0
+    placement: str = "auto"
+    """The policy, by its name in placement.selection."""
     prefetch_target_s: float = 0.05
     prefetch_max: int = 64
     dispatch_ahead: bool = True

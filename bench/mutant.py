@@ -185,5 +185,5 @@ MUTANTS: Final = (
     Mutant("old session's frames accepted", machine, "received", _any_session, 97),
     Mutant("once before the plan is whole", dispatch, "barred", lambda real: lambda *_: False, 58),
     Mutant("once of a plan that is not whole", dispatch, "doubt", lambda real: lambda *_: "", 58),
-    Mutant("every patch widens the envelope", state, "origin_of", lambda real: lambda *_: 0, 74),
+    Mutant("every patch widens the envelope", state, "origins_of", lambda real: lambda *_: lambda name: 0, 74),
 )

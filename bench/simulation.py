@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from orchestrator.core import command as c
-from orchestrator.core.setting import CoreSettings, HedgeSettings
+from orchestrator.core.setting import CoreSettings, HedgeSettings, QuarantineSettings
 from protocol.builtin import BUILTINS
 from protocol.frame import Call, Heartbeat, Rejected, Report
 from protocol.ids import AttemptId, Fence
@@ -97,6 +97,7 @@ class Simulation(Simulator):
                 placement=schedule.policy,
                 prefetch_target_s=PREFETCH_S,
                 hedge=HedgeSettings(known=1, least_s=0.05, budget=1.0, move_s=0.2),
+                quarantine=QuarantineSettings(rate=0.1, delay_s=0.05, rest_s=1.0),
             ),
             fsync_s=schedule.fsync_s,
             replay=True,

@@ -32,7 +32,7 @@ from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer
 from .choice import PlannerChoice
 from .core.machine import Machine
-from .core.setting import CoreSettings, HedgeSettings
+from .core.setting import CoreSettings, HedgeSettings, QuarantineSettings
 from .engine.artifact_desk import ArtifactDesk
 from .engine.engine import Engine
 from .engine.example_desk import ExampleDesk
@@ -299,6 +299,12 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
                 least_s=given.hedge.least,
                 known=given.hedge.known,
                 move_s=given.hedge.move,
+            ),
+            quarantine=QuarantineSettings(
+                on=given.quarantine.enabled,
+                rate=given.quarantine.rate,
+                delay_s=given.quarantine.delay,
+                rest_s=given.quarantine.rest,
             ),
             shares=tuple(given.fair.shares.items()),
             share_half_life_s=given.fair.half_life,

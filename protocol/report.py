@@ -202,9 +202,9 @@ class RunRow(msgspec.Struct, frozen=True):
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
-    """One line of `workers`. `state`: connected, suspect, draining, full or away; `devices` by kind and name.
+    """One line of `workers`. `state`: connected, suspect, draining, full, quarantine or away; `devices` by kind, name.
 
-    `sandbox`: the highest level at which skills can be held there; `short`: why one that is full takes no new work;
+    `sandbox`: the highest level at which skills can be held there; `short`: why one is full, or in quarantine;
     `model`: it offers the skills that ask a language model; `hardware` and `link`: as it announced them.
     """
 

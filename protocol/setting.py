@@ -141,6 +141,21 @@ class HedgeDefaults(Section):
         return _seconds(value)
 
 
+class QuarantineDefaults(Section):
+    """Workers where things go wrong that go well elsewhere get no new work: when `rate` of the last attempts failed, or
+    their word comes `delay` later than it used to. They are tried after `rest`, twice as long each further time."""
+
+    enabled: bool = True
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    delay: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
+    rest: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+
+    @field_validator("delay", "rest", mode="before")
+    @classmethod
+    def _read_span(cls, value: Any) -> float:
+        return _seconds(value)
+
+
 class LendingDefaults(Section):
     """How many tokens of a run's budget are lent at most to a planner's `call`, and to an `attempt` of a skill that
     spends: who finds nothing left to borrow waits, or does not start."""
@@ -272,6 +287,7 @@ class Settings(Section):
     retry: RetryDefaults = RetryDefaults()
     placement: PlacementDefaults = PlacementDefaults()
     hedge: HedgeDefaults = HedgeDefaults()
+    quarantine: QuarantineDefaults = QuarantineDefaults()
     lending: LendingDefaults = LendingDefaults()
     replan: ReplanDefaults = ReplanDefaults()
     sandbox: SandboxDefaults = SandboxDefaults()

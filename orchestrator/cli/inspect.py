@@ -138,6 +138,9 @@ def print_workers(answer: Mapping[str, Any]) -> None:
         ),
         answer["workers"],
     )
+    for row in answer["workers"]:
+        if row["state"] == "quarantine":
+            show.say(f"{row['worker']} is in quarantine: {row['short']}")
     if answer["workers"] and not any(row["model"] for row in answer["workers"]):
         show.say(f"nobody can run llm.* and agent.run: no worker has a model\n  fix: {NO_MODEL_FIX}")
 

@@ -104,7 +104,9 @@ def eligible(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> tuple[t
             for device, needs in variants(session, kind, spec)
         ]
         if found:
-            return tuple(found)
+            # A worker in quarantine gets only what nobody else may do; one that is tried is as good as any.
+            sick = {session.worker for session in fleet.sessions.values() if session.sick and not session.probing}
+            return tuple([one for one in found if one[0] not in sick] or found)
     return ()
 
 

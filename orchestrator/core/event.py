@@ -22,9 +22,11 @@ from .event_fleet import SkillsAnnounced as SkillsAnnounced
 from .event_fleet import TokenCreated as TokenCreated
 from .event_fleet import TokenRevoked as TokenRevoked
 from .event_fleet import TokenUsed as TokenUsed
+from .event_fleet import WorkerCleared as WorkerCleared
 from .event_fleet import WorkerEnrolled as WorkerEnrolled
 from .event_fleet import WorkerForgotten as WorkerForgotten
 from .event_fleet import WorkerLost as WorkerLost
+from .event_fleet import WorkerQuarantined as WorkerQuarantined
 from .event_fleet import WorkerReturned as WorkerReturned
 from .event_planner import ClaimReleased as ClaimReleased
 from .event_planner import ClaimTaken as ClaimTaken
@@ -387,6 +389,7 @@ Event = (
     | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside | RunDetached
     | DecisionFailed | RunSettled | RunRemoved | TokenCreated | TokenUsed | TokenRevoked | PeerRefused
     | WorkerLost | WorkerReturned | AttemptRegained | SubPlanFinished
+    | WorkerQuarantined | WorkerCleared
 )
 # fmt: on
 

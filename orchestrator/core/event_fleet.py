@@ -125,6 +125,22 @@ class WorkerLost(Durable, frozen=True):
     at: float = 0.0
 
 
+class WorkerQuarantined(Durable, frozen=True):
+    """It went wrong where others don't: it gets only what nobody else may do, and is tried again at `until`."""
+
+    worker: int
+    why: str
+    until: float = 0.0
+    at: float = 0.0
+
+
+class WorkerCleared(Durable, frozen=True):
+    """It did well when it was tried: its quarantine is over."""
+
+    worker: int
+    at: float = 0.0
+
+
 class WorkerReturned(Durable, frozen=True):
     """It is back after it was lost."""
 

@@ -169,6 +169,9 @@ def _workers(turn: Turn, run: Run, task: Task) -> list[dict[str, str]]:
         if not why and session.phase != "up":
             short = _SHORT.get(session.short, session.short)
             why = f"takes no new work: {short}" if short else f"is {session.phase}"
+        if not why and session.sick:
+            tried = "is tried with one task at a time" if session.probing else "gets only what nobody else may do"
+            why = f"is in quarantine and {tried}: {session.sick}"
         found.append({"worker": session.name, "verdict": "refused" if why else "eligible", "why": why})
     away = {record.ix for record in could_return(turn.state, turn.fleet, kind, spec)}
     for record in turn.state.workers.values():

@@ -19,6 +19,7 @@ from protocol.link import timing
 from protocol.profile import DeviceProfile, Policy, WorkerProfile, device_class
 
 from ..placement.predictor import Prediction
+from .health import Health
 
 Key = tuple[int, int, int]
 """(run, task, attempt number)"""
@@ -57,6 +58,8 @@ class Load(msgspec.Struct, gc=False):
     """What core.ledger counts it with."""
     dealt: Dealt = ()
     """Its cards, once it has started."""
+    late: bool = False
+    """It has run over its time, and has a copy."""
 
 
 class Shelf(Protocol):
@@ -94,6 +97,12 @@ class Session:
         """It has had the moment after a stall of our loop, and was not heard since."""
         self.junk = 0
         """What it said that doesn't count."""
+        self.health = Health()
+        """All of its streams share one (`Fleet.health`)."""
+        self.sick = ""
+        """Why it is in quarantine (core.quarantine)."""
+        self.probing = False
+        """It is tried: with one task at a time."""
         self.short = ""
         """Why it takes no new work although it is there (phase full)."""
         self.device = {device.kind: device for device in reversed(profile.devices)} or {"cpu": _PLAIN}
@@ -140,11 +149,13 @@ class Session:
             return False
         if not needs.get("cpu"):
             return self.light < LIGHT_WINDOW and self.fits(needs)
+        if self.probing and self.slots_free < self.profile.slots:
+            return False
         return self.slots_free > 0 and not self.resuming and self.fits(needs)
 
     def has_queue(self, needs: dict[str, float], window: int) -> bool:
         """Whether an attempt with these needs may wait there, in a prefetch of `window`."""
-        return self.kept_for is None and len(self.queue) < window and bool(needs.get("cpu"))
+        return self.kept_for is None and len(self.queue) < window and bool(needs.get("cpu")) and not self.probing
 
     def has_room(self, needs: dict[str, float], window: int) -> bool:
         """Whether an attempt with these needs may be sent."""
@@ -314,6 +325,7 @@ class Fleet:
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}
         self.by_conn: dict[int, Session] = {}
+        self.health: dict[int, Health] = {}
         self.away: dict[int, float] = {}
         """Worker -> run time at which its lease ends; then its live attempts are lost."""
         self.broken_at: dict[int, float] = {}

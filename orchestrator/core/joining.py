@@ -20,6 +20,7 @@ from .assignment import assign
 from .eligibility import amounts
 from .fleet import Key, Load, Session
 from .lifecycle import Settled
+from .quarantine import back
 from .settlement import end_attempt, stop_attempt
 from .state import WorkerRecord
 from .turn import Turn
@@ -66,6 +67,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
             turn.inadmissible(record.name, "TwoDaemons", "two daemons with one identity took over from each other")
     session = Session(conn, worker, record.name, hello.boot_id, hello.profile, turn.now)
     turn.fleet.joined(session)
+    back(turn, session)
     if record.lost:
         turn.emit(e.WorkerReturned(worker, turn.now))
     if news is not None:

@@ -30,6 +30,7 @@ from .joining import joined
 from .lifecycle import AwaitingApproval, Closed, Settled, Waiting
 from .outlook import Outlook
 from .planning import ask, claim_over, lost, planner_timed_out
+from .quarantine import probe
 from .reconcile import drain, received
 from .resumption import resume, resumed, taken_back
 from .setting import CoreSettings
@@ -240,6 +241,8 @@ class Machine:
                 expired(turn, key[0])
             elif kind == "flush":
                 pass  # the Flush after this turn looks again
+            elif kind == "probe":
+                probe(turn, key[0])
             elif kind == "planner":
                 planner_timed_out(turn, key[0], key[1])
             elif kind == "claim":

@@ -20,6 +20,7 @@ from .expectation import expected, input_bytes, units
 from .fleet import Session
 from .graph import Run, Task
 from .lifecycle import Ready
+from .quarantine import doubtful
 from .queue import Bucket
 from .roster import Berth
 from .sending import bind, send
@@ -119,7 +120,7 @@ def _offers(
 
     avoid = task.state.avoid if type(task.state) is Ready else -1
     found = candidates(without | {avoid} if avoid >= 0 else without)
-    if avoid >= 0 and not any(start_s < 0 for _, start_s in found):
+    if avoid >= 0 and not any(start_s < 0 for _, start_s in found) and not (found and doubtful(turn, avoid)):
         found = candidates(without)  # then the same one again
     offers = []
     for berth, start_s in found:

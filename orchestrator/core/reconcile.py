@@ -41,6 +41,7 @@ from .fleet import Key, Session
 from .joining import assign_again
 from .lease import admissible, unknown_for
 from .lifecycle import Running
+from .quarantine import felt
 from .settlement import end_attempt
 from .staging import staged
 from .turn import Turn
@@ -160,6 +161,7 @@ def _sound(outcome: Success) -> bool:
 def _heartbeat(turn: Turn, session: Session, beat: Heartbeat) -> None:
     """Reconcile the inventory both ways: assigned but absent is sent once more, present but not live is cancelled."""
     _room(turn, session, beat)
+    felt(turn, session, beat.at)
     held = dict.fromkeys((ident.run, ident.task, ident.number) for ident in beat.inventory)
     for key, load in list(session.loads.items()):
         if key in held or not load.delivered:

@@ -22,6 +22,16 @@ class HedgeSettings(msgspec.Struct, frozen=True):
     move_s: float = 2.0
 
 
+class QuarantineSettings(msgspec.Struct, frozen=True):
+    """A worker where `rate` of the last attempts went wrong, or whose word comes `delay_s` late, rests for `rest_s`,
+    twice as long each further time."""
+
+    on: bool = True
+    rate: float = 0.5
+    delay_s: float = 0.25
+    rest_s: float = 10.0
+
+
 class CoreSettings(msgspec.Struct, frozen=True):
     """Seconds and counts; the defaults are those of the design pages."""
 
@@ -72,3 +82,4 @@ class CoreSettings(msgspec.Struct, frozen=True):
     untrusted: Literal["ask", "deny"] = "ask"
     """What is done with a task that the rules of trust (core.trust) let nobody but a person allow."""
     hedge: HedgeSettings = HedgeSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()

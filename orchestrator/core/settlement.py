@@ -19,6 +19,7 @@ from .expectation import noted
 from .graph import Attempt, Run, Task
 from .lifecycle import Closed, Expanded, Running, Settled, Unknown, Waiting
 from .poison import evidence
+from .quarantine import failed, went_well, went_wrong
 from .stagnation import failure_digest
 from .turn import Turn
 
@@ -45,8 +46,12 @@ def end_attempt(
     if type(task.state) is Settled:
         return
     turn.joins.pop((run.ix, task.ix), None)
+    if isinstance(outcome, Failure) and session is not None and not lost:
+        failed(turn, session, attempt.skill or task.skill, outcome)
     if isinstance(outcome, Success):
         if session is not None:
+            if session.health.rate:
+                went_well(turn, session)
             noted(turn, session, run, task, attempt, load, usage.run_s)
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
             turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
@@ -159,12 +164,21 @@ def settle(
     turn.joins.pop((run.ix, task.ix), None)
     for attempt in task.attempts:
         if not attempt.ended:
+            _outrun(turn, run, task, attempt)
             stop_attempt(turn, run, task, attempt)
     if state != "succeeded":
         for ix in _below(task):
             cancel_task(turn, run, run.tasks[ix], "its parent ended")
         if task.plan is not None:
             turn.asking[run.ix] = None  # its open failures, too
+
+
+def _outrun(turn: Turn, run: Run, task: Task, attempt: Attempt) -> None:
+    """Its copy ended first: if it had run over its time, that speaks against its worker."""
+    session = turn.fleet.sessions.get(attempt.worker)
+    load = session.loads.get((run.ix, task.ix, attempt.number)) if session is not None and task.succeeded else None
+    if session is not None and load is not None and load.late:
+        went_wrong(turn, session, f"{task.skill} took so long that a copy ended first")
 
 
 def fail(turn: Turn, run: Run, task: Task, code: str, message: str, *, winner: int = 0) -> None:

@@ -34,6 +34,8 @@ def gone(turn: Turn, conn: int, worker: int, clean: bool) -> None:
         return
     turn.fleet.left(session)
     turn.fleet.broken_at[worker] = -1.0 if clean else turn.now
+    if not clean:
+        session.health.breaks.append(turn.now)
     turn.fleet.away[worker] = turn.now if clean else session.heard_at + lease_of(turn, session)
     turn.wake(turn.now + turn.settings.broken_grace_s, "broken", worker)
     turn.wake(turn.fleet.away[worker], "lease", worker)

@@ -152,8 +152,10 @@ class State(Progress):
     def _worker_returned(self, event: e.WorkerReturned) -> None:
         self.workers[event.worker].lost = False
 
-    def _peer_refused(self, event: e.PeerRefused) -> None:
+    def _peer_refused(self, event: e.PeerRefused | e.WorkerQuarantined | e.WorkerCleared) -> None:
         pass
+
+    _worker_quarantined = _worker_cleared = _peer_refused  # what people are told; the fleet itself knows it
 
     def _know_built_ins(self) -> None:
         for digest, skill in _DIGESTS:

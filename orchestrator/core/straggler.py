@@ -17,7 +17,7 @@ from protocol.skill import SkillSpec
 
 from ..placement.predictor import Prediction
 from .eligibility import eligible, kind_of, policy_of
-from .expectation import expected, input_bytes
+from .expectation import expected, input_bytes, units
 from .fleet import Key, Session
 from .graph import Run, Task
 from .intake import file_worker
@@ -74,7 +74,9 @@ def _wake(turn: Turn, at: float) -> None:
 
 
 def _idle(session: Session) -> bool:
-    return session.phase == "up" and session.slots_free > 0 and not session.queue and not session.resuming
+    if session.phase != "up" or session.sick or session.slots_free <= 0:
+        return False
+    return not session.queue and not session.resuming
 
 
 def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
@@ -108,7 +110,7 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
             limit = _limit(turn, told)
             if elapsed >= limit:
                 run, task, _ = turn.located(key)
-                told = expected(turn, session, load.skill, load.device, input_bytes(run, task))
+                told = expected(turn, session, load.skill, load.device, input_bytes(run, task), units(run, task))
                 limit = _limit(turn, told)
             left = told.run_s - elapsed
             if elapsed >= limit:  # what has run over its time is expected to run as long again
@@ -161,6 +163,7 @@ def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
     send(turn, run, task, session, spec, device, needs, f"{why}; here it takes about {cost:.3g} s", True, bound)
     if run.spend.attempts > before:
         turn.watch.copied_s[run.ix] = turn.watch.copied_s.get(run.ix, 0.0) + cost
+        turn.fleet.sessions[attempt.worker].loads[late.key].late = overdue
         turn.count("hedged" if overdue else "moved")
 
 
@@ -193,7 +196,7 @@ def _best(
         session = turn.fleet.sessions[worker]
         if worker in barred or not _idle(session) or not session.has_room(needs, 0):
             continue
-        told = expected(turn, session, spec.name, device, size)
+        told = expected(turn, session, spec.name, device, size, units(run, task))
         cost = told.run_s + (turn.predictor.transfer_s(worker, session.profile.link, size) if size else 0.0)
         if told.by != "default" and (found is None or cost < found[0]):
             found = cost, session, device, needs

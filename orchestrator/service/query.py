@@ -287,7 +287,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
         rows.append(
             WorkerRow(
                 worker=record.name,
-                state="connected" if session.phase == "up" else session.phase,
+                state=session.phase if session.phase != "up" else "quarantine" if session.sick else "connected",
                 slots=profile.slots,
                 running=sum(load.started for load in session.loads.values()),
                 devices=tuple(f"{device.kind} {device.name}".strip() for device in profile.devices),
@@ -298,7 +298,7 @@ def workers(state: State, fleet: Fleet, now: float) -> WorkerList:
                 serves=record.serves or profile.serves or None,
                 silent_s=max(0.0, now - session.heard_at),
                 sandbox=profile.sandbox,
-                short=session.short,
+                short=session.short or session.sick,
                 hardware=profile.devices,
                 link=profile.link,
                 model=not MODEL_SKILLS.isdisjoint(record.skills),

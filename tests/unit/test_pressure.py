@@ -26,10 +26,10 @@ def test_dispatch_stops_over_the_bound_and_goes_on_at_half_of_it() -> None:
     desk.pressure.admit()
     desk.pressure.appended(1)
     assert desk.said == [True]
-    with pytest.raises(Overloaded, match="11 records behind") as refused:
+    with pytest.raises(Overloaded, match="11 events behind") as refused:
         desk.pressure.admit()
     assert (refused.value.exit_code, "again in" in refused.value.hint) == (5, True)
-    assert "11 records behind" in desk.pressure.warnings()[0]
+    assert "11 events behind" in desk.pressure.warnings()[0]
     desk.pressure.committed(5)
     assert desk.said == [True]
     desk.pressure.committed(1)

@@ -127,6 +127,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "skills": (f"{_CLI}.inspect:skills", "List the skills on offer."),
         "connect": (f"{_CLI}.connect:connect", "Enrol as a client of a server."),
         "token": ("asterism:TOKEN", "Join tokens: create, list, revoke."),
+        "predictor": ("asterism:PREDICTOR", "What is known of run times, and how well."),
         "journal": ("asterism:JOURNAL", "The journal: info, verify, export."),
         "doctor": (f"{_CLI}.doctor:doctor", "Check this machine, the server, the model."),
         "config": ("asterism:CONFIG", "The settings and their sources."),
@@ -155,6 +156,9 @@ TOKEN = {
     "create": (f"{_CLI}.token:create", "Make a join token for workers or clients."),
     "list": (f"{_CLI}.token:list_", "List the tokens, and who came with them."),
     "revoke": (f"{_CLI}.token:revoke", "End a token and its clients."),
+}
+PREDICTOR = {
+    "stats": (f"{_CLI}.predictor:stats", "Show what is known, and how far off it was."),
 }
 JOURNAL = {
     "info": (f"{_CLI}.journal:info", "Show what it is and holds."),

@@ -44,6 +44,7 @@ from .journal.recovery import recover
 from .journal.scribe import Scribe
 from .journal.snapshot import Snapshots
 from .journal.sqlite import SqliteJournal
+from .placement.history import WINDOW
 from .service import query
 from .service.attachment import LEAVE_S, Attachments
 from .service.enrolment import Enrolment
@@ -64,7 +65,8 @@ STOP_S: Final = 10.0
 
 class ServerSettings(msgspec.Struct, frozen=True):
     """How a server is started. `idle_s`: a private one ends after so long without run, watcher or client.
-    `leave_s`: an attached run is cancelled so long after its last watcher left. `llm`, `planner`: who plans."""
+    `leave_s`: an attached run is cancelled so long after its last watcher left. `llm`, `planner`: who plans.
+    `predictions`: how many are kept."""
 
     directory: Path
     entrance: EntranceSettings = EntranceSettings()
@@ -75,6 +77,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     retention: RetentionDefaults = RetentionDefaults()
     llm: LlmDefaults = LlmDefaults()
     planner: PlannerDefaults = PlannerDefaults()
+    predictions: int = 100_000
 
 
 class Runtime:
@@ -99,7 +102,8 @@ class Runtime:
         Raises: JournalBusy, JournalCorrupt, VersionMismatch; Unavailable for a port in use or a failed write.
         """
         directory = private_directory(self._settings.directory)
-        journal = self._journal = SqliteJournal(private_directory(directory / "server") / "journal.db")
+        path = private_directory(directory / "server") / "journal.db"
+        journal = self._journal = SqliteJournal(path, predictions=self._settings.predictions)
         try:
             await self._serve(directory, journal, ready)
         finally:
@@ -112,6 +116,7 @@ class Runtime:
             sys.stderr.write(f"asterism server: {recovered.note}\n")
         state, clock = recovered.state, RunClock(recovered.at)
         machine = Machine(state, self._settings.core)
+        machine.predictor.recall(await anyio.to_thread.run_sync(journal.recent_predictions, WINDOW))
         instrument = Instrument()
         store = ArtifactStore(directory / "server" / "artifacts")
         planners = PlannerDesk(self._choice, machine.fleet, clock.now, ExampleDesk(self._settings.planner.examples))
@@ -290,6 +295,7 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             proposals=given.replan.proposals,
             call_tokens=given.lending.call,
             attempt_tokens=given.lending.attempt,
+            keep_predictions=given.predictor.keep > 0,
             retry_floor=given.retry.floor,
             retry_ratio=given.retry.ratio,
             hedge=HedgeSettings(
@@ -312,6 +318,7 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
         retention=given.retention,
         llm=given.llm,
         planner=given.planner,
+        predictions=given.predictor.keep,
     )
     try:
         anyio.run(Runtime(settings, number).run, _say_ready)

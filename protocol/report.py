@@ -21,6 +21,7 @@ from .event_row import LogRow as LogRow
 from .event_row import event_kind as event_kind
 from .event_row import event_report as event_report
 from .ids import run_name
+from .prediction_row import Accuracy, Predicted
 from .profile import DeviceProfile, LinkProfile
 from .spend_row import SpendRow as SpendRow
 from .task import FirstOf, Output, TaskSpec, references
@@ -107,6 +108,7 @@ class RunReport(_Answer, frozen=True):
     error: dict[str, Any] | None = None
     large: dict[str, Any] | None = None
     spend: SpendRow = SpendRow()
+    predictions: Accuracy = Accuracy()
 
 
 def run_report(
@@ -123,6 +125,7 @@ def run_report(
     error: dict[str, Any] | None = None,
     large: dict[str, Any] | None = None,
     spend: SpendRow | None = None,
+    predictions: Accuracy | None = None,
 ) -> RunReport:
     """Build the report.
 
@@ -146,6 +149,7 @@ def run_report(
         error=error,
         large=large,
         spend=spend or SpendRow(),
+        predictions=predictions or Accuracy(),
     )
 
 
@@ -347,6 +351,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     started_s: float | None = None
     finished_s: float | None = None
     error: dict[str, Any] | None = None
+    predicted: Predicted | None = None
 
 
 class Explanation(_Answer, frozen=True):
@@ -416,7 +421,7 @@ def value_report(value: Value) -> dict[str, Any]:
     return {"value": msgspec.json.decode(value)}
 
 
-_OPTIONAL: Final = frozenset({"error", "children", "large"})
+_OPTIONAL: Final = frozenset({"error", "children", "large", "predicted"})
 
 
 def _shown(value: Any) -> Any:

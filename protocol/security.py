@@ -68,6 +68,7 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "tasks": _LOOK,
     "workers": _LOOK,
     "skills": _LOOK,
+    "predictor": _LOOK,
     "explain": _LOOK,
     "graph": _LOOK,
     "result": _LOOK,

@@ -244,6 +244,13 @@ class ReplanDefaults(Section):
         return _seconds(value)
 
 
+class PredictorDefaults(Section):
+    """What a server remembers of how long things took: the last `keep` predictions with what came true, 0 for none
+    beyond its own life."""
+
+    keep: Count = 100_000
+
+
 class RetentionDefaults(Section):
     """Which settled runs a server keeps: so many, so long, while its journal is no larger. 0 is no limit."""
 
@@ -284,6 +291,7 @@ class Settings(Section):
     daemon: ServerDefaults = ServerDefaults()
     policy: PolicyDefaults = PolicyDefaults()
     retention: RetentionDefaults = RetentionDefaults()
+    predictor: PredictorDefaults = PredictorDefaults()
     retry: RetryDefaults = RetryDefaults()
     placement: PlacementDefaults = PlacementDefaults()
     hedge: HedgeDefaults = HedgeDefaults()

@@ -22,6 +22,7 @@ from ..client.client import AsyncClient
 from ..client.result import save_value
 from . import show
 from .option import RunParam, TaskParam, output_option, run_argument, server_option, use
+from .predictor import accuracy_text
 from .run import print_failures
 from .spend import spend_text
 
@@ -193,6 +194,8 @@ def result(run: int, out: Path | None, output: str, server: str | None) -> None:
                 show.value(value)
             print_failures(found.report)
             show.say(f"{found.run} {found.state}")
+            if (accuracy := found.report["predictions"])["n"]:
+                show.say(f"run times were {accuracy_text(accuracy)}")
         return exit_code(found.report) if found.report["state"] in ("succeeded", "failed", "cancelled") else 0
 
     click.get_current_context().exit(use(main, server))
@@ -252,6 +255,10 @@ def explain(task: PersonRef, output: str, server: str | None) -> None:
         click.echo(f"  #{attempt['number']} on {attempt['worker']} ({attempt['device']}) {state} {took}{why}")
         if attempt["why"]:
             click.echo(f"     placed there: {attempt['why']}")
+        if said := attempt.get("predicted"):
+            low, high = show.span(said["low_s"]), show.span(said["p95_s"])
+            rests = f"{said['by']}, {show.many(said['n'], 'run')}" if said["n"] else said["by"]
+            click.echo(f"     expected there: {show.span(said['run_s'])} ({low} to {high}; {rests})")
     for line in answer["history"]:
         click.echo(f"  {line}")
 

@@ -117,6 +117,13 @@ def seconds(span: float | None) -> str:
     return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def span(seconds_: float) -> str:
+    """A duration with two or three digits, however short: `83 us`, `4.1 ms`, then as `seconds`."""
+    if seconds_ < 0.001:
+        return f"{seconds_ * 1e6:.0f} us"
+    return f"{seconds_ * 1e3:.3g} ms" if seconds_ < 0.1 else seconds(seconds_)
+
+
 def clock(at: float, *, millis: bool = False) -> str:
     """A Unix time in the time zone of this machine."""
     moment = datetime.fromtimestamp(at).astimezone()

@@ -25,7 +25,7 @@ Locate = Callable[[ServerFile | None], Awaitable[ServerFile]]
 """Find a server; given the endpoint that no longer answers, or None at first."""
 
 REPEATABLE: Final = frozenset(
-    "ps status tasks workers skills explain graph result get info submit cancel pause resume detach".split()  # noqa: SIM905
+    "ps status tasks workers skills predictor explain graph result get info submit cancel pause resume detach".split()  # noqa: SIM905
 )
 PATIENCE_S: Final = 30.0
 """How long a lost server is looked for before the loss is an error."""

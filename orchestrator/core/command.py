@@ -13,6 +13,8 @@ from protocol.artifact import ArtifactRef
 from protocol.digest import Digest, Fact
 from protocol.frame import ToWorker
 
+from ..placement.predictor import Outcome
+
 
 class _Command(msgspec.Struct, frozen=True, gc=False):
     pass
@@ -75,6 +77,13 @@ class StopPlanner(_Command, frozen=True):
     after_commit: bool = False
 
 
+class Keep(_Command, frozen=True):
+    """Store what came true of predictions: knowledge of the fleet, never state."""
+
+    outcomes: list[Outcome]
+    after_commit: bool = False
+
+
 class Count(_Command, frozen=True):
     """Something inadmissible was dropped: a counter for people, never state."""
 
@@ -93,7 +102,7 @@ class Refuse(_Command, frozen=True):
     after_commit: bool = False
 
 
-Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Count | Refuse
+Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Count | Refuse | Keep
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 from .eligibility import could_return, eligible, lacking, policy_of
-from .expectation import expected
+from .expectation import expected, learn
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
@@ -34,7 +34,7 @@ def flush(turn: Turn) -> None:
     """Dispatch everything that may go now."""
     turn.flushes += 1
     absorb(turn)
-    turn.predictor.refit(turn.now)
+    learn(turn)
     if turn.disk_full or not turn.started:
         return
     if turn.barred:

@@ -10,12 +10,20 @@ from typing import Final
 from protocol.artifact import ArtifactRef
 
 from ..placement.predictor import Prediction
+from . import command as c
 from .fleet import Load, Session
 from .graph import Attempt, Run, Task
 from .turn import Turn
 
 _SHORT_S: Final = 0.01
 """Nobody is told how long a task of so little time will take; its skill's run time is learned all the same."""
+
+
+def learn(turn: Turn) -> None:
+    """Take in what was measured, and hand out what came true of predictions."""
+    turn.predictor.refit(turn.now)
+    if found := turn.predictor.outcomes():
+        turn.command(c.Keep(found))
 
 
 def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0, units: int = 1) -> Prediction:

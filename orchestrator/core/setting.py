@@ -70,6 +70,8 @@ class CoreSettings(msgspec.Struct, frozen=True):
     prefetch_target_s: float = 0.05
     prefetch_max: int = 64
     dispatch_ahead: bool = True
+    keep_predictions: bool = False
+    """Whether what came true of predictions is handed out to be stored (command.Keep)."""
     lease_factor: float = 1.2
     shares: tuple[tuple[str, float], ...] = ()
     """(user, weight) where several users wait; who is not among them has 1."""

@@ -45,7 +45,7 @@ class Turn:
         self.queue = Queue()
         self.flushes = 0
         self.binder = Binder()
-        self.predictor = Predictor()
+        self.predictor = Predictor(keep=settings.keep_predictions)
         self.ledger = Ledger(state, dict(settings.shares), settings.share_half_life_s)
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
         self.resolving: set[tuple[int, int]] = set()

@@ -124,6 +124,7 @@ class Engine:
             c.StopPlanner: self._stop_planner,
             c.Count: self._count,
             c.Refuse: self._refuse,
+            c.Keep: self._keep,
         }
 
     # the border
@@ -383,6 +384,9 @@ class Engine:
 
     def _refuse(self, command: c.Refuse) -> None:
         self.refusals.refused(command.source, command.code, command.message, command.run, command.task)
+
+    def _keep(self, command: c.Keep) -> None:
+        self.journal.keep(command.outcomes, self.clock())
 
     # timers
 

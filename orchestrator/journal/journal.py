@@ -18,6 +18,7 @@ import msgspec
 
 from protocol.errors import AsterismError, Unavailable
 
+from ..placement.predictor import Outcome
 from .form import BODY_VERSION
 
 
@@ -161,6 +162,10 @@ class Journal(Protocol):
         waits for the commit (`pressing` False) it may come some milliseconds later, in a larger group.
         """
 
+    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
+        """Queue what came true of predictions, of which only the last ones are kept: never part of the replay, and gone
+        with its run. Nobody is in a hurry for it."""
+
     def write_snapshot(self, snapshot: Snapshot) -> Commit:
         """Store the changed parts. Ordered with the appends; parts of removed runs are left out."""
 
@@ -181,5 +186,11 @@ class Journal(Protocol):
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, LogLine]]:
         """Committed log lines with their cursors (pass the last as `after`)."""
+
+    def read_predictions(self, run: int, task: int | None = None, limit: int = 1000) -> list[Outcome]:
+        """Committed outcomes of a run's attempts, in the order they were kept."""
+
+    def recent_predictions(self, each: int) -> list[Outcome]:
+        """The last `each` of every skill and class of devices, in the order they were kept."""
 
     def statistics(self) -> Statistics: ...

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
 import msgspec
 
+from ..placement.predictor import Outcome
 from .journal import Commit, Health, LogLine, Record, Snapshot, Statistics
 from .quota import LogQuota
 
@@ -21,12 +23,20 @@ from .quota import LogQuota
 class MemoryJournal:
     """What is appended becomes readable at `commit`, in order."""
 
-    def __init__(self, journal_id: str | None = None, *, task_log_bytes: int = 0, run_log_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        journal_id: str | None = None,
+        *,
+        task_log_bytes: int = 0,
+        run_log_bytes: int = 0,
+        predictions: int = 100_000,
+    ) -> None:
         self.id = journal_id or secrets.token_hex(16)
         self.epoch = 0
         self._records: list[Record] = []
         self._seqs: list[int] = []
         self._logs: list[LogLine] = []
+        self._outcomes: deque[Outcome] = deque(maxlen=predictions)
         self._forgotten_logs: set[int] = set()
         self._parts: dict[int, bytes] = {}
         self._part_records: dict[int, int] = {}
@@ -65,6 +75,12 @@ class MemoryJournal:
         forget: Sequence[int] = (),
     ) -> Commit:
         return self._enqueue(lambda: self._store(records, logs, forget), notify)
+
+    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
+        def store() -> None:
+            self._outcomes.extend(one for one in outcomes if one.of[0] not in self._removed)
+
+        return self._enqueue(store, None)
 
     def write_snapshot(self, snapshot: Snapshot) -> Commit:
         return self._enqueue(lambda: self._store_snapshot(snapshot), None)
@@ -118,6 +134,18 @@ class MemoryJournal:
                     break
         return found
 
+    def read_predictions(self, run: int, task: int | None = None, limit: int = 1000) -> list[Outcome]:
+        return [one for one in self._outcomes if one.of[0] == run and task in (None, one.of[1])][:limit]
+
+    def recent_predictions(self, each: int) -> list[Outcome]:
+        seen: Counter[tuple[str, str]] = Counter()
+        found = []
+        for one in reversed(self._outcomes):
+            seen[one.skill, one.device_class] += 1
+            if seen[one.skill, one.device_class] <= each:
+                found.append(one)
+        return found[::-1]
+
     def statistics(self) -> Statistics:
         return Statistics(groups=self._groups, records=len(self._records), largest=self._largest)
 
@@ -161,3 +189,6 @@ class MemoryJournal:
             with suppress(IndexError):
                 self._logs[cursor - 1] = msgspec.structs.replace(self._logs[cursor - 1], text="")
         self._quota.forget(gone)
+        left = [one for one in self._outcomes if one.of[0] not in gone]
+        self._outcomes.clear()
+        self._outcomes.extend(left)

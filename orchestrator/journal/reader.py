@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..placement.predictor import Outcome
 from .failure import unusable
 from .form import FORM, Form
 from .journal import LogLine, Record, Snapshot
+from .prediction import read_recent, read_run
 from .schema import checksum, corrupt, part_checksum
 
 
@@ -141,6 +143,14 @@ class Readers:
                 [*values, limit],
             ).fetchall()
         return [(row[0], LogLine(*row[1:])) for row in rows]
+
+    def read_predictions(self, run: int, task: int | None = None, limit: int = 1000) -> list[Outcome]:
+        with self._connection() as reader:
+            return read_run(reader, run, task, limit)
+
+    def recent_predictions(self, each: int) -> list[Outcome]:
+        with self._connection() as reader:
+            return read_recent(reader, each)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -1,4 +1,4 @@
-"""Takes removed runs out of the file, a slice at a time: their records, log lines and snapshot part, then the pages.
+"""Takes removed runs out of the file, a slice at a time: records, log lines, predictions, snapshot part, and the pages.
 
 Invariant: after every slice, and so after a crash between any two, the journal tells the same: a run in `removal` is
 skipped by whoever reads the state, however much of it is still there. `gap` names the numbers that went, so a record
@@ -83,11 +83,10 @@ class Removals:
             self._widen(rows)
             writer.execute("DELETE FROM event WHERE run = ? AND seq <= ?", (run, rows[-1][0]))
             return False
-        lines = writer.execute(
-            "DELETE FROM log WHERE id IN (SELECT id FROM log WHERE run = ? LIMIT ?)", (run, SLICE_ROWS)
-        )
-        if lines.rowcount == SLICE_ROWS:
-            return False
+        for table in ("log", "prediction"):
+            slice_ = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE run = ? LIMIT ?)"
+            if writer.execute(slice_, (run, SLICE_ROWS)).rowcount == SLICE_ROWS:
+                return False
         writer.execute("DELETE FROM snapshot WHERE part = ?", (run,))
         writer.execute("UPDATE removal SET done = 1 WHERE run = ?", (run,))
         return True

@@ -31,10 +31,12 @@ import msgspec
 
 from protocol.errors import Unavailable
 
+from ..placement.predictor import Outcome
 from .failure import DISK_FULL, unusable, vanished
 from .form import FORM, Form
 from .journal import Commit, Health, LogLine, Record, Snapshot, Statistics
 from .lock import take_lock
+from .prediction import Predictions
 from .quota import LogQuota
 from .reader import Readers
 from .removal import Removals
@@ -57,6 +59,7 @@ class _Entry(msgspec.Struct, gc=False):
     snapshot: Snapshot | None = None
     forget: Sequence[int] = ()
     pressing: bool = True
+    kept: Sequence[tuple[float, Outcome]] = ()
 
 
 class SqliteJournal:
@@ -74,6 +77,7 @@ class SqliteJournal:
         limit_bytes: int = 0,
         task_log_bytes: int = 10_000_000,
         run_log_bytes: int = 200_000_000,
+        predictions: int = 100_000,
         form: Form = FORM,
         connection: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
@@ -90,6 +94,7 @@ class SqliteJournal:
             self.id, self.epoch = self._prepare()
             self._inode = path.stat().st_ino
             self._removals = Removals(self._writer)
+            self._predictions = Predictions(self._writer, predictions)
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise unusable(path, error) from error
@@ -165,6 +170,9 @@ class SqliteJournal:
     def write_snapshot(self, snapshot: Snapshot) -> Commit:
         return self._enqueue(_Entry(Commit(), None, snapshot=snapshot))
 
+    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
+        return self._enqueue(_Entry(Commit(), None, pressing=False, kept=[(at, one) for one in outcomes]))
+
     def statistics(self) -> Statistics:
         return msgspec.structs.replace(self._stats, removing=self._removals.left)
 
@@ -196,6 +204,12 @@ class SqliteJournal:
         self, run: int, task: int | None = None, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, LogLine]]:
         return self._readers.read_logs(run, task, after, limit)
+
+    def read_predictions(self, run: int, task: int | None = None, limit: int = 1000) -> list[Outcome]:
+        return self._readers.read_predictions(run, task, limit)
+
+    def recent_predictions(self, each: int) -> list[Outcome]:
+        return self._readers.recent_predictions(each)
 
     # the writer thread
 
@@ -328,6 +342,8 @@ class SqliteJournal:
                 flat = []
                 self._store_snapshot(entry.snapshot)
         self._insert(flat)
+        if told := [one for entry in group for one in entry.kept]:
+            self._predictions.write(told)
         if lines:
             kept = self._quota.admit(lines)
             writer.executemany(

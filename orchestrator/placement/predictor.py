@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -42,7 +43,7 @@ By = Literal["measured", "class", "skill", "declared", "default"]
 """What a prediction rests on: runs on this very device, on its class, of the skill elsewhere, a stated prior, none."""
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
+class Prediction(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Seconds of one attempt: the expected ones, the 10th and the 95th percentile. `n`: the runs it rests on."""
 
     run_s: float
@@ -56,7 +57,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
         return Prediction(self.run_s * factor, self.low_s * factor, self.p95_s * factor, self.n, self.by)
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
+class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What came true of a prediction. `of`: (run, task, attempt)."""
 
     skill: str
@@ -82,6 +83,11 @@ class _Cell:
         self.speed = 1.0
         self.anchor = 0.0
 
+    def typical(self) -> Prediction:
+        """For an input of the usual size, on the average device of the class."""
+        run_s, history = self.history.typical, self.history
+        return Prediction(run_s, run_s * history.low, run_s * history.high, history.runs, "class")
+
 
 class Known(msgspec.Struct, frozen=True):
     """What is known of one skill on one class of devices, for people."""
@@ -89,7 +95,7 @@ class Known(msgspec.Struct, frozen=True):
     skill: str
     device_class: str
     runs: int
-    run_s: float
+    typical: Prediction
     form: str
     changes: int
     score: Score
@@ -164,6 +170,13 @@ class Predictor:
         self._outcomes.clear()
         return found
 
+    def recall(self, outcomes: Iterable[Outcome]) -> None:
+        """Learn from what an earlier server has kept; it is not handed out again."""
+        for one in outcomes:
+            self.note(*msgspec.structs.astuple(one))
+        self.refit()
+        self.outcomes()
+
     # what is expected
 
     def predict(
@@ -193,7 +206,7 @@ class Predictor:
         """Everything that was ever measured, by skill and class."""
         return [
             Known(
-                skill, device_class, cell.count, cell.history.typical, FORMS[cell.history.form], cell.history.changes,
+                skill, device_class, cell.count, cell.typical(), FORMS[cell.history.form], cell.history.changes,
                 cell.tally.score(),
             )
             for (skill, device_class), cell in sorted(self._cells.items())
@@ -227,13 +240,13 @@ class Predictor:
         history, factors, kept = cell.history, self._factors, self._outcomes
         for fact in cell.fresh:
             factor = factors.of(fact.device_class, fact.worker)
-            if history.runs:
-                said = fact.predicted or self._said(cell, fact.device_class, fact.worker, fact.input_bytes)
+            said = fact.predicted
+            if history.runs and (said is None or not said.n):  # nobody asked, or it was a guess
+                said = self._said(cell, fact.device_class, fact.worker, fact.input_bytes)
+            if said is not None and said.n:
                 cell.tally.add(said.run_s, said.p95_s, fact.run_s)
-                if kept is not None:
-                    kept.append(fact if fact.predicted else msgspec.structs.replace(fact, predicted=said))
-            elif kept is not None:
-                kept.append(fact)
+            if kept is not None:
+                kept.append(fact if fact.predicted else msgspec.structs.replace(fact, predicted=said))
             error = history.learn(fact.input_bytes, fact.run_s / factor)
             if history.runs > 1:
                 factors.note(fact.device_class, fact.worker, error + math.log(factor))

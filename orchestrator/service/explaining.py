@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from protocol.ids import task_name
+from protocol.prediction_row import Predicted
 from protocol.report import AttemptRow, Explanation, WorkerVerdict
 
 from ..core.graph import Attempt, Run, Task
@@ -15,8 +17,10 @@ from .query import started_at
 _WORDS = {"": "running", "stopped": "cancelled"}
 
 
-def explanation(state: State, run: Run, task: Task, found: dict[str, Any]) -> Explanation:
-    """`found` is what `Machine.explain` says."""
+def explanation(
+    state: State, run: Run, task: Task, found: dict[str, Any], predicted: Mapping[int, Predicted]
+) -> Explanation:
+    """`found` is what `Machine.explain` says, `predicted` what was said of each attempt, as far as it is kept."""
     return Explanation(
         run=run.name,
         task=run.name_of(task),
@@ -24,7 +28,7 @@ def explanation(state: State, run: Run, task: Task, found: dict[str, Any]) -> Ex
         why=found["why"],
         waits_for=tuple(found["waits_for"]),
         workers=tuple(_verdict(row) for row in found["workers"]),
-        attempts=tuple(_attempt(state, run, task, attempt) for attempt in task.attempts),
+        attempts=tuple(_attempt(state, run, task, attempt, predicted.get(attempt.number)) for attempt in task.attempts),
         history=(*_history(state, run, task), *filter(None, (found["budget"],))),
     )
 
@@ -37,7 +41,7 @@ def _verdict(row: dict[str, str]) -> WorkerVerdict:
     )
 
 
-def _attempt(state: State, run: Run, task: Task, attempt: Attempt) -> AttemptRow:
+def _attempt(state: State, run: Run, task: Task, attempt: Attempt, predicted: Predicted | None) -> AttemptRow:
     error = None
     if attempt.ended in ("failed", "lost"):
         error = {
@@ -56,6 +60,7 @@ def _attempt(state: State, run: Run, task: Task, attempt: Attempt) -> AttemptRow
         started_s=started_at(attempt) - run.submitted_at,
         finished_s=attempt.ended_at - run.submitted_at if attempt.ended else None,
         error=error,
+        predicted=predicted,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio
@@ -21,16 +20,16 @@ from protocol.artifact import Content
 from protocol.errors import AsterismError, NotAllowed, NotFound, Unavailable, UsageError, WireError
 from protocol.json_bytes import read_json
 from protocol.port import Artifacts, FrameStream
-from protocol.report import RunList, run_report, tasks_report
+from protocol.report import RunList
 from protocol.security import Principal
 
 from ..core import stimulus as s
 from ..core.graph import Run
 from ..engine.engine import Engine
 from . import ask, query
+from .account import Accounts
 from .attachment import Attachments
 from .enrolment import Enrolment
-from .explaining import explanation
 from .garbage import Garbage
 from .lookup import find_run, find_task, find_worker, is_open, run_state
 from .reading import Reading
@@ -94,6 +93,7 @@ class Service:
         self._garbage = garbage
         self._reading = reading
         self._place = place
+        self._accounts = Accounts(engine, values)
 
     # protocol.port.Services
 
@@ -183,32 +183,10 @@ class Service:
 
     async def _tasks(self, _: Principal, body: ask.Tasks) -> Any:
         run = self._find(body.run)
-        rows = await self._rows(run, body.children)
-        return await _written(lambda: tasks_report(run.ix, run_state(run), rows), len(rows))
+        return await self._accounts.tasks(run, body.children)
 
     async def _result(self, _: Principal, body: ask.OfRun) -> Any:
-        run = self._find(body.run)
-        small, large = await self._values.outputs(run)
-        intervals: list[tuple[float, float]] = []
-        for part in query.spans(run):
-            intervals += part
-            await anyio.lowlevel.checkpoint()
-        report = partial(
-            run_report,
-            run.ix,
-            run_state(run),
-            outputs=small,
-            tasks=await self._rows(run, children=False),
-            spans=intervals,
-            makespan_s=query.makespan_s(run, self._engine.clock()),
-            versions=run.version,
-            planner=query.planner_use(run),
-            recovered=query.recovered(run),
-            error=query.run_error(run),
-            large=large or None,
-            spend=query.spend_row(run),
-        )
-        return await _written(lambda: report().to_dict(), len(intervals))
+        return await self._accounts.result(self._find(body.run))
 
     async def _get_value(self, _: Principal, body: ask.Get) -> Any:
         run = self._find(body.run)
@@ -218,9 +196,7 @@ class Service:
 
     async def _explain(self, _: Principal, body: ask.OfTask) -> Any:
         run = self._find(body.run)
-        task = find_task(run, body.task)
-        found = self._engine.machine.explain(run.ix, body.task)
-        return explanation(self._state, run, task, found).to_dict()
+        return await self._accounts.explain(run, find_task(run, body.task))
 
     async def _graph(self, _: Principal, body: ask.Graph) -> Any:
         run = self._find(body.run)
@@ -231,6 +207,9 @@ class Service:
 
     async def _skills(self, _: Principal, __: ask.Nothing) -> Any:
         return query.skills(self._state, self._engine.machine.fleet).to_dict()
+
+    async def _predictor(self, _: Principal, __: ask.Nothing) -> Any:
+        return self._accounts.predictor()
 
     async def _info(self, _: Principal, __: ask.Nothing) -> Any:
         return self._place.info()
@@ -369,13 +348,6 @@ class Service:
     def _find(self, number: int) -> Run:
         return find_run(self._state, number)
 
-    async def _rows(self, run: Run, children: bool) -> dict[str, Any]:
-        rows: dict[str, Any] = {}
-        for part in query.task_rows(self._state, run, children):
-            rows |= part
-            await anyio.lowlevel.checkpoint()
-        return rows
-
     async def _on_disk(self) -> None:
         with anyio.move_on_after(FULL_PATIENCE_S if self._engine.pressure.full else LOOK_PATIENCE_S):
             await self._engine.on_disk()
@@ -397,6 +369,7 @@ _METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
     "graph": (ask.Graph, Service._graph),
     "workers": (ask.Nothing, Service._workers),
     "skills": (ask.Nothing, Service._skills),
+    "predictor": (ask.Nothing, Service._predictor),
     "info": (ask.Nothing, Service._info),
     "patch": (ask.Patch, Service._patch),
     "plan": (ask.Plan, Service._plan),
@@ -431,13 +404,6 @@ _METHODS: Final[dict[str, tuple[type[msgspec.Struct], Act]]] = {
 def methods() -> frozenset[str]:
     """The names of every method and stream that is served."""
     return frozenset(_METHODS) | {"events", "logs"}
-
-
-async def _written(build: Callable[[], Any], rows: int) -> bytes:
-    """The JSON of an answer; a long one is built and written in a thread, which the loop outlives."""
-    if rows <= query.SLICE_TASKS:
-        return msgspec.json.encode(build())
-    return await anyio.to_thread.run_sync(lambda: msgspec.json.encode(build()))
 
 
 def _body(method: str, body: bytes, kind: Any) -> Any:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 import pytest
 
 from orchestrator.journal.journal import Journal, LogLine, Record, Snapshot
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.sqlite import SqliteJournal
+from orchestrator.placement.predictor import Outcome, Prediction
 from protocol.errors import AsterismError, JournalBusy, JournalCorrupt, Unavailable, VersionMismatch
 
 
@@ -268,6 +270,54 @@ def test_logs_stop_at_the_cap_of_a_task_with_one_marker(shelf: Shelf) -> None:
         assert [one.text for _, one in journal.read_logs(1, task=2)] == ["y" * 40]
 
     drive(shelf, story, task_log_bytes=100, run_log_bytes=1000)
+
+
+def outcome(run: int = 1, task: int = 0, run_s: float = 1.0, skill: str = "x") -> Outcome:
+    return Outcome(skill, "cpu/a", 3, 2.0, 1_000, run_s, Prediction(1.5, 1.0, 2.0, 7, "class"), (run, task, 1))
+
+
+def test_predictions_come_back_by_run_and_the_last_ones_by_skill_also_after_a_restart(shelf: Shelf) -> None:
+    unheard = msgspec.structs.replace(outcome(run=2, run_s=9.0), predicted=None)
+
+    async def first(journal: Journal) -> None:
+        journal.keep([outcome(task=task, run_s=float(task)) for task in range(5)], 0.5)
+        journal.keep([unheard, outcome(run=2, skill="y")], 0.75)
+        await journal.append([record(1)]).wait()
+
+    async def later(journal: Journal) -> None:
+        assert journal.read_predictions(1, limit=2) == [outcome(task=0, run_s=0.0), outcome(task=1)]
+        assert journal.read_predictions(1, 3) == [outcome(task=3, run_s=3.0)]
+        assert journal.recent_predictions(2) == [outcome(task=4, run_s=4.0), unheard, outcome(run=2, skill="y")]
+
+    drive(shelf, first)
+    drive(shelf, later)
+
+
+def test_predictions_go_with_their_run_and_none_comes_after(shelf: Shelf) -> None:
+    async def first(journal: Journal) -> None:
+        await journal.append([record(1), record(2, run=2)]).wait()
+        journal.keep([outcome(), outcome(run=2)], 0.5)
+        await journal.append([record(3, kind="RunRemoved")], forget=[1]).wait()
+        journal.keep([outcome(task=1)], 0.5)
+
+    async def later(journal: Journal) -> None:
+        assert journal.read_predictions(1) == []
+        assert journal.read_predictions(2) == [outcome(run=2)]
+
+    drive(shelf, first)
+    drive(shelf, later)
+
+
+def test_only_the_last_predictions_are_kept(shelf: Shelf) -> None:
+    async def story(journal: Journal) -> None:
+        for turn in range(30):
+            journal.keep([outcome(task=turn * 100 + n) for n in range(100)], 0.5)
+        await journal.append([record(1)]).wait()
+        kept = journal.read_predictions(1, limit=5_000)
+        assert kept[-1].of[1] == 2_999
+        assert 50 <= len(kept) <= 1_100
+
+    drive(shelf, story, predictions=50)
 
 
 def test_statistics_count_groups_and_records(shelf: Shelf) -> None:

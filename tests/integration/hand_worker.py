@@ -36,6 +36,8 @@ class HandWorker:
         self.identity = identity
         self.slots = slots
         self.serves = serves
+        self.run_s = 0.01
+        """What it says that each attempt took."""
         self.welcomes: list[Welcome] = []
         self.assigns: list[Assign] = []
         self.acked: list[AttemptId] = []
@@ -96,7 +98,7 @@ class HandWorker:
 
     async def report(self, attempt: AttemptId, outcome: Outcome) -> None:
         assign = next(one for one in self.assigns if one.attempt == attempt)
-        self.spool[attempt] = Report(attempt, assign.fence, assign.pin, outcome, Usage(run_s=0.01))
+        self.spool[attempt] = Report(attempt, assign.fence, assign.pin, outcome, Usage(run_s=self.run_s))
         await self.say(self.spool[attempt])
 
     async def until(self, seen: Callable[[], bool]) -> None:

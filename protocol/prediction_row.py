@@ -1,0 +1,51 @@
+"""Predictions and how well they did, as people and programs read them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """Of the last `n` predictions that came true: the median of the absolute error as a share of what came true, its
+    90th percentile, and the share of runs that took no longer than the predicted 95th percentile."""
+
+    n: int = 0
+    error: float = 0.0
+    error_p90: float = 0.0
+    covered: float = 0.0
+
+
+class Predicted(msgspec.Struct, frozen=True):
+    """What was said of one attempt, in seconds: expected, 10th and 95th percentile. `n`: the runs it rested on; `by`:
+    measured (on that device), class (of devices), skill (on other devices), declared, default (a guess)."""
+
+    run_s: float
+    low_s: float
+    p95_s: float
+    n: int
+    by: str
+
+
+class SkillPace(msgspec.Struct, frozen=True):
+    """What is known of a skill on a class of devices. `form`: what predicts it; `changes`: how often its past was
+    forgotten because its pace had changed. `run_s` is for an input of the usual size, one element of a map."""
+
+    skill: str
+    device_class: str
+    runs: int
+    run_s: float
+    low_s: float
+    p95_s: float
+    form: str
+    changes: int
+    accuracy: Accuracy
+
+
+class LinkPace(msgspec.Struct, frozen=True):
+    """What is known of the link to a worker, from the files that went over it."""
+
+    worker: str
+    transfers: int
+    latency_s: float
+    bytes_s: float
+    accuracy: Accuracy

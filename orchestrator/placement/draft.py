@@ -125,6 +125,29 @@ class Draft:
         self._put(task, chosen, lane, begin, begin + row[ground.kinds[chosen]])
         return chosen
 
+    def put_near(self, task: int, by_s: float, share: float) -> int:
+        """Put it where the fewest bytes move to, of the sites on which it ends no later than `share` of the way from
+        its earliest end to `by_s`; of equals where it ends first. -1 if it may run nowhere."""
+        ground, problem = self._ground, self._ground.problem
+        row, caution = problem.run_s[task], ground.caution[task]
+        ends: list[tuple[float, int, int, float]] = []
+        for site, at in enumerate(self.ready(task)):
+            run = row[ground.kinds[site]]
+            if at + run < INF:
+                slot, start = self._earliest(task, site, at, run)
+                ends.append((start + run * caution, site, slot, start))
+        first = min(ends, default=(INF, -1, -1, INF))
+        last = first[0] + max(0.0, by_s - first[0]) * share
+        held = [0.0] * len(ground.kinds)
+        for parent, size in problem.parents[task]:
+            if (source := self.site[parent]) >= 0:
+                for site in ground.near[source]:
+                    held[site] += size
+        chosen = min((one for one in ends if one[0] <= last), key=lambda one: (-held[one[1]], one[0]), default=first)
+        _, site, slot, start = chosen
+        self._put(task, site if start < INF else -1, slot, start, start + row[ground.kinds[site]])
+        return site
+
     def put(self, task: int, site: int) -> None:
         """Put it there; it never ends if it may not run there."""
         ground = self._ground

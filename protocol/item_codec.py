@@ -128,9 +128,12 @@ def _value(message: Any) -> Value:
 
 def _put_inputs(out: Any, inputs: Iterable[Input]) -> None:
     for one in inputs:
-        message = out.add()
+        message, value = out.add(), one.value
         message.key = one.key
-        _put_value(message, one.value)
+        if type(value) is bytes:
+            message.json = value
+        else:
+            _put_value(message, value)
         if one.pointer:
             message.pointer.extend(one.pointer)
         if one.parts is not None:
@@ -146,18 +149,21 @@ def _inputs(messages: Any) -> tuple[Input, ...]:
 
 def _input(one: Any) -> Input:
     value = _ref(one) if one.digest else one.json
+    pointer = tuple(found) if (found := one.pointer) else ()
     if one.listed:
-        return Input(one.key, value, tuple(one.pointer), tuple([_value(part) for part in one.parts]), one.flat)
-    return Input(one.key, value, tuple(one.pointer))
+        return Input(one.key, value, pointer, tuple([_value(part) for part in one.parts]), one.flat)
+    return Input(one.key, value, pointer)
 
 
 def _put_assign(message: Any, item: Assign) -> None:
-    _put_attempt(message, item.attempt)
-    _put_fence(message, item.fence)
+    attempt, fence = item.attempt, item.fence
+    message.run, message.task, message.number = attempt.run, attempt.task, attempt.number
+    message.epoch, message.counter = fence.epoch, fence.counter
     message.pin = item.pin
     message.spec = item.spec
     message.name = item.name
-    message.idempotency_key = item.idempotency_key
+    if item.idempotency_key:
+        message.idempotency_key = item.idempotency_key
     if item.inputs:
         _put_inputs(message.inputs, item.inputs)
     for inputs in item.items:
@@ -193,8 +199,9 @@ def _assign(message: Any) -> Assign:
 
 
 def _put_report(message: Any, item: Report) -> None:
-    _put_attempt(message, item.attempt)
-    _put_fence(message, item.fence)
+    attempt, fence = item.attempt, item.fence
+    message.run, message.task, message.number = attempt.run, attempt.task, attempt.number
+    message.epoch, message.counter = fence.epoch, fence.counter
     message.pin = item.pin
     outcome = item.outcome
     if isinstance(outcome, Success):
@@ -213,9 +220,12 @@ def _put_report(message: Any, item: Report) -> None:
     usage = item.usage
     message.run_s = usage.run_s
     message.device = usage.device
-    message.cpu_s = usage.cpu_s
-    message.peak_bytes = usage.peak_bytes
-    message.bytes_in = usage.bytes_in
+    if usage.cpu_s:
+        message.cpu_s = usage.cpu_s
+    if usage.peak_bytes:
+        message.peak_bytes = usage.peak_bytes
+    if usage.bytes_in:
+        message.bytes_in = usage.bytes_in
     if usage.tokens_in or usage.tokens_out or usage.price:
         message.tokens_in = usage.tokens_in
         message.tokens_out = usage.tokens_out
@@ -223,23 +233,29 @@ def _put_report(message: Any, item: Report) -> None:
 
 
 def _report(message: Any) -> Report:
-    return Report(_attempt(message), _fence(message), message.pin, _outcome(message), _usage(message))
+    outcome = _success(message) if message.ending == _OK else _outcome(message)
+    return Report(
+        AttemptId(message.run, message.task, message.number),
+        Fence(message.epoch, message.counter),
+        message.pin,
+        outcome,
+        _usage(message),
+    )
 
 
 def _usage(message: Any) -> Usage:
     """What it used; nothing of it is believed where it can't be true: sums of these are journaled."""
     run_s, cpu_s, price = message.run_s, message.cpu_s, message.price
-    tokens_in, tokens_out = message.tokens_in, message.tokens_out
-    for number in (run_s, cpu_s, price, tokens_in, tokens_out, message.peak_bytes, message.bytes_in):
-        if not 0 <= number <= USAGE_LIMIT:
-            return Usage()
-    return Usage(run_s, message.device, cpu_s, message.peak_bytes, tokens_in, tokens_out, price, message.bytes_in)
+    tokens_in, tokens_out, peak, into = message.tokens_in, message.tokens_out, message.peak_bytes, message.bytes_in
+    sound = 0.0 <= run_s <= USAGE_LIMIT and 0.0 <= cpu_s <= USAGE_LIMIT and 0.0 <= price <= USAGE_LIMIT
+    if not sound or max(tokens_in, tokens_out, peak, into) > USAGE_LIMIT:
+        return Usage()
+    return Usage(run_s, message.device, cpu_s, peak, tokens_in, tokens_out, price, into)
 
 
 def _outcome(message: Any) -> Outcome:
+    """How else than well it ended."""
     ending = message.ending
-    if ending == _OK:
-        return _success(message)
     if ending == _STOPPED:
         return Stopped(message.message[:TEXT_LIMIT])
     klass = _KLASS_OF.get(message.klass)
@@ -252,9 +268,10 @@ def _outcome(message: Any) -> Outcome:
 
 
 def _success(message: Any) -> Outcome:
-    if message.digest:
-        if not is_digest(message.digest):
-            return Failure("BadReport", f"{message.digest[:80]!r} is no digest", hint=_BAD_REPORT)
+    digest = message.digest
+    if digest:
+        if not is_digest(digest):
+            return Failure("BadReport", f"{digest[:80]!r} is no digest", hint=_BAD_REPORT)
         return Success(_ref(message))
     data: bytes = message.json
     if len(data) > INLINE_LIMIT:

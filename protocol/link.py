@@ -203,18 +203,18 @@ class Link:
         if size > ITEM_BYTES:
             return Fault("TooLarge", f"{kind.__name__} of {size} bytes, {ITEM_BYTES} are allowed")
         self.phase = after
-        match LANES[kind]:
-            case "last":
-                self._last = item
-            case "lossy":
-                self._lossy.append((size, item))
-                self.queued_bytes += size
-                if len(self._lossy) > PROGRESS_KEPT:
-                    self.queued_bytes -= self._lossy.popleft()[0]
-                    self.dropped_progress += 1
-            case lane:
-                (self._first if lane == "first" else self._ordered).append((size, item))
-                self.queued_bytes += size
+        lane = LANES[kind]
+        if lane == "last":
+            self._last = item
+            return None
+        self.queued_bytes += size
+        if lane == "lossy":
+            self._lossy.append((size, item))
+            if len(self._lossy) > PROGRESS_KEPT:
+                self.queued_bytes -= self._lossy.popleft()[0]
+                self.dropped_progress += 1
+        else:
+            (self._first if lane == "first" else self._ordered).append((size, item))
         return None
 
     def cut(self) -> Frame | None:
@@ -287,14 +287,20 @@ class Link:
 
 def weight(item: Item) -> int:
     """About how many bytes an item takes on the wire, on the safe side for ASCII. Hello is always alone, so it's 0."""
+    if type(item) is Report:
+        outcome = item.outcome
+        if type(outcome) is Success:
+            return 256 + (len(outcome.value) if type(outcome.value) is bytes else 200)
+        return 256 + _texts(outcome)
+    if type(item) is Assign:
+        size = 256 + len(item.spec) + len(item.name)
+        for one in item.inputs:
+            size += _input(one)
+        if item.items or item.files:
+            size += sum([_input(one) for group in item.items for one in group])
+            size += sum(200 + len(file.uri) for file in item.files)
+        return size
     match item:
-        case Report(outcome=outcome):
-            if isinstance(outcome, Success):
-                return 256 + (len(outcome.value) if isinstance(outcome.value, bytes) else 200)
-            return 256 + _texts(outcome)
-        case Assign():
-            inputs = sum(map(_input, item.inputs)) + sum([_input(one) for group in item.items for one in group])
-            return 256 + len(item.spec) + len(item.name) + inputs + sum(200 + len(file.uri) for file in item.files)
         case Progress():
             return 64 + len(item.body)
         case Call():
@@ -312,6 +318,8 @@ def weight(item: Item) -> int:
 
 
 def _input(one: Input) -> int:
+    if one.parts is None and not one.pointer:
+        return 24 + len(one.key) + (len(one.value) if isinstance(one.value, bytes) else 200)
     parts = (one.value,) if one.parts is None else (one.value, *one.parts)
     size = 16 + len(one.key) + sum(4 + len(step) for step in one.pointer)
     return size + sum([8 + len(part) if isinstance(part, bytes) else 200 for part in parts])

@@ -191,7 +191,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     backoff_s: float = 0.2
 
 
-class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One task of a plan. `args` is canonical JSON (sorted keys, no spaces) with references inside.
 
     `on` holds `any here all cpu gpu edge NAME label=value` or a `Ref` to a task ("where that ran"). None in an
@@ -215,6 +215,9 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     cache: bool | None = None
     approve: bool = False
     label: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "skill", intern(self.skill))  # one name for the thousands that share it
 
 
 class RunBudget(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -138,6 +138,8 @@ class Session:
 
     def fits(self, needs: dict[str, float]) -> bool:
         """Whether the amounts are free now."""
+        if not needs:
+            return True
         free = self.free
         if not all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
             return False

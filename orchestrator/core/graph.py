@@ -119,7 +119,7 @@ class Spread(msgspec.Struct, array_like=True):
     """Live attempts of children."""
 
 
-class Task(msgspec.Struct, array_like=True):
+class Task(msgspec.Struct, gc=False, array_like=True):
     """A task of a run. `k` is its place under `parent` (a map, an `all` or a spawn), else -1."""
 
     ix: int
@@ -134,7 +134,7 @@ class Task(msgspec.Struct, array_like=True):
     tries: int = 0
     """Counted attempts of the current skill that failed."""
     losses: int = 0
-    attempts: list[Attempt] = []
+    attempts: tuple[Attempt, ...] = ()
     value: Value | None = None
     at: int = -1
     """The worker this one must run on (a child of `all`)."""

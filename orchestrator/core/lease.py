@@ -15,8 +15,9 @@ def admissible(worker: int, task: Task, attempt: Attempt | None, report: Report,
     """Whether this report may end the task: "" if so, else why not (wire.md section 2).
 
     The sender is the attempt's worker, the task has no winner, fence and pin are equal, and the attempt is live or
-    (pure / idempotent) lost, but neither cancelled nor superseded. A lost `once` attempt may still say what became of
-    its effect while its task is Unknown for its sake: nothing else of that task ran since, or can.
+    (pure / idempotent) lost, but neither cancelled nor superseded; `effect` matters for a lost one alone. A lost `once`
+    attempt may still say what became of its effect while its task is Unknown for its sake: nothing else of that task
+    ran since, or can.
     """
     if attempt is None:
         return "unknown_attempt"

@@ -12,7 +12,7 @@ import msgspec
 from protocol.outcome import Failure, Stopped, Success
 
 from . import event as e
-from .graph import CHECKPOINT, Attempt, Run, Spawned, Task
+from .graph import CHECKPOINT, Attempt, Run, Spawned, Task, Wiring
 from .growth import Growth
 from .lifecycle import EXPANDED, PENDING, RUNNING, AwaitingApproval, Pending, Ready, Settled, Unknown, Waiting
 from .planner_call import SubPlan, Wish
@@ -27,6 +27,8 @@ class Progress(Growth):
     def __init__(self) -> None:
         super().__init__()
         self.live: dict[int, dict[tuple[int, int, int], None]] = {}
+        self._settled = Settled("skipped")
+        """The last one: what is settled in one turn is settled alike, and shares it."""
 
     def _attempt_dispatched(self, event: e.AttemptDispatched) -> None:
         run = self.runs[event.run]
@@ -38,15 +40,15 @@ class Progress(Growth):
             spread = run.tasks[task.parent].spread
             if spread is not None:
                 spread.busy += 1
-        task.attempts.append(
-            Attempt(
-                event.number, event.worker, event.fence, event.pin, event.device, event.at, event.skill, event.why,
-                event.hedge, tokens=event.tokens, price=event.price,
-            )
+        attempt = Attempt(
+            event.number, event.worker, event.fence, event.pin, event.device, event.at, event.skill, event.why,
+            event.hedge, tokens=event.tokens, price=event.price,
         )  # fmt: skip
-        run.spend.attempts += 1
-        run.spend.lent_tokens += event.tokens
-        run.spend.lent_price += event.price
+        task.attempts = (*task.attempts, attempt)
+        spend = run.spend
+        spend.attempts += 1
+        spend.lent_tokens += event.tokens
+        spend.lent_price += event.price
         self.live.setdefault(event.worker, {})[event.run, event.task, event.number] = None
 
     def _attempt_regained(self, event: e.AttemptRegained) -> None:
@@ -95,11 +97,13 @@ class Progress(Growth):
             self._lost(run, attempt, -1)  # it has come to light what it used
         if event.lost:
             self._lost(run, attempt, 1)
-        attempt.ended_at, attempt.run_s = event.at, event.usage.run_s
-        run.spend.tokens_in += event.usage.tokens_in
-        run.spend.tokens_out += event.usage.tokens_out
-        run.spend.price += event.usage.price
-        run.spend.uses += bool(event.usage.tokens_in or event.usage.tokens_out or event.usage.price)
+        usage = event.usage
+        attempt.ended_at, attempt.run_s = event.at, usage.run_s
+        if usage.tokens_in or usage.tokens_out or usage.price:
+            run.spend.tokens_in += usage.tokens_in
+            run.spend.tokens_out += usage.tokens_out
+            run.spend.price += usage.price
+            run.spend.uses += 1
         if type(outcome) is Success:
             attempt.ended = "succeeded"
             if type(task.state) is not Settled:
@@ -166,7 +170,10 @@ class Progress(Growth):
         run = self.runs[event.run]
         task = run.tasks[event.task]
         self._enter(run, task, event)
-        task.state = Settled(event.state, event.winner, event.code, event.message, event.open, event.at)
+        state = Settled(event.state, event.winner, event.code, event.message, event.open, event.at)
+        if state == self._settled:
+            state = self._settled
+        task.state = self._settled = state
         if event.state != "succeeded":
             task.value = None
         elif event.winner:
@@ -198,7 +205,8 @@ class Progress(Growth):
         for ix in task.down or ():
             self._release(run, ix, at)
         if task.wiring.refs and task.parent < 0 and task.spread is None and task.succeeded and not task.reused:
-            task.wiring = msgspec.structs.replace(task.wiring, refs=())  # bound for the last time: most of its memory
+            wiring = task.wiring  # bound for the last time: without its references most of its memory
+            task.wiring = Wiring((), wiring.needs, wiring.after, wiring.when, wiring.firsts, wiring.chain, wiring.ons)
         if task.chained and task.spread is not None:
             self._look_again(run, task)
         if task.chained and task.spread is None:

@@ -119,7 +119,8 @@ def _reported(turn: Turn, session: Session, report: Report, acks: list[AttemptId
     if run.aside:
         turn.count("run_aside")  # its worker keeps the report, and offers it again
         return
-    why = admissible(session.worker, task, attempt, report, turn.effect(task))
+    effect = "" if attempt is not None and attempt.live else turn.effect(task)
+    why = admissible(session.worker, task, attempt, report, effect)
     if attempt is None or (why and not (attempt.live and why == "already_settled")):
         if why in FORGED:
             turn.inadmissible(session.name, FORGED[why], "a report", ident)

@@ -48,7 +48,9 @@ def asked(turn: Turn, task: Task, spec: SkillSpec) -> str:
 
 def doubt(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> str:
     """Why a person has to allow this task first, by the rules of trust; "" if nobody has to."""
-    granted = run.envelope.get(task.skill, _is_tool(turn, run, task))
+    granted = run.envelope.get(task.skill)
+    if granted is None:
+        granted = _is_tool(turn, run, task)
     effect = turn.stricter(spec, task)
     if granted and (effect == "pure" or not spec.sinks) and not (run.partial and effect == "once"):
         return ""

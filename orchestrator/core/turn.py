@@ -215,7 +215,8 @@ class Turn:
 
     def ruling(self, skill: str) -> Word:
         """What this server's own policy says of a skill."""
-        return ruling(self.settings.policies, skill) or "allow"
+        policies = self.settings.policies
+        return (ruling(policies, skill) or "allow") if policies else "allow"
 
     def effect(self, task: Task) -> Effect:
         """The stricter of the skill's effect and the plan's."""

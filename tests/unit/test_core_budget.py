@@ -51,7 +51,7 @@ def test_attempts_that_spend_borrow_and_give_back_and_who_finds_nothing_waits_fo
     core = CoreSettings(attempt_tokens=400)
     sim = start([work(name, "x.model", 60.0) for name in "abc"] + [work("free")], {"tokens": 800}, core)
     assert lent(sim) == (0, 800, 0)
-    assert (sim.states()["free"], sim.task("c").attempts) == ("succeeded", [])
+    assert (sim.states()["free"], sim.task("c").attempts) == ("succeeded", ())
     assert "lent to others" in sim.machine.explain(1, "c")["why"]
     report(sim, "a", Usage(tokens_in=100, tokens_out=200))
     assert lent(sim) == (300, 500, 0)

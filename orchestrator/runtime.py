@@ -314,6 +314,8 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             ),
             shares=tuple(given.fair.shares.items()),
             share_half_life_s=given.fair.half_life,
+            preempt_s=given.fair.preempt_after if given.fair.preempt else -1.0,
+            displace_s=given.fair.preempt_grace,
         ),
         retention=given.retention,
         llm=given.llm,

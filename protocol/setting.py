@@ -269,12 +269,16 @@ class RetentionDefaults(Section):
 
 class FairDefaults(Section):
     """How a server divides its fleet while several runs wait. `shares`: users and their weights, 1 for everybody else;
-    `half_life`: after so long, half of what somebody used is forgotten."""
+    `half_life`: after so long, half of what somebody used is forgotten. `preempt`: room is made for a task that has
+    waited for `preempt_after`; an attempt that is asked to make it has `preempt_grace` for its next checkpoint."""
 
     shares: dict[str, Weight] = {}
     half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    preempt: bool = True
+    preempt_after: Amount = 2.0
+    preempt_grace: Amount = 10.0
 
-    @field_validator("half_life", mode="before")
+    @field_validator("half_life", "preempt_after", "preempt_grace", mode="before")
     @classmethod
     def _read_span(cls, value: Any) -> float:
         return _seconds(value)

@@ -22,6 +22,7 @@ from protocol.task_form import TaskReader
 
 from . import event as e
 from .answer import give
+from .displacement import kept
 from .edit import propose
 from .fleet import Session
 from .graph import CHECKPOINT, Run, Task
@@ -89,6 +90,8 @@ def called(turn: Turn, session: Session, call: Call) -> None:
     else:
         if value is not _LATER:
             _answer(turn, session, run, task, call, value=value)
+        if call.what == CHECKPOINT:
+            kept(turn, run, task, ident.number)
 
 
 _LATER = object()

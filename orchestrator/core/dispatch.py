@@ -11,12 +11,13 @@ import sys
 from typing import Final
 
 from .eligibility import could_return, eligible, lacking, policy_of
-from .expectation import expected, learn
+from .expectation import learn
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
 from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
+from .preemption import preempt
 from .queue import HOPELESS, PATIENCE, Bucket, Entry, Lane
 from .roster import Roster
 from .round import Round
@@ -48,16 +49,14 @@ def flush(turn: Turn) -> None:
         if not turn.parked or not unpark(turn):
             break
     hurry(turn)
+    preempt(turn)
 
 
 def _dispatch(turn: Turn) -> None:
     """One run's tasks bucket by bucket; those of several runs one by one, whoever's turn it is."""
     lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
     if len({lane.run for lane in lanes}) > 1:
-        turn.ledger.follow(
-            turn.fleet, lambda session, load: expected(turn, session, load.skill, load.device).run_s, turn.now
-        )
-        turns = Round(turn.state, turn.ledger, lanes)
+        turns = Round(turn, lanes)
         while (first := turns.first()) is not None:
             _drain(turn, first, 1)
     else:

@@ -36,6 +36,15 @@ FLAPS: Final = 4
 _PLAIN: Final = DeviceProfile("cpu")
 
 
+class Displacement(msgspec.Struct, frozen=True, gc=False):
+    """Why an attempt is to make room, the worker that its task had better not come back to (-1: any may be), and the
+    run that it makes room for (0: none)."""
+
+    why: str
+    avoid: int = -1
+    room_for: int = 0
+
+
 class Load(msgspec.Struct, gc=False):
     """An attempt a session holds. `delivered`: the worker has seen its Assign; `resent`: missed, so sent again."""
 
@@ -60,6 +69,8 @@ class Load(msgspec.Struct, gc=False):
     """Its cards, once it has started."""
     late: bool = False
     """It has run over its time, and has a copy."""
+    displaced: Displacement | None = None
+    """It was asked to make room."""
 
 
 class Shelf(Protocol):

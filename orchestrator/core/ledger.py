@@ -60,7 +60,7 @@ class Ledger:
     def used(self, run: Run, session: Session, load: Load, run_s: float, price: float, now: float) -> None:
         """An attempt that was on the session's books has run for so long, and has paid `price` to others."""
         self.open(run)
-        self.fairness.use(run.ix, _amounts(session, load), run_s, price, now)
+        self.fairness.use(run.ix, amounts_of(session, load), run_s, price, now)
 
     def _count(self, fleet: Fleet) -> None:
         fairness = self.fairness
@@ -90,10 +90,10 @@ class Ledger:
         if sign > 0:
             load.part = self.fairness.part(self._expect(session, load))
         if load.part:
-            self.fairness.hold(run.ix, _amounts(session, load), load.part, sign)
+            self.fairness.hold(run.ix, amounts_of(session, load), load.part, sign)
 
 
-def _amounts(session: Session, load: Load) -> Amounts:
+def amounts_of(session: Session, load: Load) -> Amounts:
     """What the attempt holds, in the order of placement.fairness.RESOURCES."""
     needs = load.needs
     cpu, gpu = needs.get("cpu", 0.0), needs.get("gpu", 0.0)

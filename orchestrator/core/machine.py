@@ -19,6 +19,7 @@ from . import command as c
 from . import event as e
 from . import stimulus as s
 from .dispatch import flush
+from .displacement import overdue
 from .edit import deadline_of
 from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
@@ -265,6 +266,8 @@ class Machine:
         task = run.tasks[key[1]]
         if kind == "ready":
             enqueue(turn, run, task)
+        elif kind == "displace":
+            overdue(turn, run, task, key[2])
         elif kind == "due":
             turn.state.due.append((run.ix, task.ix))
         elif kind == "task_deadline":

@@ -45,7 +45,7 @@ class Kind(msgspec.Struct, frozen=True):
 class Lane:
     """The ready tasks of one run in a bucket."""
 
-    __slots__ = ("aside", "bucket", "heap", "patience", "run")
+    __slots__ = ("aside", "bucket", "heap", "passed", "patience", "run")
 
     def __init__(self, bucket: Bucket, run: int) -> None:
         self.bucket = bucket
@@ -54,11 +54,13 @@ class Lane:
         self.aside: list[Entry] = []
         """Entries that wait for a better device, until the end of this flush."""
         self.patience = PATIENCE
+        self.passed = False
+        """It has had its turn in this look, whatever it has got."""
 
     @property
     def over(self) -> bool:
         """Nothing more of it can go in this flush."""
-        return self.bucket.full or len(self.aside) >= self.patience
+        return self.passed or self.bucket.full or len(self.aside) >= self.patience
 
     def restore(self) -> None:
         """What was set aside is in the queue again."""
@@ -112,6 +114,10 @@ class Queue:
         arrival = self._arrivals - _AGAIN if task.attempts else self._arrivals
         rank = run.rank[task.ix]
         heapq.heappush(lane.heap, (-task.spec.priority, latest, -rank, arrival, run.ix, task.ix, task.spec))
+
+    def waits(self, run: int) -> bool:
+        """Whether something of the run is in the queue."""
+        return any(run in bucket.lanes and bucket.lanes[run].heap for bucket in self.buckets.values())
 
     def waiting(self) -> list[Bucket]:
         """Buckets with entries, the most urgent head first; empty lanes and buckets are forgotten."""

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from protocol.task import SLA_CLASSES, Sla
 
-from .ledger import Ledger
+from .expectation import expected
 from .queue import Lane
-from .state import State
+from .turn import Turn
 
 ORDER: Final[dict[Sla, int]] = {word: place for place, word in enumerate(SLA_CLASSES)}
 
@@ -32,12 +32,15 @@ class _Group:
 class Round:
     """See the module."""
 
-    def __init__(self, state: State, ledger: Ledger, lanes: Iterable[Lane]) -> None:
-        self._ledger = ledger
+    def __init__(self, turn: Turn, lanes: Iterable[Lane]) -> None:
+        ledger = self._ledger = turn.ledger
+        ledger.follow(
+            turn.fleet, lambda session, load: expected(turn, session, load.skill, load.device).run_s, turn.now
+        )
         self._priority: dict[int, int] = {}
         groups: dict[tuple[str, int], _Group] = {}
         for n, lane in enumerate(lanes):
-            run = state.runs.get(lane.run)
+            run = turn.state.runs.get(lane.run)
             if run is None:
                 continue
             self._priority[run.ix] = run.settings.priority

@@ -77,6 +77,10 @@ class CoreSettings(msgspec.Struct, frozen=True):
     """(user, weight) where several users wait; who is not among them has 1."""
     share_half_life_s: float = 60.0
     """After so long half of what was used is forgotten."""
+    preempt_s: float = 2.0
+    """A task that has waited so long may have room made for it; negative: none."""
+    displace_s: float = 10.0
+    """An attempt that was asked to make room has so long for its next checkpoint."""
     policies: Policies = ()
     """What this server allows, asks for, denies; a worker may be stricter."""
     self_approval: bool = True

@@ -27,6 +27,7 @@ from .fleet import Fleet, Session
 from .graph import Attempt, Run, Task
 from .ledger import Ledger
 from .queue import Queue
+from .room import Room
 from .setting import CoreSettings
 from .state import State
 from .watchfulness import Watchfulness
@@ -60,6 +61,7 @@ class Turn:
         self.hedges: set[tuple[int, int]] = set()
         """Running tasks of suspect workers that want one more attempt elsewhere."""
         self.watch = Watchfulness()
+        self.room = Room()
         self.suspects: dict[tuple[int, int], None] = {}
         """Ready tasks that may only run alone (core.poison)."""
         self.waiting_since: dict[tuple[int, int], float] = {}

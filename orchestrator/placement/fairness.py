@@ -9,7 +9,7 @@ It must not know runs, queues or sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp, floor, log, log2
 from typing import Final
 
@@ -103,6 +103,11 @@ class Fairness:
                 if share > found:
                     best, found = n, share
         return RESOURCES[best], found
+
+    def share(self, user: str, amounts: Sequence[float]) -> float:
+        """The weighted share that these amounts alone are."""
+        parts = (one / had for one, had in zip(amounts, self.capacity, strict=True) if had > 0)
+        return max(parts, default=0.0) / self.weights.get(user, 1.0)
 
     def step(self, account: Account, now: float) -> int:
         """The weighted share in steps of a tenth: within one, deadlines decide."""

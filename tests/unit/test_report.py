@@ -47,7 +47,7 @@ def row_of(event: msgspec.Struct) -> Any:
 
 
 def test_a_report_has_the_keys_of_the_contract_in_its_order() -> None:
-    whole = "schema run state outputs tasks makespan_s task_s width versions planner recovered spend"
+    whole = "schema run state outputs tasks makespan_s task_s width versions planner recovered spend predictions"
     assert " ".join(report()) == whole
     task = "state skill worker device attempts queued_s started_s finished_s"
     assert " ".join(report()["tasks"]["a"]) == task

@@ -307,6 +307,9 @@ class SimulatedOrchestrator(SimulatedTime):
                 self.planned(command)
             elif isinstance(command, c.Resolve):
                 self._resolve(command)
+            elif isinstance(command, c.Foresee):
+                answer = s.Foreseen(command.run, "eft", 2.0, 1.0, 3.0)
+                self._at_here(self.now + 0.002, lambda answer=answer: self.handle(answer))  # type: ignore[misc]
             elif isinstance(command, c.Count):
                 self.counts[command.name] = self.counts.get(command.name, 0) + 1
 

@@ -17,6 +17,24 @@ class LaneRow(msgspec.Struct, frozen=True):
     spans: tuple[tuple[str, float, float], ...] = ()
 
 
+class ForetoldRow(msgspec.Struct, frozen=True):
+    """What was expected of a run when its plan was complete, and what came true: seconds from its submission.
+
+    `error` is the fact over the forecast, less one; null while the run is open. `paid` and `used_j` are what its
+    successful attempts cost on devices that are still connected.
+    """
+
+    policy: str
+    makespan_s: float
+    low_s: float
+    high_s: float
+    price: float
+    energy_j: float
+    error: float | None = None
+    paid: float | None = None
+    used_j: float | None = None
+
+
 class ForecastRow(msgspec.Struct, frozen=True):
     """`makespan_s` is the median of what may happen, `low_s` and `high_s` the 10th and 90th percentile, from the start.
 

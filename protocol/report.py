@@ -20,6 +20,7 @@ from .errors import AsterismError, from_wire
 from .event_row import LogRow as LogRow
 from .event_row import event_kind as event_kind
 from .event_row import event_report as event_report
+from .forecast_row import ForetoldRow as ForetoldRow
 from .ids import run_name
 from .prediction_row import Accuracy, Predicted
 from .profile import DeviceProfile, LinkProfile
@@ -109,6 +110,7 @@ class RunReport(_Answer, frozen=True):
     large: dict[str, Any] | None = None
     spend: SpendRow = SpendRow()
     predictions: Accuracy = Accuracy()
+    forecast: ForetoldRow | None = None
 
 
 def run_report(
@@ -126,6 +128,7 @@ def run_report(
     large: dict[str, Any] | None = None,
     spend: SpendRow | None = None,
     predictions: Accuracy | None = None,
+    forecast: ForetoldRow | None = None,
 ) -> RunReport:
     """Build the report.
 
@@ -150,6 +153,7 @@ def run_report(
         large=large,
         spend=spend or SpendRow(),
         predictions=predictions or Accuracy(),
+        forecast=forecast,
     )
 
 
@@ -421,7 +425,7 @@ def value_report(value: Value) -> dict[str, Any]:
     return {"value": msgspec.json.decode(value)}
 
 
-_OPTIONAL: Final = frozenset({"error", "children", "large", "predicted"})
+_OPTIONAL: Final = frozenset({"error", "children", "large", "predicted", "forecast"})
 
 
 def _shown(value: Any) -> Any:

@@ -51,6 +51,12 @@ def headline(forecast: Mapping[str, Any]) -> str:
     return f"{found} ({forecast['policy']})"
 
 
+def beside(foretold: Mapping[str, Any]) -> str:
+    """What was expected of a run that is over."""
+    low, high = show.seconds(foretold["low_s"]), show.seconds(foretold["high_s"])
+    return f"expected {show.seconds(foretold['makespan_s'])}" + (f" ({low} to {high})" if low != high else "")
+
+
 def bar(spans: Sequence[Sequence[Any]], slots: int, until_s: float) -> str:
     """Time from left to right: `#` most slots are busy, `+` some, `.` none."""
     if until_s <= 0:

@@ -22,7 +22,7 @@ from ..client.client import AsyncClient
 from ..client.live import AsyncLive
 from ..client.result import Result
 from ..client.submission import Work, declared_text, plan_text, read_inputs
-from . import show
+from . import forecast, show
 from .option import has_server, output_option, read_pairs, server_option, use
 from .plan import compile_request, read_plan_file, show_plan
 from .planning import tell_who_plans
@@ -291,6 +291,7 @@ def _print_report(result: Result, output: str, shows: Any, quiet: bool) -> None:
     if quiet and report["state"] == "succeeded":
         return
     span = show.seconds(report["makespan_s"])
-    show.say(f"{report['run']} {report['state']} in {span}, {show.many(len(report['tasks']), 'task')}")
+    said = f", {forecast.beside(report['forecast'])}" if report.get("forecast") else ""
+    show.say(f"{report['run']} {report['state']} in {span}, {show.many(len(report['tasks']), 'task')}{said}")
     if report["spend"]["tokens"] or report["spend"]["price"]:
         show.say(spend_text(report["spend"]))

@@ -84,6 +84,13 @@ class Keep(_Command, frozen=True):
     after_commit: bool = False
 
 
+class Foresee(_Command, frozen=True):
+    """Foretell the course of a run. Answered with Foreseen, or not at all."""
+
+    run: int
+    after_commit: bool = False
+
+
 class Count(_Command, frozen=True):
     """Something inadmissible was dropped: a counter for people, never state."""
 
@@ -102,7 +109,7 @@ class Refuse(_Command, frozen=True):
     after_commit: bool = False
 
 
-Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Count | Refuse | Keep
+Command = Send | Close | Reply | Resolve | StartPlanner | StopPlanner | Foresee | Count | Refuse | Keep
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -341,6 +341,20 @@ class BudgetSpent(Durable, frozen=True):
     calls: int = 1
 
 
+class RunForeseen(Durable, frozen=True):
+    """What was expected of the run when its plan was complete: seconds from submission, the median, the 10th and the
+    90th percentile. Nothing is decided by it."""
+
+    run: int
+    policy: str
+    makespan_s: float
+    low_s: float
+    high_s: float
+    price: float = 0.0
+    energy_j: float = 0.0
+    at: float = 0.0
+
+
 class RunPaused(Durable, frozen=True):
     run: int
     by: str
@@ -389,7 +403,7 @@ Event = (
     | PlannerCallClosed | PlannerCallLost | RunPaused | RunResumed | RunSetAside | RunDetached
     | DecisionFailed | RunSettled | RunRemoved | TokenCreated | TokenUsed | TokenRevoked | PeerRefused
     | WorkerLost | WorkerReturned | AttemptRegained | SubPlanFinished
-    | WorkerQuarantined | WorkerCleared
+    | WorkerQuarantined | WorkerCleared | RunForeseen
 )
 # fmt: on
 

@@ -213,6 +213,17 @@ class Version(msgspec.Struct, array_like=True):
     at: float
 
 
+class Expected(msgspec.Struct, frozen=True, array_like=True):
+    """What was foretold of a run, in seconds from its submission."""
+
+    policy: str
+    makespan_s: float
+    low_s: float
+    high_s: float
+    price: float
+    energy_j: float
+
+
 class Run(msgspec.Struct, array_like=True):
     """One request and its graph. What stands below `# derived` follows from the rest."""
 
@@ -277,6 +288,7 @@ class Run(msgspec.Struct, array_like=True):
     envelope: dict[str, bool] = {}
     """The skills of the first plan and of persons; False: only where the task asks for approval, or acts
     under a condition."""
+    expected: Expected | None = None
 
     @property
     def version(self) -> int:

@@ -18,6 +18,7 @@ from .graph import (
     PERSON,
     PLANNED,
     UNWIRED,
+    Expected,
     Run,
     Spawned,
     Spread,
@@ -249,6 +250,11 @@ class Growth:
             if spread is not None and high > low:
                 found.extend(spread.first + n for n in range(low // spread.chunk, (high - 1) // spread.chunk + 1))
         return found
+
+    def _run_foreseen(self, event: e.RunForeseen) -> None:
+        self.runs[event.run].expected = Expected(
+            event.policy, event.makespan_s, event.low_s, event.high_s, event.price, event.energy_j
+        )
 
     def _when_judged(self, event: e.WhenJudged) -> None:
         run = self.runs[event.run]

@@ -25,6 +25,7 @@ from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
 from .expansion import resolved, settle_due
 from .explanation import explain
 from .fleet import Fleet
+from .foresight import foreseen
 from .graph import Run
 from .intake import enqueue
 from .joining import joined
@@ -176,6 +177,8 @@ class Machine:
             guarded(turn, 0, plan_finished, item)
         elif isinstance(item, s.Resolved):
             resolved(turn, item.run, item.task, item.key, item.value, item.found, item.error)
+        elif isinstance(item, s.Foreseen):
+            foreseen(turn, item)
         elif isinstance(item, s.StageAsked):
             stage(turn, item.reply, item.worker, item.run, item.uris)
         elif isinstance(item, s.DrainAsked):

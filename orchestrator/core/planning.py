@@ -16,6 +16,7 @@ from . import command as c
 from . import event as e
 from .consult import CODES, end_call, open_call, release, serves, unaffordable
 from .digest import digest
+from .foresight import foresee
 from .graph import Run
 from .lifecycle import Closed
 from .proposal import answer_goal, ask_goals
@@ -82,6 +83,8 @@ def close_call(turn: Turn, run: Run, number: int, outcome: str, message: str, pl
         if not run.tasks and not code:
             code, message = "PlanRefused", message or "the plan is empty"
         turn.emit(e.PlanClosed(run.ix, code, message, bool(run.tasks) and outcome != "complete"))
+        if not code:
+            foresee(turn, run)
     elif call.kind == "propose":
         answer_goal(turn, run, call, outcome, message)
     elif call.kind == "next":

@@ -17,6 +17,7 @@ from . import event as e
 from . import stimulus as s
 from .call import answer
 from .edit import accept, dangling, judge, problems_of, propose
+from .foresight import foresee
 from .graph import LATER, PERSON, PLANNED, Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .locality import localised
@@ -62,6 +63,7 @@ def submitted(turn: Turn, item: s.Submitted) -> None:
     if item.patch is not None:
         accept(turn, run, item.patch, first=True)
         turn.emit(e.PlanClosed(number))
+        foresee(turn, run)
     elif item.plan:
         plan(turn, run, item.planner)
     turn.reply(item.reply, {"run": number})
@@ -114,6 +116,7 @@ def plan_finished(turn: Turn, item: s.PlanFinished) -> None:
         close_call(turn, run, item.call, item.outcome, item.message, item.planner)
     elif not run.planned:
         turn.emit(e.PlanClosed(run.ix, "" if item.outcome == "complete" else "PlanRefused", item.message))
+        foresee(turn, run)
 
 
 def cancel_asked(turn: Turn, item: s.CancelRequested) -> None:

@@ -178,6 +178,18 @@ class Resolved(_Stimulus, frozen=True):
     error: str = ""
 
 
+class Foreseen(_Stimulus, frozen=True):
+    """Answer to Foresee, in seconds from submission: the median makespan, the 10th and the 90th percentile."""
+
+    run: int
+    policy: str
+    makespan_s: float
+    low_s: float
+    high_s: float
+    price: float = 0.0
+    energy_j: float = 0.0
+
+
 class CancelRequested(_Stimulus, frozen=True):
     """`task` "" cancels the run."""
 
@@ -313,6 +325,7 @@ Stimulus = (
     | PatchProposed
     | PlanFinished
     | Resolved
+    | Foreseen
     | CancelRequested
     | PauseRequested
     | DetachRequested

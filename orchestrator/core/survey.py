@@ -130,11 +130,12 @@ class _Survey:
         )
 
     def _free_s(self, session: Session, slots: int, ahead_s: float) -> tuple[float, ...]:
-        """When each slot is expected to be free of what the session holds, and of the share of others' work."""
+        """When each slot is expected to be free of what the session holds, this run's own included (the problem's past
+        takes no slot), and of the share of others' work."""
         now = self.now_s
         left, queued = [], []
-        for key, load in session.loads.items():
-            if key[0] == self.run.ix or load.paused or not load.needs.get("cpu"):
+        for load in session.loads.values():
+            if load.paused or not load.needs.get("cpu"):
                 continue
             run_s = (load.predicted or expected(self.turn, session, load.skill, load.device)).run_s
             passed = now - load.at

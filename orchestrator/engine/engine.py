@@ -36,6 +36,7 @@ from ..journal.recovery import recover
 from ..journal.snapshot import Snapshots
 from .artifact_desk import ArtifactDesk, heavy
 from .fault import LONGEST_PAUSE_S, Fault, Faults
+from .forecast_desk import ForecastDesk
 from .planner_desk import PlannerDesk
 from .pressure import Pressure
 from .question import Questions, stopped
@@ -92,6 +93,7 @@ class Engine:
         self.refusals = Refusals(self.post, clock, self.instrument)
         """Where everything that refuses a peer says so."""
         self.pressure = Pressure(self.post, self.instrument)
+        self.forecasts = ForecastDesk(machine, clock)
         self.draw = draw
         self.seq = seq
         """The last event applied; those up to `watches.committed` are on disk."""
@@ -122,6 +124,7 @@ class Engine:
             c.Resolve: self._resolve,
             c.StartPlanner: self._start_planner,
             c.StopPlanner: self._stop_planner,
+            c.Foresee: self._foresee,
             c.Count: self._count,
             c.Refuse: self._refuse,
             c.Keep: self._keep,
@@ -374,6 +377,9 @@ class Engine:
     def _start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._jobs.append((work, args))
         self._wake.set()
+
+    def _foresee(self, command: c.Foresee) -> None:
+        self._start(self.forecasts.foresee, command, self.post)
 
     def _stop_planner(self, command: c.StopPlanner) -> None:
         if self._planners is not None:

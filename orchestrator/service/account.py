@@ -23,6 +23,7 @@ from ..placement.predictor import Outcome, Prediction
 from ..placement.score import Score, Tally
 from . import query
 from .explaining import explanation
+from .foretelling import foretold
 from .lookup import run_state
 from .value import Values
 
@@ -69,6 +70,7 @@ class Accounts:
                 large=large or None,
                 spend=query.spend_row(run),
                 predictions=_accuracy(_tallied(told)),
+                forecast=foretold(run, self._state, self._engine.machine.fleet),
             ).to_dict()
 
         return await _written(report, len(intervals))

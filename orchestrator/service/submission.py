@@ -28,10 +28,10 @@ from protocol.task import Plan, RunSettings, TaskSpec
 
 from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
+from ..engine.forecast_desk import document, refuse_late
 from ..engine.planner_desk import PlannerDesk, fleet_view
 from ..engine.skill_view import known_skills
 from .attachment import Attachments
-from .forecasting import Forecasting, document, refuse_late
 from .lookup import find_run
 
 WHOLE_TASKS: Final = 20_000
@@ -62,7 +62,7 @@ class Submissions:
         self, engine: Engine, planners: PlannerDesk, attachments: Attachments, limits: Limits = FILE_LIMITS
     ) -> None:
         self._engine = engine
-        self._forecasting = Forecasting(engine)
+        self._forecasts = engine.forecasts
         self._planners = planners
         self._attachments = attachments
         self._limits = limits
@@ -88,7 +88,7 @@ class Submissions:
         seen: ForecastRow | None = None
         if plan is not None and given.key not in self._engine.machine.state.keys:
             if given.dry or (settings.deadline_s and not settings.best_effort):
-                seen = await self._forecasting.of(plan.tasks, settings, inputs, given.home)
+                seen = await self._forecasts.of(plan.tasks, settings, inputs, given.home)
             if not given.dry:
                 refuse_late(seen, settings)
         if given.dry:
@@ -197,7 +197,7 @@ class Submissions:
         view = await self._planners.taught(chosen, view, machine.state)
         plan, outcome = await collect(chosen, view)
         shown = [{"run": run_name(one.run), "request": one.request} for one in view.examples]
-        seen = await self._forecasting.of(plan.tasks, plan.settings, view.inputs, home)
+        seen = await self._forecasts.of(plan.tasks, plan.settings, view.inputs, home)
         return {
             **plan_document(plan),
             "forecast": None if seen is None else document(seen),

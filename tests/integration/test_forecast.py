@@ -60,6 +60,9 @@ def test_what_was_measured_is_forecast_and_a_deadline_below_it_refused(home: Pat
     assert seen["unknown"] == {}
     assert seen["low_s"] <= seen["makespan_s"] <= seen["high_s"]
     assert {lane["worker"] for lane in seen["devices"]} == {"here"}
+    again = ran(home)
+    assert abs(again["forecast"]["error"]) < 1.0  # the machine may be busy; how good it is, the bench says
+    assert again["forecast"]["low_s"] <= again["forecast"]["makespan_s"] <= again["forecast"]["high_s"]
     error = ran(home, "--deadline", "50ms", code=6)["error"]
     assert error["code"] == "DeadlineTooShort"
     assert error["forecast"]["least_s"] > 0.05

@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator.cli import forecast as shown
 from orchestrator.core.outlook import Outlook
+from orchestrator.engine.forecast_desk import refuse_late, row
 from orchestrator.placement.forecast import Spread, best_of, bound_late, forecast, planned, quantile
 from orchestrator.placement.problem import INF, Problem, Site
-from orchestrator.service.forecasting import refuse_late, row
 from protocol.errors import DeadlineTooShort, from_wire
 from protocol.forecast_row import ForecastRow
 from protocol.task import RunSettings

@@ -126,3 +126,30 @@ def test_equal_seeds_forecast_alike() -> None:
     one, other = (forecast(found.problem, bound_late(), found.spread, seed=4) for _ in range(2))
     assert (one.makespan_s, one.low_s, one.high_s) == (other.makespan_s, other.low_s, other.high_s)
     assert one.low_s < one.makespan_s < one.high_s
+
+
+def test_what_runs_holds_its_slot_and_ends_when_it_should() -> None:
+    def busy(job):  # type: ignore[no-untyped-def]
+        yield 5.0
+        return {}
+
+    sim = Simulator(workers=1, slots=1, program={"sim.work": busy})
+    teach(sim, "sim.work", 5.0)
+    number = sim.submit({"tasks": [work("a"), work("b"), work("c", after=["a"])]})
+    sim.advance(2.0)
+    found = sim.machine.look_ahead(sim.state.runs[number], sim.now)
+    assert list(found.problem.placed) == [0]
+    ends = forecast(found.problem, bound_late(), found.spread).course.schedule
+    assert ends.makespan_s - sim.now == pytest.approx(13.0, rel=0.05)
+
+
+def test_a_run_that_is_worth_it_keeps_what_was_expected_of_it() -> None:
+    sim = Simulator()
+    sim.submit({"tasks": [work("a")]})
+    sim.settle()
+    assert sim.state.runs[1].expected is None  # nobody knew, and it was short
+    teach(sim, "sim.work", 2.0)
+    sim.submit({"tasks": [work("a")]}, key="again")
+    sim.settle()
+    assert sim.state.runs[2].expected is not None
+    sim.prove_replay()

@@ -1,4 +1,4 @@
-"""What a plan will come to before it is submitted: its outlook on the fleet as it is, played in a thread.
+"""What a plan will come to, before it is submitted or as it starts: its outlook on the fleet, played in a thread.
 
 What the fleet looks like is read on the loop, at once; playing takes a thread, which the loop outlives. A plan over
 MOST_TASKS gets no forecast: placement, not people, would wait for it. Nothing is changed by asking.
@@ -6,6 +6,7 @@ MOST_TASKS gets no forecast: placement, not people, would wait for it. Nothing i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import anyio.to_thread
@@ -15,9 +16,11 @@ from protocol.errors import DeadlineTooShort
 from protocol.forecast_row import ForecastRow, LaneRow
 from protocol.task import RunSettings, TaskSpec
 
+from ..core.command import Foresee
+from ..core.machine import Machine
 from ..core.outlook import Outlook
 from ..core.sketch import sketch
-from ..engine.engine import Engine
+from ..core.stimulus import Foreseen, Stimulus
 from ..placement.forecast import Forecast, bound_late, forecast
 from ..placement.problem import INF
 
@@ -26,11 +29,12 @@ MOST_SPANS: Final = 500
 """Of a timeline, for all devices together."""
 
 
-class Forecasting:
+class ForecastDesk:
     """One per server."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, machine: Machine, clock: Callable[[], float]) -> None:
+        self._machine = machine
+        self._clock = clock
 
     async def of(
         self, tasks: tuple[TaskSpec, ...], settings: RunSettings, inputs: dict[str, bytes], home: str
@@ -38,10 +42,23 @@ class Forecasting:
         """Of a plan that the core finds sound; None where it is too large, or empty."""
         if not 0 < len(tasks) <= MOST_TASKS:
             return None
-        now, home = self._engine.clock(), home or settings.home
+        now, home = self._clock(), home or settings.home
         run = await anyio.to_thread.run_sync(sketch, tasks, settings, inputs, home, now)
-        seen = self._engine.machine.look_ahead(run, now)
+        seen = self._machine.look_ahead(run, now)
         return await anyio.to_thread.run_sync(_foretell, seen, home)
+
+    async def foresee(self, command: Foresee, post: Callable[[Stimulus], None]) -> None:
+        """Serve the core: post what is expected of a run, unless nobody knows."""
+        run = self._machine.state.runs.get(command.run)
+        if run is None:
+            return
+        now, since = self._clock(), run.submitted_at
+        seen = self._machine.look_ahead(run, now)
+        found = await anyio.to_thread.run_sync(_play, seen)
+        if not seen.unknown and found.high_s < INF:
+            spent = now - since
+            low_s, middle_s, high_s = (spent + one for one in (found.low_s, found.makespan_s, found.high_s))
+            post(Foreseen(command.run, found.policy, middle_s, low_s, high_s, found.price, found.energy_j))
 
 
 def refuse_late(found: ForecastRow | None, settings: RunSettings) -> None:
@@ -58,8 +75,11 @@ def refuse_late(found: ForecastRow | None, settings: RunSettings) -> None:
 
 
 def _foretell(seen: Outlook, home: str) -> ForecastRow:
-    found = forecast(seen.problem, bound_late(), seen.spread, policy="eft", units=seen.units)
-    return row(seen, found, home)
+    return row(seen, _play(seen), home)
+
+
+def _play(seen: Outlook) -> Forecast:
+    return forecast(seen.problem, bound_late(), seen.spread, policy="eft", units=seen.units)
 
 
 def row(seen: Outlook, found: Forecast, home: str = "") -> ForecastRow:

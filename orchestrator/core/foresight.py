@@ -1,0 +1,42 @@
+"""What is expected of a run is kept with it, to be held against what comes true.
+
+Asked for once, when the run's first plan is complete and its work is long enough to be placement's rather than the
+runtime's own. Nothing is decided by it, so nothing waits for it: the answer comes when it comes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import command as c
+from . import event as e
+from . import stimulus as s
+from .graph import Run
+from .turn import Turn
+
+MOST_TASKS: Final = 2_000
+LEAST_WORK_S: Final = 0.5
+
+
+def foresee(turn: Turn, run: Run) -> None:
+    """The first plan is complete: have its course foretold, if that is worth it."""
+    if not 0 < len(run.tasks) <= MOST_TASKS or run.expected is not None:
+        return
+    measured, work_s = turn.predictor.measured, 0.0
+    for task in run.tasks:
+        work_s += measured(task.skill) or 0.0
+    if work_s >= LEAST_WORK_S:
+        turn.command(c.Foresee(run.ix))
+
+
+def foreseen(turn: Turn, item: s.Foreseen) -> None:
+    """The answer; of a run that is gone, or has one, it means nothing."""
+    run = turn.state.runs.get(item.run)
+    if run is None or run.expected is not None or run.aside:
+        turn.count("stale_forecast")
+        return
+    turn.emit(
+        e.RunForeseen(
+            run.ix, item.policy, item.makespan_s, item.low_s, item.high_s, item.price, item.energy_j, turn.now
+        )
+    )

@@ -67,6 +67,8 @@ class Load(msgspec.Struct, gc=False):
     """What core.ledger counts it with."""
     dealt: Dealt = ()
     """Its cards, once it has started."""
+    charged_s: float = 0.0
+    """It is a copy, of which its run's share for copies was charged so much."""
     late: bool = False
     """It has run over its time, and has a copy."""
     displaced: Displacement | None = None

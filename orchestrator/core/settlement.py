@@ -40,6 +40,10 @@ def end_attempt(
     load = session.drop((run.ix, task.ix, attempt.number)) if session is not None else None
     if turn.ledger.counts and session is not None and load is not None:
         turn.ledger.used(run, session, load, usage.run_s, usage.price, turn.now)
+    if load is not None and load.charged_s:
+        won = isinstance(outcome, Success) and type(task.state) is not Settled
+        cost = 0.0 if won else turn.now - attempt.at  # what it ended before would have run on
+        turn.watch.charge(run.ix, cost - load.charged_s)
     turn.emit(e.AttemptEnded(run.ix, task.ix, attempt.number, outcome, usage, lost, turn.now, death))
     if (usage.tokens_in or usage.tokens_out or usage.price) and overspent(run):
         turn.overspent[run.ix] = None

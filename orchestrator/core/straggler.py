@@ -1,10 +1,10 @@
 """Attempts that take too long, looked at when capacity idles: a copy elsewhere, or a move to a faster device.
 
 A straggler has run longer than its predicted p95 and 1.5 times the expected run time. It gets one copy, on a device
-that would begin at once, while nothing ready wants that device, if the copy would finish first and the run has work
-left to spend on copies. An attempt that is merely on a slow device goes on where it is faster: one that keeps
-checkpoints moves, any other races its copy. Only pure work is copied (idempotent work if its skill says `hedge`),
-never what has spawned. There is no timer per task: one look serves all, and costs little when none is due.
+that would begin at once, while nothing ready wants that device, if the copy would finish first and the run may still
+spend on copies; only those that lose are charged. An attempt that is merely on a slow device goes on where it is
+faster: one that keeps checkpoints moves, any other races its copy. Only pure work is copied (idempotent work if its
+skill says `hedge`), never what has spawned. No timer per task: one look serves all, and costs little when none is due.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _PAUSE_EACH_S: Final = 2e-5
 """Looks are so far apart, and by so much more for each live attempt: a share of the loop's time that stays small."""
 _CANDIDATES: Final = 16
 """Attempts that one look weighs at most, the most overdue first."""
+_FAR: Final = 2.0
 _WORTH: Final = 1.25
 """What has not run over its time is moved only if that ends it so many times sooner."""
 
@@ -123,8 +124,10 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
 
 
 def _limit(turn: Turn, told: Prediction) -> float:
+    """When it has run over its time. Where one in twenty hangs, the p95 is one that hangs: it counts up to `_FAR`."""
     rules = turn.settings.hedge
-    return max(told.p95_s, rules.factor * told.run_s, rules.least_s)
+    slow_s = rules.factor * told.run_s
+    return max(min(told.p95_s, _FAR * slow_s), slow_s, rules.least_s)
 
 
 def _wanted(turn: Turn) -> set[int]:
@@ -147,7 +150,7 @@ def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
         return
     cost, session, device, needs = best
     overdue = late.overdue >= 1.0
-    if cost * (1.0 if overdue else _WORTH) >= late.left_s or not _affordable(turn, run, cost):
+    if cost * (1.0 if overdue else _WORTH) >= late.left_s or not _affordable(turn, run):
         return
     turn.focus = run.ix
     slow = turn.state.workers[attempt.worker].name
@@ -159,10 +162,11 @@ def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
     asks = task.spec.approve or doubt(turn, run, task, spec) or policy_of(session, spec) == "ask"
     if (asks or turn.ruling(spec.name) == "ask") and bound.pin != task.approved:
         return
-    before = run.spend.attempts
     send(turn, run, task, session, spec, device, needs, f"{why}; here it takes about {cost:.3g} s", True, bound)
-    if run.spend.attempts > before:
-        turn.watch.copied_s[run.ix] = turn.watch.copied_s.get(run.ix, 0.0) + cost
+    copy = session.loads.get((run.ix, task.ix, task.attempts[-1].number))
+    if copy is not None and task.attempts[-1] is not attempt:
+        copy.charged_s = cost
+        turn.watch.charge(run.ix, cost)
         turn.fleet.sessions[attempt.worker].loads[late.key].late = overdue
         turn.count("hedged" if overdue else "moved")
 
@@ -203,7 +207,7 @@ def _best(
     return found
 
 
-def _affordable(turn: Turn, run: Run, cost: float) -> bool:
-    """The first copy of a run is free; further ones may take a share of the work that is done."""
-    copied = turn.watch.copied_s.get(run.ix, 0.0)
-    return not copied or copied + cost <= turn.settings.hedge.budget * turn.watch.done_s.get(run.ix, 0.0)
+def _affordable(turn: Turn, run: Run) -> bool:
+    """Copies may take a share of the work that is done, and the last of them may take more: so one is always free."""
+    watch = turn.watch
+    return watch.copied_s.get(run.ix, 0.0) <= turn.settings.hedge.budget * watch.done_s.get(run.ix, 0.0)

@@ -19,4 +19,8 @@ class Watchfulness:
         self.done_s: dict[int, float] = {}
         """Run -> seconds that its successful attempts took."""
         self.copied_s: dict[int, float] = {}
-        """Run -> seconds that copies of its attempts were expected to take."""
+        """Run -> seconds that copies of its attempts took in vain, or are expected to take."""
+
+    def charge(self, run: int, seconds: float) -> None:
+        """A copy is to take so long; or it took so much longer or less, or won and cost nothing."""
+        self.copied_s[run] = self.copied_s.get(run, 0.0) + seconds

@@ -103,13 +103,20 @@ def test_what_has_spawned_is_not_copied():
     assert not copies(sim)
 
 
-def test_copies_beyond_the_first_take_no_more_than_their_share_of_the_work():
+def test_copies_that_lose_take_no_more_than_their_share_of_the_work():
     slow = [f"s{n}" for n in range(6)]
     tasks = [*crowd(20), *map(work, slow)]
-    sim = run(tasks, program={name: unlucky() for name in slow}, workers=8)
-    assert len(copies(sim)) == 1
-    sim = run(tasks, program={name: unlucky() for name in slow}, workers=8, hedge=HedgeSettings(budget=0.5))
+    for budget, copied in ((0.05, 2), (0.5, 6)):
+        hedge = HedgeSettings(budget=budget)
+        sim = run(tasks, program={name: unlucky(first=2) for name in slow}, workers=8, hedge=hedge)
+        assert len(copies(sim)) == copied
+
+
+def test_a_copy_that_wins_costs_nothing():
+    slow = [f"s{n}" for n in range(6)]
+    sim = run([*crowd(20), *map(work, slow)], program={name: unlucky(20.0) for name in slow}, workers=8)
     assert len(copies(sim)) == 6
+    assert took(sim) < 16.0
 
 
 def test_a_task_that_fails_wherever_it_runs_has_one_copy_a_try():

@@ -45,8 +45,9 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     runs on the worker's own loop: only for built-ins that never block. `asks`: needs an approval unless the worker
     allows it. `sandbox`: the lowest level that may hold it, "" for whatever the worker has; at bubblewrap it has no
     network unless it declares `network`. `checkpoints`: it keeps what it has done (`ctx.checkpoint`) and goes on from
-    there (`ctx.restored`), so an attempt may be stopped behind a checkpoint and go on elsewhere. `takes`: the parameter
-    that says how many seconds a run takes (a reference core's, if it works).
+    there (`ctx.restored`), so an attempt may be stopped behind a checkpoint and go on elsewhere. `batch`: one call has
+    up to so many elements, gathered for `batch_wait_s` at most. `takes`: the parameter that says how many seconds a run
+    takes (a reference core's, if it works).
     """
 
     name: str
@@ -72,9 +73,11 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     network: bool = False
     spends: bool = False
     checkpoints: bool = False
+    batch: int = 0
+    batch_wait_s: float = 0.0
     takes: str = ""
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""
-        contract = msgspec.structs.replace(self, doc="", examples=(), tags=(), takes="")
+        contract = msgspec.structs.replace(self, doc="", examples=(), tags=(), takes="", batch=0, batch_wait_s=0.0)
         return hashlib.sha256(msgspec.json.encode(contract, order="deterministic")).hexdigest()[:32]

@@ -52,6 +52,7 @@ from .pipe import (
 )
 from .registry import Registry
 from .root import Roots
+from .runner.batch import Batches
 from .runner.failure import failure_of
 from .runner.job import SPEC, Desk, outcome_of, prepare
 from .runner.python import AsyncPythonRunner, PythonRunner
@@ -95,7 +96,8 @@ def _describe(registry: Registry, sources: Mapping[str, str]) -> Iterator[Descri
     """Imports no built-in family: those are known as data, and run in slots even where they are async."""
     for spec in registry.specs():
         entry = registry.get(spec.name) if spec.name not in BY_NAME else None
-        yield Described(spec, entry.is_async if entry is not None else False, sources.get(spec.name, ""))
+        shared = entry is not None and (entry.is_async or spec.batch > 0)
+        yield Described(spec, shared, sources.get(spec.name, ""))
 
 
 class _Host:
@@ -140,6 +142,8 @@ class _Meter:
         self._cpu = _cpu_s()
         self._tokens_in = self._tokens_out = 0
         self._price = 0.0
+        self.took_s: float | None = None
+        """Of the call it shared with others, where it did."""
 
     def pay(self, tokens_in: int, tokens_out: int, price: float) -> None:
         self._tokens_in += tokens_in
@@ -150,7 +154,7 @@ class _Meter:
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         unit = 1 if sys.platform == "darwin" else 1024
         return Usage(
-            time.monotonic() - self._at,
+            time.monotonic() - self._at if self.took_s is None else self.took_s,
             self._device,
             max(0.0, _cpu_s() - self._cpu),
             peak * unit,
@@ -284,12 +288,14 @@ class SharedHost(_Host):
         self._scopes: dict[AttemptId, anyio.CancelScope] = {}
         self._waiting: dict[tuple[AttemptId, int | str], tuple[anyio.Event, list[Answered | Fetched]]] = {}
         self._runner = AsyncPythonRunner()
+        self._batches: Batches
 
     async def run(self) -> None:
         sys.stdout = _Tap(self, "stdout", sys.stdout)
         sys.stderr = _Tap(self, "stderr", sys.stderr)
         unpacker = Unpacker(TO_HOST)
         async with anyio.create_task_group() as group:
+            self._batches = Batches(group, _running.set)
             while True:
                 await anyio.wait_readable(self._sock)
                 data = self._sock.recv(1 << 18)
@@ -343,7 +349,10 @@ class SharedHost(_Host):
                     (work.tokens, work.price),
                     self._model,
                 )
-                value = await self._runner.run(job, AsyncSkillContext(self, situation), desk)
+                if entry.spec.batch:
+                    value, meter.took_s = await self._batches.run(job, desk)
+                else:
+                    value = await self._runner.run(job, AsyncSkillContext(self, situation), desk)
                 outcome, spill = outcome_of(value, begin.folder)
         except Exception as error:  # noqa: BLE001 - whatever a skill raises ends its attempt, never its host
             outcome = failure_of(error)

@@ -9,6 +9,7 @@ Must not know: devices, needs, where a skill runs.
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import keyword
 import re
@@ -35,7 +36,7 @@ CONTEXT: Final = "SkillContext"
 class Signature:
     """The JSON side of one function: what it takes (`params`), what it gives (`result`), and the way between."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, batched: bool = False) -> None:
         self.doc, described = _read_doc(function)
         self.context = ""
         """Name of the parameter that takes the SkillContext, or empty."""
@@ -52,8 +53,12 @@ class Signature:
             if _is_context(hint):
                 self.context = parameter.name
                 continue
+            if batched:
+                hint = _entry(hint, f"{_title(function)}({parameter.name})")
             self._add(function, parameter, hint, described)
         returned = hints.get("return", Any)
+        if batched:
+            returned = _succeeded(_entry(returned, f"the result of {_title(function)}"))
         self.result: dict[str, Any] = shape_of(returned, f"the result of {_title(function)}").schema
         self._result_files = has_files(self.result)
         for schema, of in ((self.params, "arguments"), (self.result, "result")):
@@ -157,6 +162,21 @@ def _is_context(hint: Any) -> bool:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return any(map(_is_context, typing.get_args(hint)))
     return isinstance(hint, type) and any(base.__name__ == CONTEXT for base in hint.__mro__)
+
+
+def _entry(hint: Any, where: str) -> Any:
+    """What a list holds: the signature of a batched skill is that of one element, in lists."""
+    if typing.get_origin(hint) not in (list, collections.abc.Sequence):
+        raise UsageError(f"{where}: a batched skill takes and returns lists", hint="list[...], one entry per element")
+    return typing.get_args(hint)[0]
+
+
+def _succeeded(hint: Any) -> Any:
+    """An entry of the result without the exceptions it may be instead of a value."""
+    if not (isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union):
+        return hint
+    kept = [one for one in typing.get_args(hint) if not (isinstance(one, type) and issubclass(one, Exception))]
+    return typing.Union[tuple(kept)]  # noqa: UP007 - made at run time
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

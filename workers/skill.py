@@ -23,7 +23,8 @@ from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar, cast, overl
 import msgspec
 
 from protocol.errors import UsageError
-from protocol.resource import Resources, size_bytes, span_s
+from protocol.resource import NOTHING, Resources, size_bytes, span_s
+from protocol.schema import has_files
 from protocol.skill import LEVELS, SkillSpec, Variant
 from protocol.task import EFFECT_ORDER, Effect
 
@@ -35,6 +36,7 @@ R = TypeVar("R")
 
 DEVICES: Final = ("cpu", "gpu", "edge")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
+MOST_BATCHED: Final = 4096
 _ONE_CORE: Final = Resources(cpu=1)
 
 
@@ -81,7 +83,7 @@ class Skill(Generic[P, R]):
         variant = Variant(device, resources(needs) if needs is not None else default)
 
         def add(function: Callable[P, R]) -> Skill[P, R]:
-            theirs = Signature(function)
+            theirs = Signature(function, batched=self.spec.batch > 0)
             if set(theirs.params["properties"]) != set(self.signature.params["properties"]):
                 raise UsageError(
                     f"the {device} variant of {self.name} takes other arguments",
@@ -113,6 +115,20 @@ class Skill(Generic[P, R]):
                 hint="move it to the top level of its file, where a worker finds it by name",
             )
         return Path(file)
+
+
+def _check_batch(name: str, size: int, signature: Signature, effect: Effect, more: object) -> None:
+    """Raises: UsageError for what can't be called for several tasks at once."""
+    if not 1 <= size <= MOST_BATCHED:
+        raise UsageError(f"{name}: a batch of {size}", hint=f"from 1 to {MOST_BATCHED:,} elements")
+    if effect == "once":
+        why = "a call that failed is made again for its halves, and its effect is once"
+        raise UsageError(f"{name} can't be batched: {why}", hint='declare effect="pure" or "idempotent"')
+    if signature.context or more or not signature.params["properties"] or has_files(signature.result):
+        raise UsageError(
+            f"{name} can't be batched",
+            hint="let it take arguments and no ctx, return no File, and declare no spawns, spends, checkpoints, inline",
+        )
 
 
 def resources(needs: Resources | Mapping[str, Any]) -> Resources:
@@ -147,7 +163,7 @@ def skill(
     *,
     name: str | None = None,
     effect: Effect = "once",
-    needs: Resources | Mapping[str, Any] = _ONE_CORE,
+    needs: Resources | Mapping[str, Any] | None = None,
     timeout: float | str = "1h",
     retry: int | None = None,
     local: bool = False,
@@ -166,6 +182,8 @@ def skill(
     network: bool = False,
     spends: bool = False,
     checkpoints: bool = False,
+    batch: int = 0,
+    batch_wait: float | str = "10ms",
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -176,7 +194,7 @@ def skill(
     *,
     name: str | None = None,
     effect: Effect = "once",
-    needs: Resources | Mapping[str, Any] = _ONE_CORE,
+    needs: Resources | Mapping[str, Any] | None = None,
     timeout: float | str = "1h",
     retry: int | None = None,
     local: bool = False,
@@ -195,6 +213,8 @@ def skill(
     network: bool = False,
     spends: bool = False,
     checkpoints: bool = False,
+    batch: int = 0,
+    batch_wait: float | str = "10ms",
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -224,13 +244,17 @@ def skill(
         spends: It uses tokens or money, and reports them: nothing of it starts once the budget of a run is spent.
         checkpoints: It calls ctx.checkpoint as it goes on and begins from ctx.restored(): an attempt may be stopped
             behind a checkpoint, to give its place to others or to go on where it is faster.
+        batch: It takes and returns lists, one entry per element, and gets up to so many tasks in one call; an entry of
+            the result may be the exception that its task fails with. It takes no ctx and no slot: its worker makes one
+            call at a time. `needs` beside cpu are those of one element, so that a full call has all of a card.
+        batch_wait: How long a call waits at most for more elements.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
     """
 
     def make(target: Callable[P, R]) -> Skill[P, R]:
-        signature = Signature(target)
+        signature = Signature(target, batched=batch > 0)
         if spec is not None:
             return Skill(target, spec, signature)
         called = name or target.__name__
@@ -245,6 +269,10 @@ def skill(
         missing = [sink for sink in sinks if sink not in signature.params["properties"]]
         if missing:
             raise UsageError(f"{called}: sinks name {', '.join(missing)}", hint="name its own arguments")
+        wanted = resources(needs) if needs is not None else NOTHING if batch else _ONE_CORE
+        if batch:
+            wanted = msgspec.structs.replace(wanted, cpu=0.0)
+            _check_batch(called, batch, signature, effect, spawns or spends or checkpoints or inline)
         made = SkillSpec(
             name=called,
             doc=signature.doc,
@@ -252,7 +280,7 @@ def skill(
             result=signature.result,
             effect=effect,
             place="local" if local else "any",
-            variants=(Variant(device, resources(needs)),),
+            variants=(Variant(device, wanted),),
             timeout_s=span_s(timeout),
             retry_max=retry if retry is not None else (0 if effect == "once" else 2),
             cached=cached and effect == "pure",
@@ -269,6 +297,8 @@ def skill(
             network=network,
             spends=spends,
             checkpoints=checkpoints,
+            batch=batch,
+            batch_wait_s=span_s(batch_wait) if batch else 0.0,
         )
         return Skill(target, made, signature)
 

@@ -101,6 +101,13 @@ async def slow(seconds: float) -> float:
     await asyncio.sleep(seconds)
     return seconds
 
+@skill(effect="pure", batch=3, batch_wait="10m")
+def fused(x: list[int]) -> list[dict[str, int] | Exception]:
+    print("fused", sorted(x))
+    if min(x) < 0:
+        time.sleep(600)
+    return [ValueError("seven") if one == 7 else {"x": one, "of": len(x)} for one in x]
+
 @skill(effect="pure")
 async def stubborn(seconds: float) -> float:
     time.sleep(seconds)
@@ -233,6 +240,32 @@ async def test_hang_is_stopped_at_its_timeout(home: Path) -> None:
         dead = (await server.report(2)).outcome
         assert isinstance(dead, Failure)
         assert dead.code == "HostDied"
+
+
+@pytest.mark.anyio
+async def test_tasks_of_a_batched_skill_share_a_call_and_fail_alone(home: Path) -> None:
+    async with open_scene(home) as (server, _):  # two slots, and three of them at once
+        server.send(*(assign(n, "fused", {"x": x}, cpu=0.0) for n, x in ((1, 5), (2, 7), (3, 9))))
+        assert (await server.report(1)).outcome == Success(b'{"x":5,"of":3}')
+        seven = (await server.report(2)).outcome
+        assert isinstance(seven, Failure)
+        assert (seven.code, seven.message) == ("ValueError", "seven")
+        assert (await server.report(3)).outcome == Success(b'{"x":9,"of":3}')
+        assert [line for n in (1, 2, 3) for line in server.logs(n)] == ["fused [5, 7, 9]"]
+
+
+@pytest.mark.anyio
+async def test_a_batched_call_that_hangs_is_left_one_by_one_and_ends_with_its_host(home: Path) -> None:
+    async with open_scene(home) as (server, _):
+        works = [assign(n, "fused", {"x": x}, cpu=0.0) for n, x in ((1, -1), (2, 2), (3, 3), (4, 4))]
+        server.send(*works)
+        await server.until(lambda: any(server.logs(n) for n in (1, 2, 3)))
+        server.send(*(Cancel(work.attempt, grace_s=0.1) for work in works[:3]))
+        for n in (1, 2, 3):
+            assert isinstance((await server.report(n)).outcome, Stopped)
+        waiting = (await server.report(4)).outcome  # it had not begun, and goes elsewhere
+        assert isinstance(waiting, Failure)
+        assert waiting.klass == "infra"
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workers.context import AsyncSkillContext, SkillContext
 
+from .batch import columns, values
 from .job import Desk, Job
 
 
@@ -14,6 +15,9 @@ class PythonRunner:
         bound = [job.bind(args, context, desk) for args in job.arguments]
         if job.asks_first:
             context.begin_effect()
+        spec = job.entry.spec
+        if spec.batch:  # alone in this host: nothing else can join
+            return job.value(values(job.call(**columns(bound)), len(bound), spec.name), desk.uri)
         return job.value([job.call(**kwargs) for kwargs in bound], desk.uri)
 
 
@@ -25,4 +29,7 @@ class AsyncPythonRunner:
         if job.asks_first:
             assert isinstance(context, AsyncSkillContext)
             await context.begin_effect()
+        spec = job.entry.spec
+        if spec.batch:
+            return job.value(values(await job.call(**columns(bound)), len(bound), spec.name), desk.uri)
         return job.value([await job.call(**kwargs) for kwargs in bound], desk.uri)

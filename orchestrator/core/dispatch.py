@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import heapq
 import sys
-from typing import Final
 
-from .eligibility import could_return, eligible, lacking, policy_of
+from .eligibility import could_return, lacking
+from .enlistment import roster_of
 from .expectation import learn
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
@@ -19,16 +19,12 @@ from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
 from .preemption import preempt
 from .queue import HOPELESS, PATIENCE, Bucket, Entry, Lane
-from .roster import Roster
 from .round import Round
 from .sending import send
 from .settlement import fail
 from .straggler import hurry
 from .trust import barred, doubt
 from .turn import Turn
-
-_ROSTERS: Final = 1024
-"""Kinds of tasks whose roster is kept."""
 
 
 def flush(turn: Turn) -> None:
@@ -71,7 +67,8 @@ def _dispatch(turn: Turn) -> None:
 def _open(turn: Turn, bucket: Bucket) -> bool:
     """Whether somebody may have room for a task of the bucket."""
     if bucket.roster.era != turn.fleet.changes:
-        _look(turn, bucket)
+        bucket.spec = turn.state.skill(bucket.kind.skill) or bucket.spec
+        bucket.roster = roster_of(turn, bucket.kind, bucket.spec)
     if not bucket.roster.berths:
         _stuck(turn, bucket)
         return False
@@ -79,23 +76,6 @@ def _open(turn: Turn, bucket: Bucket) -> bool:
     bucket.window = window_of(turn, bucket)
     bucket.full = False
     return True
-
-
-def _look(turn: Turn, bucket: Bucket) -> None:
-    """Who may run these, and who of them asks, in the fleet as it is."""
-    era, rosters = turn.fleet.changes, turn.queue.rosters
-    roster = rosters.get(bucket.kind)
-    if roster is None or roster.era != era:
-        if len(rosters) >= _ROSTERS:
-            rosters.clear()
-        bucket.spec = spec = turn.state.skill(bucket.kind.skill) or bucket.spec
-        sessions = turn.fleet.sessions
-        found = eligible(turn.state, turn.fleet, bucket.kind, spec)
-        asks = turn.ruling(spec.name) == "ask"
-        asking = frozenset(worker for worker, _, _ in found if asks or policy_of(sessions[worker], spec) == "ask")
-        roster = Roster(((sessions[worker], device, needs) for worker, device, needs in found), asking, era)
-        rosters[bucket.kind] = roster
-    bucket.roster = roster
 
 
 def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL, NO_MODEL_FIX
 from protocol.card import cards_needed
 from protocol.profile import Policy, ruling
@@ -74,34 +76,41 @@ def deniers(state: State, home: str, skill: str) -> tuple[str, ...]:
     return denying if len(denying) == len(offering) else ()
 
 
-def variants(session: Session, kind: Kind, spec: SkillSpec) -> list[tuple[str, dict[str, float]]]:
-    """The (device, needs) this worker could ever give the task, free or not."""
-    capacity = session.profile.capacity.amounts()
-    kinds = {device.kind for device in session.profile.devices} | {"cpu"}
+Ask = tuple[str, dict[str, float], dict[str, str]]
+"""(device, needs, labels) of one variant for tasks of a kind."""
+
+
+def asks_of(kind: Kind, spec: SkillSpec) -> list[Ask]:
+    """What each variant of the skill wants of a worker, for such tasks."""
     labels = kind.needs.labels if kind.needs is not None else {}
+    return [(one.device, amounts(kind.needs, one), one.needs.labels | labels) for one in spec.variants]
+
+
+def variants(session: Session, asks: list[Ask]) -> list[tuple[str, dict[str, float]]]:
+    """The (device, needs) this worker could ever give such a task, free or not."""
+    capacity, labels = session.capacity, session.profile.labels
     found = []
-    for variant in spec.variants:
-        wanted = variant.needs.labels | labels
-        if variant.device not in kinds and variant.device not in session.profile.labels:
+    for device, needs, wanted in asks:
+        if device != "cpu" and device not in session.device and device not in labels:
             continue
-        if any(session.profile.labels.get(key) != value for key, value in wanted.items()):
+        if wanted and any(labels.get(key) != value for key, value in wanted.items()):
             continue
-        needs = amounts(kind.needs, variant)
         if all(capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()) and (
             session.cards is None or session.cards.could_ever_hold(needs.get("gpu", 0.0), needs.get("vram", 0.0))
         ):
-            found.append((variant.device, needs))
+            found.append((device, needs))
     return found
 
 
 def eligible(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> tuple[tuple[int, str, dict[str, float]], ...]:
     """Connected workers that may run it: those of the first word of `on` that has any."""
+    asks = asks_of(kind, spec)
     for word in kind.on:
         found = [
             (session.worker, device, needs)
-            for session in fleet.sessions.values()
-            if matches(session, kind, word) and not refusal(state, session, kind, spec)
-            for device, needs in variants(session, kind, spec)
+            for session in _addressed(fleet, kind, word)
+            if not _barred(state, session, kind, spec)
+            for device, needs in variants(session, asks)
         ]
         if found:
             # A worker in quarantine gets only what nobody else may do; one that is tried is as good as any.
@@ -110,8 +119,30 @@ def eligible(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> tuple[t
     return ()
 
 
+def _addressed(fleet: Fleet, kind: Kind, word: str) -> Iterable[Session]:
+    """Connected workers that one word of `on` admits."""
+    if word.startswith("#"):
+        session = fleet.sessions.get(int(word[1:]))
+        return () if session is None else (session,)
+    return [session for session in fleet.sessions.values() if matches(session, kind, word)]
+
+
 def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
     """Why this connected worker can never run it, whatever is free: "" if it can."""
+    why = _barred(state, session, kind, spec)
+    if why or variants(session, asks_of(kind, spec)):
+        return why
+    least = min((amounts(kind.needs, v) for v in spec.variants), key=lambda needs: sum(needs.values()), default={})
+    have = session.capacity
+    short = [f"{name}>={_said(name, amount)} (has {_said(name, have.get(name, 0.0))})"
+             for name, amount in least.items() if have.get(name, 0.0) < amount]  # fmt: skip
+    if not short and least.get("vram", 0.0):
+        short = [f"a card with vram>={_said('vram', least['vram'] / cards_needed(least.get('gpu', 0.0)))}"]
+    return "lacks " + (", ".join(short) or f"a device for {kind.skill}")
+
+
+def _barred(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
+    """Why it may not run it, whatever it has."""
     if session.profile.serves not in ("", kind.home):
         return "serves only its own client's runs"
     digest = state.workers[session.worker].skills.get(kind.skill)
@@ -125,14 +156,6 @@ def refusal(state: State, session: Session, kind: Kind, spec: SkillSpec) -> str:
         return f"holds skills at sandbox level {session.profile.sandbox}; {kind.skill} needs {spec.sandbox}"
     if session.phase == "draining":
         return "is draining"
-    if not variants(session, kind, spec):
-        least = min((amounts(kind.needs, v) for v in spec.variants), key=lambda needs: sum(needs.values()), default={})
-        have = session.profile.capacity.amounts()
-        short = [f"{name}>={_said(name, amount)} (has {_said(name, have.get(name, 0.0))})"
-                 for name, amount in least.items() if have.get(name, 0.0) < amount]  # fmt: skip
-        if not short and least.get("vram", 0.0):
-            short = [f"a card with vram>={_said('vram', least['vram'] / cards_needed(least.get('gpu', 0.0)))}"]
-        return "lacks " + (", ".join(short) or f"a device for {kind.skill}")
     return ""
 
 

@@ -7,7 +7,7 @@ holds its resources, a queued (prefetched) one holds none until an earlier one e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -96,6 +96,7 @@ class Session:
         self.name = name
         self.boot_id = boot_id
         self.profile = profile
+        self.capacity = profile.capacity.amounts()
         self.welcomed = False
         """It has spoken after its Hello, so the Welcome has reached it; until then nothing may overtake that."""
         self.phase: Literal["up", "suspect", "draining", "full"] = "up"
@@ -132,7 +133,7 @@ class Session:
 
     def clear(self) -> None:
         """Empty books, as if it held nothing."""
-        self.free: dict[str, float] = self.profile.capacity.amounts()
+        self.free: dict[str, float] = dict(self.capacity)
         self.cards = cards_of(self.profile.devices, self.profile.capacity)
         self.slots_free = self.profile.slots
         self.light = 0
@@ -154,8 +155,9 @@ class Session:
         if not needs:
             return True
         free = self.free
-        if not all(free.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
-            return False
+        for name, amount in needs.items():
+            if free.get(name, 0.0) + 1e-9 < amount:
+                return False
         return self.cards is None or self.cards.fits(needs.get("gpu", 0.0), needs.get("vram", 0.0))
 
     def has_slot(self, needs: dict[str, float]) -> bool:
@@ -310,19 +312,9 @@ class Session:
             self.cards.give(load.dealt, load.needs.get("gpu", 0.0), load.needs.get("vram", 0.0))
         load.dealt = ()
 
-    def busy_s(self, now: float, run_s: Iterable[tuple[Load, float]]) -> float:
-        """Seconds until the first started attempt is expected to end."""
-        # What has run longer than expected is expected to run as long again: waiting for it gets ever less attractive.
-        left = [
-            max(expected - (now - load.at), expected * 0.1, now - load.at - expected)
-            for load, expected in run_s
-            if load.started and not load.paused
-        ]
-        return min(left, default=0.0)
-
     def check(self) -> None:
         """G7: resources in use never exceed capacity, and each is released exactly once."""
-        capacity = self.profile.capacity.amounts()
+        capacity = self.capacity
         for name, amount in self.free.items():
             assert -1e-6 <= amount <= capacity.get(name, 0.0) + 1e-6, f"G7: {self.name} has {amount} of {name} free"
         busy = [load for load in self.loads.values() if load.started and load.needs.get("cpu") and not load.paused]

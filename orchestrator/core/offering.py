@@ -7,7 +7,9 @@ may be a device without room, and then the task waits in the queue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -56,10 +58,7 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, hedge:
             return True
     if hedge:
         asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
-    berths, offers = _offers(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
-    chosen = turn.policy.choose(offers) if offers else WAIT
-    if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
-        chosen = 0
+    berths, offers, chosen = choice(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
     if chosen == WAIT:
         _promise(turn, berths, offers)
         return False
@@ -77,8 +76,21 @@ def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth) -
     """
     if not anywhere(run, task) or not bucket.waiting:
         return True
-    _, offers = _offers(turn, run, task, bucket, first, bucket.roster.asking, bucket.waiting)
-    return bool(offers) and turn.policy.choose(offers) != WAIT
+    return choice(turn, run, task, bucket, first, bucket.roster.asking, bucket.waiting)[2] != WAIT
+
+
+def choice(
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], behind: int
+) -> tuple[list[Berth], list[Offer], int]:
+    """The candidates, what each would mean, and which is taken, or WAIT: one decision, nothing is changed.
+
+    `without` these workers, `behind` so many others of the bucket.
+    """
+    berths, offers = _offers(turn, run, task, bucket, first, without, behind)
+    chosen = turn.policy.choose(offers) if offers else WAIT
+    if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
+        chosen = 0
+    return berths, offers, chosen
 
 
 def anywhere(run: Run, task: Task) -> bool:
@@ -104,65 +116,84 @@ def window_of(turn: Turn, bucket: Bucket) -> int:
 def _offers(
     turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], behind: int
 ) -> tuple[list[Berth], list[Offer]]:
-    """The candidates, and what each would mean; `without` these workers, `behind` so many others of the bucket."""
-    large = [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
-    size, elements = input_bytes(run, task), units(run, task)
-    holders = [winner.worker for up in large if (winner := up.winner()) is not None]
-    whole = bool(bucket.spec.spawns) or turn.policy.wide or len(without) > _SKIPPED
-
-    def candidates(without: frozenset[int]) -> list[tuple[Berth, float]]:
-        if not whole:
-            return _candidates(turn, bucket, first, without, holders)
-        found = [one for one in bucket.roster.up if one.session.worker not in without]
-        if bucket.spec.spawns:
-            found = [one for one in found if not _crowded(turn, run, task, one.session)]
-        return [(one, _start_s(turn, one, bucket.window)) for one in found]
-
-    avoid = task.state.avoid if type(task.state) is Ready else -1
-    found = candidates(without | {avoid} if avoid >= 0 else without)
-    if avoid >= 0 and not any(start_s < 0 for _, start_s in found) and not (found and doubtful(turn, avoid)):
-        found = candidates(without)  # then the same one again
-    offers = []
+    skill, predictor = bucket.spec.name, turn.predictor
+    large: list[Task] = []
+    size, elements = 0, units(run, task) if task.parent >= 0 else 1
+    if task.wiring.needs:
+        size = input_bytes(run, task)
+        large = [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
+    found = _found(turn, run, task, bucket, first, without, large)
+    of = predictor.fits, size, elements
+    offers: list[Offer] = []
     for berth, start_s in found:
         session, group, device = berth.session, berth.group, berth.profile
-        run_s = expected(turn, session, bucket.spec.name, berth.device, size, elements).run_s
-        room = start_s < 0
-        if not room:
+        if group.predicted_of != of:  # alike as they are, one stands for all until something was learned
+            group.predicted_of = of
+            group.predicted_s = expected(turn, session, skill, berth.device, size, elements).run_s
+        run_s, room = group.predicted_s, start_s < 0
+        if room:
+            start_s = 0.0
+        else:
             start_s += ((group.promised if group.flush == turn.flushes else 0) + behind) * run_s / group.slots
         transfer_s, moved = _transfer(turn, large, session) if large else (0.0, 0)
-        price, energy_j = run_s * device.price_per_s, run_s * device.watts
-        offers.append(
-            Offer(
-                session.worker, berth.device, room, max(0.0, start_s), run_s, transfer_s, len(session.loads), moved,
-                price, energy_j,
-            )
-        )  # fmt: skip
+        price, joules = run_s * device.price_per_s, run_s * device.watts
+        load = len(session.loads)
+        offers.append(Offer(session.worker, berth.device, room, start_s, run_s, transfer_s, load, moved, price, joules))
     return [berth for berth, _ in found], offers
 
 
+def _found(
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
+) -> list[tuple[Berth, float]]:
+    """See _found_without. Who lost the task before comes only if nobody else has room, and is not in doubt."""
+    avoid = task.state.avoid if type(task.state) is Ready else -1
+    if avoid >= 0:
+        found = _found_without(turn, run, task, bucket, first, without | {avoid}, large)
+        if any(start_s < 0 for _, start_s in found) or (found and doubtful(turn, avoid)):
+            return found
+    return _found_without(turn, run, task, bucket, first, without, large)
+
+
+def _found_without(
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
+) -> list[tuple[Berth, float]]:
+    """The candidates; all there are where that is wanted, or where who may take it is told by looking at each."""
+    parent = bool(bucket.spec.spawns)
+    if not parent and not turn.policy.wide and len(without) <= _SKIPPED:
+        return _candidates(turn, bucket, first, without, large)
+    found = [one for one in bucket.roster.up if one.session.worker not in without]
+    if parent:
+        found = [one for one in found if not _crowded(turn, run, task, one.session)]
+    return [(one, _start_s(turn, one, bucket.window)) for one in found]
+
+
 def _candidates(
-    turn: Turn, bucket: Bucket, first: Berth, without: frozenset[int], holders: list[int]
+    turn: Turn, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
 ) -> list[tuple[Berth, float]]:
     """(device, seconds until it has a slot; negative with room) of those that are looked at, each once."""
     skip: Callable[[Berth], bool] | None = (lambda one: one.session.worker in without) if without else None
-    roster, window = bucket.roster, bucket.window
-    found: dict[Berth, float] = {}
+    roster, window, now = bucket.roster, bucket.window, turn.now
+    begun = first.group if skip is None or not skip(first) else None
+    wait_s = partial(_wait_s, turn)
+    found: list[tuple[Berth, float]] = []
     for group in roster.groups:
-        usable = group is first.group and (skip is None or not skip(first))
-        berth = first if usable else group.next(window, skip)
+        berth = first if group is begun else group.next(window, skip)
         if berth is not None:
-            found[berth] = -1.0
+            found.append((berth, -1.0))
         else:
-            berth, start_s = group.soonest(turn.now, lambda session: _wait_s(turn, session))
-            if skip is None or not skip(berth):
-                found[berth] = start_s
-    more = [berth for worker in dict.fromkeys(holders) for berth in roster.by_worker.get(worker, ())]
-    if not roster.exact:
-        more += roster.drawn(_DRAWN)
-    for berth in more:
-        if berth not in found and (skip is None or not skip(berth)):
-            found[berth] = _start_s(turn, berth, window)
-    return list(found.items())
+            late = group.soonest(now, wait_s)
+            if skip is None or not skip(late[0]):
+                found.append(late)
+    if large:
+        holders = [winner.worker for up in large if (winner := up.winner()) is not None]
+        more = [berth for worker in holders for berth in roster.by_worker.get(worker, ())]
+        if not roster.exact:  # the devices of a group are not all as far away
+            more += [berth for berth in roster.drawn(_DRAWN) if berth.session.has_room(berth.needs, window)]
+        known = {berth for berth, _ in found}
+        for berth in dict.fromkeys(more):
+            if berth not in known and (skip is None or not skip(berth)):
+                found.append((berth, _start_s(turn, berth, window)))
+    return found
 
 
 def _promise(turn: Turn, berths: list[Berth], offers: list[Offer]) -> None:
@@ -192,10 +223,15 @@ def _start_s(turn: Turn, berth: Berth, window: int) -> float:
 
 def _wait_s(turn: Turn, session: Session) -> float:
     """Seconds until one of its slots is expected to be free, after what is queued there."""
-    loads = list(islice(session.loads.values(), _LOADS))
-    run_s = {one: expected(turn, session, *one).run_s for one in {(load.skill, load.device) for load in loads}}
-    queued = sum(run_s[load.skill, load.device] for load in loads if not load.started) / session.profile.slots
-    return queued + session.busy_s(turn.now, ((load, run_s[load.skill, load.device]) for load in loads))
+    queued, soonest = 0.0, math.inf
+    for load in islice(session.loads.values(), _LOADS):
+        run_s = load.predicted.run_s if load.predicted is not None else turn.predictor.measured(load.skill) or 0.0
+        if not load.started:
+            queued += run_s
+        elif not load.paused:
+            passed = turn.now - load.at
+            soonest = min(soonest, max(run_s - passed, run_s * 0.1, passed - run_s))
+    return queued / session.profile.slots + (soonest if soonest < math.inf else 0.0)
 
 
 def _transfer(turn: Turn, large: list[Task], session: Session) -> tuple[float, int]:

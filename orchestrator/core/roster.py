@@ -17,12 +17,12 @@ from protocol.profile import DeviceProfile
 
 from .fleet import Session
 
-MOST_GROUPS: Final = 8
+MOST_GROUPS: Final = 6
 _UNKNOWN: Final = DeviceProfile("")
 """What a label names that is no device."""
-_STEPS: Final = (0.0, 1.2, 1.5, 2.0, 4.0, 16.0, math.inf)
-"""Devices whose speeds are within such a factor are alike, their links within its square: the first step at which there
-are few enough groups."""
+_STEPS: Final = ((1.1, 4.0), (1.1, 64.0), (1.1, math.inf), (1.3, math.inf), (1.7, math.inf), (3.0, math.inf))
+"""Devices whose speeds are within such a factor count as alike, and links within such a one: the first pair that makes
+few enough groups."""
 _LATE: Final = 3
 """Devices that are busy for longer than expected, of which a decision asks again how long they may be."""
 
@@ -30,7 +30,7 @@ _LATE: Final = 3
 class Berth:
     """One device of one session, and what a task would take of it."""
 
-    __slots__ = ("device", "free", "group", "needs", "profile", "session", "speed")
+    __slots__ = ("asked_at", "device", "free", "group", "needs", "profile", "session", "speed")
 
     def __init__(self, session: Session, device: str, needs: dict[str, float]) -> None:
         self.session = session
@@ -41,6 +41,8 @@ class Berth:
         self.group: Group
         self.free = True
         """It is on the shelf of those that could start a task at once."""
+        self.asked_at = -1.0
+        """When it was asked last for how long it is full."""
 
     @property
     def slots(self) -> int:
@@ -111,8 +113,12 @@ class Group:
         self._light = not any(berth.needs.get("cpu") for berth in berths)
         self._queued = Shelf((), era, queue=True)
         self._window = 0
-        self._due: list[tuple[float, int, Berth]] = []
+        self._due: list[tuple[float, int, Berth, float, float]] = []
+        """(when, number, who, when it was asked, what it was expected then)"""
         self._asked = 0
+        self.predicted_of = (-1, 0, 0)
+        """(fits of the predictor, bytes of input, elements) that `predicted_s` is the run time of."""
+        self.predicted_s = 0.0
         for berth in berths:
             berth.group = self
 
@@ -135,27 +141,33 @@ class Group:
         self._window = window
         return self._queued.next(window, skip)
 
-    def soonest(self, now: float, busy_s: Callable[[Session], float]) -> tuple[Berth, float]:
-        """The one that is expected to have a free slot first, and in how many seconds."""
+    def soonest(self, now: float, wait_s: Callable[[Session], float]) -> tuple[Berth, float]:
+        """The one that is expected to have a free slot first, and in how many seconds.
+
+        Each is asked once, when it is found full. What is late is expected to take as long again as it is late: waiting
+        for it gets ever less attractive.
+        """
         due = self._due
         for berth in self.unsure:
             if not berth.free:
-                self._expect(berth, now + busy_s(berth.session))
+                self._expect(berth, now, now + wait_s(berth.session))
         self.unsure.clear()
         late = 0
         while due:
-            at, _, berth = due[0]
-            if not berth.free and (at > now or late == _LATE):
+            at, _, berth, asked_at, first = due[0]
+            if berth.free or berth.asked_at != asked_at:
+                heapq.heappop(due)
+            elif at > now or late == _LATE:
                 return berth, max(0.0, at - now)
-            heapq.heappop(due)
-            if not berth.free:
+            else:
                 late += 1
-                self._expect(berth, now + busy_s(berth.session))
+                heapq.heapreplace(due, (now + max(now - first, (first - asked_at) * 0.1, 1e-3), *due[0][1:]))
         return self.berths[0], 0.0
 
-    def _expect(self, berth: Berth, at: float) -> None:
+    def _expect(self, berth: Berth, now: float, at: float) -> None:
+        berth.asked_at = now
         self._asked += 1  # every entry is unique, so that berths are never compared
-        heapq.heappush(self._due, (at, self._asked, berth))
+        heapq.heappush(self._due, (at, self._asked, berth, now, at))
 
 
 class Roster:
@@ -172,15 +184,13 @@ class Roster:
         self.by_worker: dict[int, list[Berth]] = {}
         for berth in up:
             self.by_worker.setdefault(berth.session.worker, []).append(berth)
-        for step in _STEPS:
-            groups: dict[tuple[object, ...], list[Berth]] = {}
-            for berth in up:
-                groups.setdefault(_likeness(berth, step), []).append(berth)
-            if len(groups) <= MOST_GROUPS:
-                break
-        self.groups = [Group(berths, era) for berths in groups.values()]
-        self.exact = step == 0.0
+        groups = _exactly(up)
+        self.exact = len(groups) <= MOST_GROUPS
         """The members of a group don't differ at all."""
+        steps = iter((*_STEPS, (math.inf, math.inf)))
+        while len(groups) > MOST_GROUPS:
+            groups = _similar(up, *next(steps))
+        self.groups = [Group(berths, era) for berths in groups]
         self.workers = len({berth.session.worker for berth in self.berths})
         self.alike = self.exact and len(self.groups) == 1 and not asking
         self._drawn = 0
@@ -200,24 +210,33 @@ class Roster:
             yield self.up[(self._drawn >> 33) % len(self.up)]
 
 
+def _exactly(berths: Iterable[Berth]) -> list[list[Berth]]:
+    """Those that differ in nothing that placement knows of."""
+    groups: dict[object, list[Berth]] = {}
+    for berth in berths:
+        session, device = berth.session, berth.profile
+        link = session.profile.link
+        alike = session.device_class.get(berth.device, berth.device), berth.speed, tuple(sorted(berth.needs.items()))
+        other = session.profile.edge, link.bandwidth, link.latency_s, device.price_per_s, device.watts
+        groups.setdefault((alike, other), []).append(berth)
+    return list(groups.values())
+
+
+def _similar(berths: Iterable[Berth], speed: float, link: float) -> list[list[Berth]]:
+    """Those whose speeds and links are within these factors of each other, and whose price is."""
+    groups: dict[object, list[Berth]] = {}
+    first: dict[tuple[str, int], float] = {}
+    for berth in sorted(berths, key=lambda one: one.speed):
+        way, price = berth.session.profile.link, berth.profile.price_per_s
+        steps = (
+            (math.log(way.bandwidth) // math.log(link), math.log1p(price) // math.log(2.0)) if link < math.inf else ()
+        )
+        number = sum(device == berth.device for device, _ in first)
+        if not number or berth.speed > first[berth.device, number - 1] * speed:
+            first[berth.device, number] = berth.speed
+            number += 1
+        groups.setdefault((berth.device, number, steps), []).append(berth)
+    return list(groups.values())
+
+
 NOBODY: Final = Roster((), frozenset(), -1)
-
-
-def _likeness(berth: Berth, step: float) -> tuple[object, ...]:
-    """Equal for berths that are alike."""
-    session, device, speed = berth.session, berth.profile, berth.speed
-    link = session.profile.link
-    if not step:
-        kind = session.device_class.get(berth.device, berth.device)
-        shared = session.profile.edge, link.bandwidth, link.latency_s
-        return kind, speed, device.price_per_s, device.watts, shared, tuple(sorted(berth.needs.items()))
-    if step == math.inf:
-        return ()
-    fine, wide = math.log(step), 2.0 * math.log(step)
-    return (
-        berth.device,
-        round(math.log(speed) / fine),
-        round(math.log(link.bandwidth) / wide),
-        round(math.log(max(link.latency_s, 1e-4)) / wide),
-        round(math.log1p(device.price_per_s) / fine),
-    )

@@ -16,7 +16,8 @@ import msgspec
 from protocol.skill import SkillSpec
 
 from ..placement.predictor import Prediction
-from .eligibility import eligible, kind_of, policy_of
+from .eligibility import kind_of, policy_of
+from .enlistment import roster_of
 from .expectation import expected, input_bytes, units
 from .fleet import Key, Session
 from .graph import Run, Task
@@ -132,11 +133,7 @@ def _limit(turn: Turn, told: Prediction) -> float:
 
 def _wanted(turn: Turn) -> set[int]:
     """Workers that something ready waits for."""
-    return {
-        worker
-        for bucket in turn.queue.waiting()
-        for worker, _, _ in eligible(turn.state, turn.fleet, bucket.kind, bucket.spec)
-    }
+    return {worker for bucket in turn.queue.waiting() for worker in roster_of(turn, bucket.kind, bucket.spec).by_worker}
 
 
 def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
@@ -196,8 +193,9 @@ def _best(
     kind = kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec))
     size = input_bytes(run, task)
     found = None
-    for worker, device, needs in eligible(turn.state, turn.fleet, kind, spec):
-        session = turn.fleet.sessions[worker]
+    for berth in roster_of(turn, kind, spec).up:
+        session, device, needs = berth.session, berth.device, berth.needs
+        worker = session.worker
         if worker in barred or not _idle(session) or not session.has_room(needs, 0):
             continue
         told = expected(turn, session, spec.name, device, size, units(run, task))

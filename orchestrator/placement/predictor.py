@@ -107,6 +107,8 @@ class Predictor:
     def __init__(self, *, keep: bool = False) -> None:
         self.drifts = 0
         """Counts run times that moved by more than a tenth: what was planned with them may be planned again."""
+        self.fits = 0
+        """Counts how often anything was learned: what was predicted stays so until then."""
         self.passages = Passages()
         self._cells: dict[tuple[str, str], _Cell] = {}
         self._skills: dict[str, dict[str, _Cell]] = {}
@@ -143,6 +145,7 @@ class Predictor:
     def declare(self, skill: str, run_s: float) -> None:
         """What the skill says of itself: seconds on a device of speed 1. 0: nothing."""
         self._declared[skill] = run_s
+        self.fits += 1
 
     def refit(self, now: float | None = None) -> None:
         """Take in what was noted, as far as it is due; without `now` all of it."""
@@ -238,6 +241,7 @@ class Predictor:
 
     def _fit(self, skill: str, cell: _Cell) -> None:
         history, factors, kept = cell.history, self._factors, self._outcomes
+        self.fits += 1
         for fact in cell.fresh:
             factor = factors.of(fact.device_class, fact.worker)
             said = fact.predicted

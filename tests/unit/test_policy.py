@@ -2,6 +2,8 @@
 
 import pytest
 
+from bench.placement.decision import decision
+from orchestrator.core.roster import MOST_GROUPS
 from orchestrator.core.setting import CoreSettings
 from orchestrator.placement.fastest import Fastest
 from orchestrator.placement.lottery import Random
@@ -47,3 +49,9 @@ def test_a_policy_that_nobody_has_is_refused_by_name():
     with pytest.raises(ConfigInvalid, match=r"placement\.policy"):
         load({"placement.policy": "clever"}, {})
     assert policy_named(CoreSettings().placement).name == "eft"
+
+
+def test_a_decision_looks_at_as_few_devices_among_hundreds_as_among_ten():
+    few, many = (decision(devices, tasks=2000, samples=20) for devices in (10, 200))
+    assert 1 <= many.offers <= few.offers <= MOST_GROUPS
+    assert (many.devices, many.tasks) == (200, 2000)

@@ -99,8 +99,10 @@ def test_the_soonest_of_full_devices_is_the_one_that_is_expected_to_be_free_firs
     left = {0: 5.0, 1: 2.0, 2: 9.0}
     assert [(b.session.worker, s) for b, s in [group.soonest(10.0, lambda one: left[one.worker])]] == [(1, 2.0)]
     assert group.soonest(11.0, lambda one: 0.0)[1] == 1.0  # what was expected once is not asked again
-    late = group.soonest(13.0, lambda one: 4.0)  # it is over time: asked again, and another one may be sooner
-    assert (late[0].session.worker, late[1]) == (0, 2.0)
+    late = group.soonest(13.0, lambda one: 0.0)  # 1 s late, so for 1 s more
+    assert (late[0].session.worker, late[1]) == (1, 1.0)
+    late = group.soonest(14.5, lambda one: 0.0)  # as late as this the other one is sooner
+    assert (late[0].session.worker, late[1]) == (0, 0.5)
     sessions[0].drop((1, 0, 1))
-    assert group.soonest(13.0, lambda one: 4.0)[0].session.worker == 1
+    assert group.soonest(14.5, lambda one: 0.0)[0].session.worker == 1
     assert group.next(0).session is sessions[0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 
+from bench.placement.foretold import SHAPES
 from orchestrator.cli import forecast as shown
 from orchestrator.core.outlook import Outlook
 from orchestrator.engine.forecast_desk import refuse_late, row
@@ -14,6 +16,7 @@ from orchestrator.placement.forecast import Spread, best_of, bound_late, forecas
 from orchestrator.placement.problem import INF, Problem, Site
 from protocol.errors import DeadlineTooShort, from_wire
 from protocol.forecast_row import ForecastRow
+from protocol.plan import parse_plan
 from protocol.task import RunSettings
 
 FAST = Site("fast", kind=0, worker=0, price_per_s=2.0, watts=100.0)
@@ -113,3 +116,11 @@ def test_a_deadline_that_can_not_be_met_is_refused_with_the_forecast() -> None:
 )
 def test_nothing_else_is_refused(found: ForecastRow | None, settings: RunSettings) -> None:
     refuse_late(found, settings)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_the_shapes_that_forecasts_are_measured_on_are_plans_of_a_second_or_two(name: str) -> None:
+    drawn = SHAPES[name](Random(1))
+    assert drawn == SHAPES[name](Random(1))
+    plan = parse_plan({"tasks": drawn})
+    assert 10 <= len(plan.tasks) <= 50

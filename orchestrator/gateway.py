@@ -22,6 +22,7 @@ from orchestrator.core.stimulus import Stimulus, WorkerGone, WorkerJoined, Worke
 from protocol.errors import AsterismError, WireError
 from protocol.frame import (
     PROTOCOL_VERSIONS,
+    Ack,
     Assign,
     Bye,
     FromWorker,
@@ -71,6 +72,10 @@ class _Session:
         self.joined = False
         self.clean = False
         self.news = anyio.Event()
+        self.acks = anyio.Event()
+        """Acknowledgements wait, and nothing else."""
+        self.late = False
+        """They have waited long enough."""
         self.ended = anyio.Event()
         self.scope = anyio.CancelScope()
         self.pace = Pace(anyio.current_time())
@@ -122,7 +127,7 @@ class Gateway:
         if link.unconfirmed > bounds.unconfirmed:
             self._overflowed(session, f"{link.unconfirmed} frames of work went out, and it confirms none")
             return
-        session.news.set()
+        (session.acks if type(item) is Ack and link.only_acks else session.news).set()
 
     def _overflowed(self, session: _Session, why: str) -> None:
         self.counts["overflowed"] += 1
@@ -157,6 +162,7 @@ class Gateway:
             with session.scope:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._write, session, stream)
+                    group.start_soon(self._remind, session)
                     group.start_soon(self._grow_old, session, float(stream.peer.get("lasts_s", "inf")))
                     if self._closing is not None:
                         self._say_bye(session, self._closing)
@@ -267,9 +273,7 @@ class Gateway:
         """
         link = session.link
         while True:
-            if link.only_acks:
-                await self._patience(session)
-            frame = link.cut()
+            frame = link.cut() if session.late or link.left or not link.only_acks else None
             if frame is not None:
                 self.counts["frames_out"] += 1
                 self.counts["items_out"] += len(frame.items)
@@ -281,15 +285,18 @@ class Gateway:
             elif link.left:
                 break
             else:
+                session.late = False
                 session.news = anyio.Event()
                 await session.news.wait()
         session.scope.cancel()
 
-    async def _patience(self, session: _Session) -> None:
-        with anyio.move_on_after(self._settings.ack_delay_s):
-            while session.link.only_acks and not session.link.left:
-                session.news = anyio.Event()
-                await session.news.wait()
+    async def _remind(self, session: _Session) -> None:
+        """Wake the writer for acknowledgements that nothing has come along to take: once a delay, not once for each."""
+        while True:
+            await session.acks.wait()
+            await anyio.sleep(self._settings.ack_delay_s)
+            session.acks, session.late = anyio.Event(), True
+            session.news.set()
 
     def _say_bye(self, session: _Session, bye: Bye) -> None:
         """Queue the last word; the stream ends when it has left, or `bye_s` from now."""

@@ -9,16 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
-
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-import grpc
-import grpc.aio
 
 from .codec import METHODS
 from .errors import (
@@ -35,6 +28,7 @@ from .errors import (
     from_wire,
 )
 from .frame import Frame
+from .grpc_engine import grpc
 from .link import MESSAGE_LIMIT
 
 LINK: Final[Mapping[bool, Mapping[str, int]]] = MappingProxyType(

@@ -12,9 +12,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequen
 from contextlib import aclosing
 from typing import Any, Final
 
-import grpc
-import grpc.aio
-
 from .artifact import Content
 from .bundle import asks, bundles, refused_of
 from .certificate import SERVER_NAME, stranger
@@ -34,6 +31,7 @@ from .codec import (
 )
 from .errors import AsterismError, UsageError
 from .grpc_call import ADMITTED, CallStream, cancelled_from_outside, client_options, lost, refusal, typed
+from .grpc_engine import grpc
 from .link import MESSAGE_LIMIT
 from .port import FrameStream
 from .security import Tls, bearer

@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import anyio
-import grpc
-import grpc.aio
 
 from .artifact import Content
 from .authority import Authority
@@ -38,6 +36,7 @@ from .codec import (
 from .door import Door
 from .errors import AsterismError, NotAllowed, Unavailable, WireError
 from .grpc_call import ADMITTED, CallStream, abort, server_options
+from .grpc_engine import grpc
 from .port import Authenticate, Services
 from .security import GUEST, PEER_TLS, Principal, check_role
 

@@ -253,9 +253,9 @@ class Engine:
             events += decision.events
             for command in decision.commands:
                 (later if command.after_commit else at_once).append(command)
-        commit = self._append(events, now, logs, later)
-        for command in at_once:
+        for command in at_once:  # first: whoever gets work waits for it, and for none of the rest
             self._perform[type(command)](command)
+        commit = self._append(events, now, logs, later)
         if self._fault is None and self._snapshots.due():
             self._snapshot(now)
         self._set_alarm(self.machine.next_wake())

@@ -112,6 +112,8 @@ class SqliteJournal:
         self._health: Health | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._pressed = threading.Event()
+        """Somebody waits for an entry that was queued."""
         self._failure: BaseException | None = None
         self._committed_at = 0.0
         self._closed = False
@@ -133,6 +135,7 @@ class SqliteJournal:
         self._stopping.set()
         if self._thread is not None:
             self._queue.put(None)
+            self._pressed.set()
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._thread.join)
         self._readers.close()
@@ -181,6 +184,8 @@ class SqliteJournal:
             entry.commit.settle(self._failure or Unavailable("the journal is closed"))
         else:
             self._queue.put(entry)
+            if entry.pressing:
+                self._pressed.set()
         return entry.commit
 
     # reading, in any thread
@@ -250,20 +255,24 @@ class SqliteJournal:
         """Wait for one entry, then everything else that is queued, up to a group.
 
         While nobody waits for any of it, commits keep PACE_S apart: each costs a chain of tasks more than its hop.
+        Meanwhile this thread sleeps through what is queued: woken for each entry it would take the interpreter from
+        the loop just when that has work to send.
         """
         entry = self._next()
+        if entry is not None and not entry.pressing:
+            patience_s = self._committed_at + PACE_S - time.perf_counter()
+            if patience_s > 0:
+                self._pressed.wait(patience_s)
+        self._pressed.clear()  # whoever pressed has queued before: it is found now
         group: list[_Entry] = []
         size = 0
-        pressing = False
         while entry is not None:
             group.append(entry)
             size += len(entry.records) + 1
-            pressing = pressing or entry.pressing
             if size >= GROUP_RECORDS:
                 return group, False
-            patience_s = 0.0 if pressing else self._committed_at + PACE_S - time.perf_counter()
             try:
-                entry = self._queue.get(timeout=patience_s) if patience_s > 0 else self._queue.get_nowait()
+                entry = self._queue.get_nowait()
             except Empty:
                 return group, False
         return group, True

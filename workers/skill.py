@@ -184,6 +184,7 @@ def skill(
     checkpoints: bool = False,
     batch: int = 0,
     batch_wait: float | str = "10ms",
+    takes: str = "",
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -215,6 +216,7 @@ def skill(
     checkpoints: bool = False,
     batch: int = 0,
     batch_wait: float | str = "10ms",
+    takes: str = "",
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -248,6 +250,7 @@ def skill(
             the result may be the exception that its task fails with. It takes no ctx and no slot: its worker makes one
             call at a time. `needs` beside cpu are those of one element, so that a full call has all of a card.
         batch_wait: How long a call waits at most for more elements.
+        takes: The argument that says how many seconds it takes on a reference core: forecasts take it at its word.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -266,9 +269,10 @@ def skill(
             raise UsageError(f"{called}: there is no sandbox level {sandbox!r}", hint=f"one of {', '.join(LEVELS[1:])}")
         if effect not in EFFECT_ORDER:
             raise UsageError(f"{called}: effect {effect!r} is unknown", hint="pure, idempotent or once")
-        missing = [sink for sink in sinks if sink not in signature.params["properties"]]
-        if missing:
-            raise UsageError(f"{called}: sinks name {', '.join(missing)}", hint="name its own arguments")
+        for what, given in (("sinks", sinks), ("takes", filter(None, (takes,)))):
+            missing = [one for one in given if one not in signature.params["properties"]]
+            if missing:
+                raise UsageError(f"{called}: {what} name {', '.join(missing)}", hint="name its own arguments")
         wanted = resources(needs) if needs is not None else NOTHING if batch else _ONE_CORE
         if batch:
             wanted = msgspec.structs.replace(wanted, cpu=0.0)
@@ -299,6 +303,7 @@ def skill(
             checkpoints=checkpoints,
             batch=batch,
             batch_wait_s=span_s(batch_wait) if batch else 0.0,
+            takes=takes,
         )
         return Skill(target, made, signature)
 

@@ -1,4 +1,4 @@
-"""A workflow in the neutral form (`taskdag/1`) and the fleets it is placed on (`fleets/1`), as placement sees them.
+"""A recorded workflow (protocol.workload) and the fleets it is placed on (`fleets/1`), as placement sees them.
 
 JSON, plain or gzipped. Work is in seconds on a site of speed 1; bandwidths come in bit/s and leave in bytes/s. It must
 not know how anything is scheduled.
@@ -15,6 +15,7 @@ import msgspec
 
 from orchestrator.placement.problem import Problem, Site
 from protocol.errors import PlanRefused
+from protocol.workload import read_workload
 
 T = TypeVar("T")
 
@@ -35,31 +36,16 @@ class Workflow(msgspec.Struct, frozen=True):
         return Problem(kinded, run_s, self.parents, self.children)
 
 
-class _Task(msgspec.Struct):
-    id: str
-    work_s: float
-    mem_bytes: float | None = None
-
-
-class _Form(msgspec.Struct):
-    name: str
-    tasks: list[_Task]
-    edges: list[tuple[str, str, float]]
-
-
 def read_workflow(path: Path) -> Workflow:
-    """Raises: PlanRefused if the file doesn't hold one."""
-    form = _read(path, _Form)
-    index = {task.id: n for n, task in enumerate(form.tasks)}
-    parents: list[list[tuple[int, float]]] = [[] for _ in index]
-    children: list[list[tuple[int, float]]] = [[] for _ in index]
+    """Reads taskdag/1 and WfFormat 1.5. Raises: PlanRefused if the file holds neither."""
+    form = read_workload(_text(path))
+    parents: list[list[tuple[int, float]]] = [[] for _ in form.steps]
+    children: list[list[tuple[int, float]]] = [[] for _ in form.steps]
     for source, target, size in form.edges:
-        if source not in index or target not in index:
-            raise PlanRefused(f"{path.name}: the edge {source} -> {target} names a task that isn't there")
-        parents[index[target]].append((index[source], size))
-        children[index[source]].append((index[target], size))
-    memory = [task.mem_bytes or 0.0 for task in form.tasks]
-    return Workflow(form.name, [task.work_s for task in form.tasks], memory, parents, children)
+        parents[target].append((source, size))
+        children[source].append((target, size))
+    work = [step.work_s for step in form.steps]
+    return Workflow(form.name, work, [step.memory for step in form.steps], parents, children)
 
 
 class _Device(msgspec.Struct):
@@ -104,8 +90,15 @@ def read_fleets(path: Path) -> dict[str, list[Site]]:
 
 
 def _read(path: Path, form: type[T]) -> T:
+    try:
+        return msgspec.json.decode(_text(path), type=form)
+    except msgspec.DecodeError as error:
+        raise PlanRefused(f"{path.name} can't be read: {error}") from error
+
+
+def _text(path: Path) -> bytes:
     data = path.read_bytes()
     try:
-        return msgspec.json.decode(gzip.decompress(data) if path.suffix == ".gz" else data, type=form)
-    except (msgspec.DecodeError, OSError, EOFError) as error:
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError) as error:
         raise PlanRefused(f"{path.name} can't be read: {error}") from error

@@ -85,7 +85,7 @@ async def compile_request(
 
 def read_plan_file(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A plan file as it would be read. Raises: PlanRefused with every problem."""
-    return plan_document(parse_plan(plan_text(path), inputs=tuple(inputs)))
+    return plan_document(parse_plan(plan_text(path, inputs), inputs=tuple(inputs)))
 
 
 def show_plan(plan: Any, output: str, *, err: bool = False) -> None:

@@ -17,11 +17,12 @@ from protocol.errors import AwaitingApproval, Interrupted, UsageError
 from protocol.ids import run_name
 from protocol.report import SCHEMA, exit_code
 from protocol.task import SLA_CLASSES
+from protocol.workload import MODULE, is_workload
 
 from ..client.client import AsyncClient
 from ..client.live import AsyncLive
 from ..client.result import Result
-from ..client.submission import Work, declared_text, plan_text, read_inputs
+from ..client.submission import Work, declared_text, file_text, read_inputs
 from . import forecast, show
 from .option import has_server, output_option, read_pairs, server_option, use
 from .plan import compile_request, read_plan_file, show_plan
@@ -41,7 +42,7 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
     "-f",
     "--file",
     type=click.Path(path_type=Path),
-    help="A plan file (JSON or TOML) instead; a REQUEST then says in words what it is for.",
+    help="A plan file (JSON or TOML, or a recorded workflow) instead; a REQUEST then says in words what it is for.",
 )
 @click.option("--skills", multiple=True, metavar="FILE|MODULE", help="Skills for the worker here (repeatable).")
 @click.option("--input", "inputs", multiple=True, metavar="K=V", help="A run input (repeatable).")
@@ -106,7 +107,9 @@ def run(
     Ctrl-C cancels with grace, a second one leaves at once; d detaches.
     """
     work = _work(request, file)
-    given = read_inputs(inputs, declared_text(plan_text(file)) if file is not None else frozenset())
+    text = file_text(file) if file is not None else b""
+    given = read_inputs(inputs, declared_text(text))
+    skills += (MODULE,) if is_workload(text) else ()
     if confirm and not show.may_ask():
         raise UsageError("--confirm needs a terminal to ask on", hint="use --dry-run to see the plan, or leave it out")
     if dry_run and isinstance(work, Path):

@@ -6,8 +6,10 @@ submission the same run. It must not know connections.
 
 from __future__ import annotations
 
+import gzip
 import secrets
 import tomllib
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,7 @@ import msgspec
 from protocol.errors import NotFound, PlanRefused, UsageError
 from protocol.graph import Graph
 from protocol.resource import span_s
+from protocol.workload import is_workload, plan_of, read_workload
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -80,7 +83,7 @@ def submission(
         settings["prefer"] = prefer
     if best_effort:
         settings["best_effort"] = True
-    words, text = _read(work)
+    words, text = _read(work, inputs or {})
     header = {
         "request": words or request,
         "key": id or secrets.token_hex(8),
@@ -96,14 +99,25 @@ def submission(
     return Submission(header, text)
 
 
-def plan_text(path: Path) -> bytes:
-    """The JSON text of a plan or patch file; TOML is turned into it. Raises: NotFound, PlanRefused."""
+def plan_text(path: Path, inputs: Mapping[str, Any] | None = None) -> bytes:
+    """The JSON text of a plan or patch file; TOML is turned into it, and so is a recorded workflow (protocol.workload),
+    by these inputs. Raises: NotFound, PlanRefused."""
+    data = file_text(path)
+    return msgspec.json.encode(plan_of(read_workload(data), inputs or {})) if is_workload(data) else data
+
+
+def file_text(path: Path) -> bytes:
+    """The JSON text of a file as it is, TOML and gzip undone. Raises: NotFound, PlanRefused."""
     try:
         data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = gzip.decompress(data)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", hint="give the path of a .json or .toml plan") from None
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}", hint="check its name and permissions") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(
+            f"{path} can't be read: {getattr(error, 'strerror', None) or error}", hint="check its name and permissions"
+        ) from None
     if path.suffix.lower() != ".toml":
         return data
     try:
@@ -148,11 +162,11 @@ def _json_or_text(value: str) -> Any:
         return value
 
 
-def _read(work: Work) -> tuple[str, bytes]:
+def _read(work: Work, inputs: Mapping[str, Any]) -> tuple[str, bytes]:
     if isinstance(work, Graph):
         return "", msgspec.json.encode(work.document())
     if isinstance(work, Path):
-        return "", plan_text(work)
+        return "", plan_text(work, inputs)
     if isinstance(work, Mapping):
         return "", msgspec.json.encode(dict(work))
     if not work.strip():

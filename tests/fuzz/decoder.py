@@ -46,6 +46,7 @@ from protocol.schema import check, check_schema, files_in, has_files
 from protocol.security import load_client, load_identity, load_server, parse_join
 from protocol.task import parse_reference, reference_in, references
 from protocol.task_form import task_document
+from protocol.workload import plan_of, read_workload
 from workers.identity import check_name, parse_join_line
 from workers.outbox import Outbox
 from workers.pipe import FROM_HOST, TO_HOST, Loaded, Unpacker, pack
@@ -263,6 +264,7 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("model_stream", _model_stream, share=20),
     Target("model_page", _model_page),
     Target("plan_toml", lambda data: parse_plan(data, "toml"), share=20),
+    Target("workload", lambda data: plan_of(read_workload(data), {}), share=30),
     Target("patch_json", lambda data: parse_patch(data, author="a"),
            lambda patch: canonical(patch_document(patch)), share=40),
     Target("patch_toml", lambda data: parse_patch(data, "toml", author="a", lenient_ids=True), share=20),

@@ -1,0 +1,163 @@
+"""Devices on real processes: cards one by one, the right variant, kernels, loads, links, amounts that are refused."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from devices.inventory import discover
+from protocol.security import load_server
+from protocol.transport import dial
+from tests.integration.test_command import Shell, end, worker
+from tests.unit.test_workload import WF
+from workers.distance import distance
+from workers.probe import measure
+
+SKILLS = """
+import os, time
+from pathlib import Path
+from asterism import Resources, skill
+
+@skill(name="dev.where", effect="pure")
+def where(folder: str, k: int, wait: bool = False) -> dict[str, str]:
+    return {"on": "cpu", "cards": ""}
+
+@where.on("gpu", needs=Resources(cpu=1, gpu=0.5, vram="3GiB"))
+def _(folder: str, k: int, wait: bool = False) -> dict[str, str]:
+    Path(folder, str(k)).touch()
+    while wait and len(os.listdir(folder)) < 4:
+        time.sleep(0.01)
+    return {"on": "gpu", "cards": os.environ.get("CUDA_VISIBLE_DEVICES", "none")}
+
+@skill(name="dev.large", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=1, vram="12GiB"))
+def large() -> str:
+    return "on a card that nobody has"
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A worker with two declared cards of 8 GiB, and one that has none and is slow to reach."""
+    folder = tmp_path_factory.mktemp("devices")
+    shell = Shell(folder, folder / "home")
+    skills = folder / "device_skills.py"
+    skills.write_text(textwrap.dedent(SKILLS))
+    assert shell.run("server", "start", "--detach").returncode == 0
+    loaded = ("--skills", str(skills), "--skills", "bench.kernels")
+    cards = ("--slots", "6", "--resource", "cpu=6,gpu=2,vram=16GiB", "--price", "gpu=3.6", "--watts", "gpu=300,cpu=9")
+    workers = [worker(shell, "cards", *loaded, *cards), worker(shell, "plain", *loaded, "--simulate", "latency=5ms")]
+    yield shell
+    for process in workers:
+        end(process)
+    shell.run("server", "stop")
+
+
+@pytest.fixture
+def shell(fleet: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, fleet.home)
+
+
+def ran(shell: Shell, *tasks: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    plan = {"schema": "asterism/plan/v1", "tasks": list(tasks), "run": settings}
+    (shell.folder / "plan.json").write_bytes(msgspec.json.encode(plan))
+    done = shell.run("run", "-f", "plan.json", "-o", "json", "-q")
+    found: dict[str, Any] = msgspec.json.decode(done.stdout)
+    return found
+
+
+def test_four_halves_lie_on_two_cards_and_each_sees_its_own(shell: Shell, tmp_path: Path) -> None:
+    met = tmp_path / "met"
+    met.mkdir()
+    report = ran(
+        shell,
+        *({"id": f"t{k}", "skill": "dev.where", "on": ["gpu"], "args": {"folder": str(met), "k": k, "wait": True}}
+          for k in range(4)),
+    )  # fmt: skip
+    assert report["state"] == "succeeded"
+    assert sorted(one["cards"] for one in report["outputs"].values()) == ["0", "0", "1", "1"]
+
+
+def test_of_two_variants_the_one_on_the_faster_device_runs(shell: Shell, tmp_path: Path) -> None:
+    report = ran(shell, {"id": "t", "skill": "dev.where", "args": {"folder": str(tmp_path), "k": 9}})
+    assert report["outputs"]["t"]["on"] == "gpu"
+    why = shell.run("explain", f"{report['run']}/t").stdout
+    assert "cards" in why
+
+
+def test_a_need_that_only_a_sum_of_cards_would_hold_is_refused_by_name(shell: Shell) -> None:
+    report = ran(shell, {"id": "t", "skill": "dev.large"}, schedule_grace=0.2)
+    error = report["tasks"]["t"]["error"]
+    assert error["code"] == "NoEligibleWorker"
+    assert "cards lacks a card with vram>=12GiB" in error["message"]
+    assert "plain lacks gpu>=1 (has 0), vram>=12GiB (has 0)" in error["message"]
+
+
+def test_kernels_compute_for_real_and_say_who_did(shell: Shell) -> None:
+    report = ran(
+        shell,
+        {"id": "a", "skill": "bench.matmul", "args": {"side": 24}, "on": ["plain"]},
+        {"id": "b", "skill": "bench.stream", "args": {"mib": 1}, "on": ["gpu"]},
+    )
+    product, stream = report["outputs"]["a"], report["outputs"]["b"]
+    assert (product["device"], product["side"], product["gflops"] > 0) == ("cpu", 24, True)
+    assert product["by"] in ("numpy", "python")
+    assert stream["gb_s"] > 0
+    assert (stream["device"] == "gpu") is (stream["by"] in ("torch", "cupy")), "a declared card computes nothing"
+
+
+def test_a_recorded_workflow_runs_as_it_is(shell: Shell) -> None:
+    (shell.folder / "tiny.json").write_bytes(msgspec.json.encode(WF))
+    done = shell.run("run", "-f", "tiny.json", "--input", "scale=0.001", "-o", "json", "-q")
+    report = msgspec.json.decode(done.stdout)
+    assert report["state"] == "succeeded", report
+    assert report["outputs"]["id-3_sum"] == {"files": [], "read_bytes": 1050}
+    shown = shell.run("run", "-f", "tiny.json", "--dry-run", "-o", "json").stdout
+    assert [task["args"]["seconds"] for task in msgspec.json.decode(shown)["tasks"]] == [10.0, 20.0, 0.5]
+
+
+def test_what_a_device_costs_and_what_its_link_is_are_known(shell: Shell) -> None:
+    rows = {row["worker"]: row for row in shell.json("worker", "list")["workers"]}
+    hardware = {one["kind"]: one for one in rows["cards"]["hardware"]}
+    assert (hardware["gpu"]["price_per_s"], hardware["gpu"]["watts"], hardware["cpu"]["watts"]) == (0.001, 300.0, 9.0)
+    assert rows["plain"]["link"]["latency_s"] == 0.005
+
+
+def test_a_measured_link_and_device_are_what_the_next_start_says(shell: Shell) -> None:
+    server = load_server(shell.home)
+    assert server is not None
+
+    async def look() -> None:
+        async with dial(server.address, server.token, tls=server.tls) as channel:
+            assert 0 < (await distance(channel)).latency_s < 1
+
+    anyio.run(look)
+    made = measure(discover(), shell.home, "nobody", 0.01)
+    process = worker(shell, "measured")
+    try:
+        rows = {row["worker"]: row for row in shell.json("worker", "list")["workers"]}
+        assert rows["measured"]["link"]["bandwidth"] == made.links["127.0.0.1"].bandwidth
+        assert rows["measured"]["hardware"][0]["speed"] == made.devices[0].speed
+        assert rows["measured"]["hardware"][0]["calibrated"]
+    finally:
+        end(process)
+        (shell.home / "calibration.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (("--price", "gpu=nan"), "--price gpu=nan is no amount"),
+        (("--watts", "cpu=1e9"), "a cpu device with watts 1e+09"),
+    ],
+)
+def test_a_worker_with_impossible_amounts_refuses_to_start(shell: Shell, flags: tuple[str, ...], why: str) -> None:
+    done = shell.run("worker", "start", "--name", "liar", *flags)
+    assert done.returncode == 2
+    assert why in done.stderr

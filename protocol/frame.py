@@ -52,7 +52,8 @@ class Hello(msgspec.Struct, frozen=True):
 
 class Heartbeat(msgspec.Struct, frozen=True):
     """Sent every `heartbeat_s`. `inventory` is every attempt the worker holds (running, queued, spooled). `short`: why
-    it takes no new work although slots may be free (`OutboxFull`, `DiskFull`)."""
+    it takes no new work although slots may be free (`OutboxFull`, `DiskFull`). `moved`: bytes and seconds of
+    the last fetched artifacts, in turns."""
 
     at: float
     inventory: tuple[AttemptId, ...] = ()
@@ -62,6 +63,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     cached: tuple[str, ...] = ()
     uncached: tuple[str, ...] = ()
     short: str = ""
+    moved: tuple[float, ...] = ()
 
 
 class Rejected(msgspec.Struct, frozen=True):

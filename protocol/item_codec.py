@@ -365,6 +365,7 @@ ITEMS: Final[tuple[tuple[type, str, Form], ...]] = (
             texts("cached"),
             texts("uncached"),
             "short",
+            texts("moved"),
         ),
     ),
     (Rejected, "rejected", form(Rejected, _ATTEMPT, "code", "message")),

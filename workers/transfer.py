@@ -11,6 +11,7 @@ import hashlib
 import io
 import mimetypes
 import os
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -38,6 +39,8 @@ RunFolder = Callable[[int], Path]
 
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _BATCH_FILES: Final = 1024
+MOVED_TOLD: Final = 64
+"""Fetches that a heartbeat tells of."""
 _LANES: Final = 8
 """Larger files uploaded side by side."""
 
@@ -61,6 +64,7 @@ class Transfer:
         self._redactor = redactor
         self._digests: dict[tuple[str, int, int, int], str] = {}
         self._lanes = anyio.Semaphore(_LANES)
+        self._moved: deque[float] = deque(maxlen=2 * MOVED_TOLD)
 
     @property
     def worker(self) -> str:
@@ -78,15 +82,27 @@ class Transfer:
     async def fetch(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """The content from `offset` on, for the cache."""
         channel = await self._online()
+        began, size = time.monotonic(), 0
         async for chunk in slowed(channel.get(digest, offset), self._shape, len):
+            size += len(chunk)
             yield chunk
+        self._moved.extend((float(size), time.monotonic() - began))
 
     async def fetch_many(self, digests: Sequence[str]) -> AsyncGenerator[tuple[Content, ...], None]:
         """The small ones among these, a message's worth at a time, for the cache."""
         channel = await self._online()
         async with aclosing(slowed(channel.get_many(digests), self._shape, weight)) as found:
+            began, size = time.monotonic(), 0
             async for contents in found:
+                size += weight(contents)
                 yield contents
+            self._moved.extend((float(size), time.monotonic() - began))
+
+    def moved(self) -> tuple[float, ...]:
+        """What was fetched since this was asked last: bytes, seconds, in turns."""
+        found = tuple(self._moved)
+        self._moved.clear()
+        return found
 
     async def staged(self, run: int, uris: list[str]) -> list[StagedFile]:
         """Have files of other machines put into the artifact store for this run. Raises: the far side's refusal."""

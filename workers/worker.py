@@ -316,7 +316,12 @@ class Worker:
         if isinstance(item, Heartbeat):
             gained, lost = self._cache.changes()
             item = msgspec.structs.replace(
-                item, loop_lag_s=round(self._lag_s, 4), load=os.getloadavg()[0], cached=gained, uncached=lost
+                item,
+                loop_lag_s=round(self._lag_s, 4),
+                load=os.getloadavg()[0],
+                cached=gained,
+                uncached=lost,
+                moved=self._transfer.moved(),
             )
         self._put(item)
 

@@ -5,6 +5,7 @@ One place says how a task, a session and a device become its keys, so that what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from protocol.artifact import ArtifactRef
@@ -17,6 +18,9 @@ from .turn import Turn
 
 _SHORT_S: Final = 0.01
 """Nobody is told how long a task of so little time will take; its skill's run time is learned all the same."""
+
+_MOVED_HEARD: Final = 128
+_LONGEST_S: Final = 1e6
 
 
 def learn(turn: Turn) -> None:
@@ -35,7 +39,8 @@ def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes:
 
 def promised(turn: Turn, session: Session, run: Run, task: Task, device: str) -> Prediction | None:
     """What is said of an attempt that starts now, to be held against what it takes; None where that is not worth it."""
-    typical, elements = turn.predictor.measured(task.skill), units(run, task)
+    typical = turn.predictor.measured(task.skill)
+    elements = units(run, task) if task.parent >= 0 else 1
     if typical is not None and typical * elements < _SHORT_S:
         return None
     return expected(turn, session, task.skill, device, input_bytes(run, task), elements)
@@ -45,7 +50,7 @@ def noted(
     turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, run_s: float
 ) -> None:
     """The attempt has succeeded there after `run_s` seconds."""
-    device, elements = attempt.device, units(run, task)
+    device, elements = attempt.device, units(run, task) if task.parent >= 0 else 1
     predicted = load.predicted if load is not None else None
     if elements > 1:
         run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
@@ -54,6 +59,14 @@ def noted(
         session.speed.get(device, 1.0), input_bytes(run, task) if task.wiring.needs else 0, run_s, predicted,
         (run.ix, task.ix, attempt.number),
     )  # fmt: skip
+
+
+def moved(turn: Turn, session: Session, told: Sequence[float]) -> None:
+    """What a heartbeat tells of transfers: bytes, seconds, in turns. What can't be is left out."""
+    link = session.profile.link
+    for size, seconds in zip(told[:_MOVED_HEARD:2], told[1:_MOVED_HEARD:2], strict=False):
+        if 0 < size < 2**53 and 0 < seconds < _LONGEST_S:
+            turn.predictor.note_transfer(session.worker, link, int(size), seconds)
 
 
 def input_bytes(run: Run, task: Task) -> int:

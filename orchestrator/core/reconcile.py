@@ -37,6 +37,7 @@ from . import command as c
 from . import event as e
 from .adoption import judged
 from .call import called
+from .expectation import moved
 from .fleet import Key, Session
 from .joining import assign_again
 from .lease import admissible, unknown_for
@@ -163,6 +164,8 @@ def _heartbeat(turn: Turn, session: Session, beat: Heartbeat) -> None:
     """Reconcile the inventory both ways: assigned but absent is sent once more, present but not live is cancelled."""
     _room(turn, session, beat)
     felt(turn, session, beat.at)
+    if beat.moved:
+        moved(turn, session, beat.moved)
     held = dict.fromkeys((ident.run, ident.task, ident.number) for ident in beat.inventory)
     for key, load in list(session.loads.items()):
         if key in held or not load.delivered:

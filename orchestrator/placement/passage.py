@@ -91,6 +91,11 @@ class Passages:
                 return path.seconds(size_bytes)
         return link.latency_s + size_bytes / link.bandwidth
 
+    def count(self, worker: int) -> int:
+        """How many transfers of that worker are known."""
+        path = self._own.get(worker)
+        return 0 if path is None else path.count
+
     def paths(self) -> list[tuple[int, Path]]:
         """Each worker that has moved something, and its path."""
         return list(self._own.items())

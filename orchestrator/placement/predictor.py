@@ -34,6 +34,8 @@ _FITS: Final = 4
 _REST_S: Final = 0.025
 """At most so many settled histories are fitted at a time, and then none for so long for each."""
 _DRIFT: Final = 0.1
+_LINK: Final = "link "
+"""What an outcome without a skill begins its class with: it is a transfer's."""
 _SCALED: Final = 2.0
 _DECLARED: Final = 3.0
 _GUESSED: Final = 10.0
@@ -140,6 +142,11 @@ class Predictor:
 
     def note_transfer(self, worker: int, link: LinkProfile, size_bytes: int, seconds: float) -> None:
         """That many bytes took so long over the worker's link."""
+        if self._outcomes is not None:
+            said = self.transfer_s(worker, link, size_bytes)
+            said_of = Prediction(said, said, said, self.passages.count(worker), "measured")
+            alike = f"{_LINK}{link.bandwidth!r} {link.latency_s!r}"
+            self._outcomes.append(Outcome("", alike, worker, 1.0, size_bytes, seconds, said_of))
         self.passages.note(worker, link, size_bytes, seconds)
 
     def declare(self, skill: str, run_s: float) -> None:
@@ -176,7 +183,10 @@ class Predictor:
     def recall(self, outcomes: Iterable[Outcome]) -> None:
         """Learn from what an earlier server has kept; it is not handed out again."""
         for one in outcomes:
-            self.note(*msgspec.structs.astuple(one))
+            if one.skill:
+                self.note(*msgspec.structs.astuple(one))
+            elif one.device_class.startswith(_LINK):
+                self.passages.note(one.worker, _link(one.device_class), one.input_bytes, one.run_s)
         self.refit()
         self.outcomes()
 
@@ -262,3 +272,13 @@ class Predictor:
         if not cell.anchor or abs(typical - cell.anchor) > _DRIFT * cell.anchor:
             cell.anchor = typical
             self.drifts += 1
+
+
+def _link(text: str) -> LinkProfile:
+    """The link as an outcome's class has it; where that is not to be read, one as good as another."""
+    bandwidth, _, latency_s = text.removeprefix(_LINK).partition(" ")
+    try:
+        found = LinkProfile(float(bandwidth), float(latency_s))
+    except ValueError:
+        return LinkProfile()
+    return found if found.bandwidth > 0.0 and found.latency_s >= 0.0 else LinkProfile()

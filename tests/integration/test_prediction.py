@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.setting import CoreSettings
+from protocol.frame import Heartbeat
 from tests.integration.hand_worker import ask, client, events, submit
 from tests.integration.test_server import chain, server, worker
 
@@ -43,6 +44,24 @@ async def test_what_runs_took_is_known_told_and_survives_the_server(tmp_path: Pa
         await ask(channel, "rm", run=run)
     async with server(tmp_path, core=KEEPS) as (_, file), client(file) as channel:
         assert (await ask(channel, "predictor"))["skills"] == []
+
+
+@pytest.mark.anyio
+async def test_transfers_that_workers_tell_of_are_what_is_known_of_their_links(tmp_path: Path) -> None:
+    async def links(channel: Any) -> Any:
+        return (await ask(channel, "predictor"))["links"]
+
+    async with server(tmp_path, core=KEEPS) as (_, file), worker(file) as pi, client(file) as channel:
+        told = [(1e6, 1.5), (4e6, 4.5), (2e6, 2.5), (float("nan"), 1.0), (1e6, -1.0)] * 4
+        await pi.say(Heartbeat(1.0, moved=tuple(n for pair in told for n in pair)))
+        run = await ran(channel, 1)
+        (known,) = await links(channel)
+        assert (known["worker"], known["transfers"]) == ("pi-1", 12)
+        assert known["latency_s"] == pytest.approx(0.5)
+        assert known["bytes_s"] == pytest.approx(1e6)
+        await ask(channel, "result", run=run)  # what was kept is on disk
+    async with server(tmp_path, core=KEEPS) as (_, file), client(file) as channel:
+        assert await links(channel) == [known]
 
 
 @pytest.mark.anyio

@@ -414,6 +414,10 @@ async def test_inputs_come_inline_from_artifacts_and_as_items(home: Path) -> Non
         inputs = (Input("x/numbers/0", ref, ("numbers", "0")), Input("y", b"4"))
         server.send(assign(1, "add", args, inputs=inputs))
         assert (await server.report(1)).outcome == Success(b"9")
+        told = await server.until(lambda: [i.moved for i in server.items if isinstance(i, Heartbeat) and i.moved])
+        assert len(told) == 1
+        assert told[0][0] == len(whole)
+        assert told[0][1] > 0.0
         items = tuple((Input("x[]", str(n).encode()),) for n in range(3))
         server.send(assign(2, "add", {"a": {"ref": "x[]"}, "b": 10}, items=items))
         assert (await server.report(2)).outcome == Success(b"[10,11,12]")

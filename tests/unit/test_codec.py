@@ -92,6 +92,7 @@ PROFILE = WorkerProfile(
 SAMPLES: dict[str, Item] = {
     "hello": Hello("pi-1", "b" * 32, PROFILE, "j" * 32, 9, (Held(A, F, PIN),), (Held(B, F, PIN, b"d" * 16),), (1, 3)),
     "hello_features": Hello("pi-1", "b" * 32, WorkerProfile(), features=FEATURES),
+    "heartbeat_moved": Heartbeat(1.5, moved=(1e6, 0.25, 7.0, 0.5)),
     "heartbeat_short": Heartbeat(1.5, short="DiskFull"),
     "welcome_features": Welcome("j" * 32, 9, 4, features=1),
     "heartbeat": Heartbeat(1.5, (A, B), 0.01, 2.5, 0.75, (REF.digest,), ("gone",)),

@@ -196,3 +196,14 @@ def test_a_worker_goes_by_its_own_link_once_it_has_moved_a_few_files():
     assert predictor.transfer_s(2, LINK, 1_000_000) == pytest.approx(1.5, rel=0.01)
     predictor.note_transfer(2, LINK, 1_000_000, 9.0)
     assert predictor.transfer_s(2, LINK, 1_000_000) == pytest.approx(9.0, rel=0.01)
+
+
+def test_what_was_learned_of_skills_and_links_is_learned_again_from_what_was_kept():
+    first, second = Predictor(keep=True), Predictor(keep=True)
+    ran(first, *[2.0] * 5, *[4.0] * 40, worker=7, size=100)
+    for _ in range(6):
+        first.note_transfer(7, LINK, 1_000_000, 3.0)
+    second.recall(first.outcomes())
+    assert second.predict("x", "cpu", 7, input_bytes=100) == first.predict("x", "cpu", 7, input_bytes=100)
+    assert second.transfer_s(7, LINK, 5_000_000) == first.transfer_s(7, LINK, 5_000_000)
+    assert second.outcomes() == []

@@ -358,6 +358,9 @@ class SimulatedWorker:
     def _start(self, instruction: do.Start) -> None:
         self._hosts.start(instruction, self.world.is_element(instruction.assign.attempt))
 
+    def _fetch(self, instruction: do.Fetch) -> None:
+        """Artifacts are everywhere here."""
+
     def _answer(self, instruction: do.Answer) -> None:
         self._hosts.answer(instruction)
 
@@ -375,6 +378,7 @@ class SimulatedWorker:
         do.HangUp: _retry,
         do.Leave: _leave,
         do.Start: _start,
+        do.Fetch: _fetch,
         do.Kill: _kill,
         do.Answer: _answer,
     }

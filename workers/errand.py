@@ -47,7 +47,7 @@ from .cache import Cache
 from .cell import Cell, taken
 from .custody import Custody
 from .folder import Folders
-from .instruction import Kill, Start
+from .instruction import Fetch, Kill, Start
 from .pipe import Begin
 from .pool import Pool
 from .root import Issued, Roots
@@ -126,6 +126,15 @@ class Errands:
             self._group.start_soon(self._prepare, instruction)
         else:
             self._run(instruction)
+
+    def fetch(self, instruction: Fetch) -> None:
+        """Begin to bring what the attempt will need."""
+        self._group.start_soon(self._bring_early, digests(instruction.assign))
+
+    async def _bring_early(self, wanted: list[str]) -> None:
+        """What fails is tried again when the attempt starts, and said then."""
+        with contextlib.suppress(AsterismError):
+            await self._bring(wanted)
 
     async def _prepare(self, instruction: Start) -> None:
         """Bring the artifacts and the files of other machines that an attempt names here, then run it."""

@@ -30,6 +30,12 @@ class Start(_Instruction, frozen=True):
     dealt: Dealt = ()
 
 
+class Fetch(_Instruction, frozen=True):
+    """Bring the artifacts that an attempt names here while it waits for room: when it starts, less is missing."""
+
+    assign: Assign
+
+
 class Kill(_Instruction, frozen=True):
     """Stop a started attempt: SIGTERM to its process group, grace, SIGKILL. Answered by Ended after the exit."""
 
@@ -99,4 +105,4 @@ class Leave(_Instruction, frozen=True):
     reason: str = ""
 
 
-Instruction = Send | Start | Kill | Append | Store | Offer | Forget | Answer | Upload | Adopt | HangUp | Leave
+Instruction = Send | Start | Fetch | Kill | Append | Store | Offer | Forget | Answer | Upload | Adopt | HangUp | Leave

@@ -42,6 +42,7 @@ from protocol.outcome import Failure, Outcome, Stopped, Success
 from . import instruction as do
 from . import stimulus as on
 from .agenda import Agenda
+from .argument import digests
 from .attempt import Live
 from .capacity import Capacity
 from .delivery import Delivery
@@ -68,6 +69,8 @@ class Machine:
         self._delivery = Delivery(self.spool, self.attempts)
         self._lease = Lease()
         self._drain_until: float | None = None
+        self._awaits: list[Live] = []
+        """What was assigned in this turn, and names artifacts."""
         self._draining_here = self._handed_back = self._left = False
 
     # The one entry
@@ -112,6 +115,9 @@ class Machine:
                 self._tick(now, out)
         if not self._agenda.is_empty:
             self._fill(now, out)
+        if self._awaits:
+            out.extend(do.Fetch(live.assign) for live in self._awaits if live.phase == "queued")
+            self._awaits.clear()
         if self._drain_until is not None:
             self._maybe_leave(now, out)
         return out
@@ -260,6 +266,8 @@ class Machine:
             self._start(attempt, live, now, out)
         else:
             self._agenda.queue(attempt)
+            if digests(item):
+                self._awaits.append(live)
 
     def _fill(self, now: float, out: list[do.Instruction]) -> None:
         for attempt, live in self._agenda.going_on(now):

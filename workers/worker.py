@@ -39,6 +39,7 @@ from .instruction import (
     Adopt,
     Answer,
     Append,
+    Fetch,
     Forget,
     HangUp,
     Instruction,
@@ -382,12 +383,16 @@ class Worker:
     def _start(self, instruction: Start) -> None:
         self._errands.start(instruction)
 
+    def _fetch(self, instruction: Fetch) -> None:
+        self._errands.fetch(instruction)
+
     def _kill(self, instruction: Kill) -> None:
         self._errands.kill(instruction)
 
     _do: Final[dict[type[Instruction], Callable[[Worker, Any], None]]] = {
         Send: _send,
         Start: _start,
+        Fetch: _fetch,
         Kill: _kill,
         Append: _spool,
         Store: _store,

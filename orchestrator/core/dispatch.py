@@ -19,6 +19,8 @@ from .offering import anywhere, place, window_of, worthwhile
 from .poison import suspect
 from .preemption import preempt
 from .queue import HOPELESS, PATIENCE, Bucket, Entry, Lane
+from .recall import take_back
+from .roster import Roster
 from .round import Round
 from .sending import send
 from .settlement import fail
@@ -44,6 +46,7 @@ def flush(turn: Turn) -> None:
             alone(turn)
         if not turn.parked or not unpark(turn):
             break
+    take_back(turn)
     hurry(turn)
     preempt(turn)
 
@@ -85,7 +88,7 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
     heap, hedges, skill = lane.heap, turn.hedges, bucket.kind.skill
     while heap and most and len(aside) < lane.patience:
         berth = roster.next(window)
-        if berth is None:
+        if berth is None and not _travels(turn, heap[0], roster):
             bucket.full = True
             return
         most -= 1
@@ -115,14 +118,28 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
                 turn.suspects[run.ix, task.ix] = None
             continue
         why = doubt(turn, run, task, bucket.spec)
-        if roster.alike and not hedge and not why and not bucket.spec.spawns and anywhere(run, task):
+        plain = not hedge and not why and not bucket.spec.spawns and anywhere(run, task)
+        if berth is None:
+            lane.patience = HOPELESS
+        elif roster.alike and plain:
             send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, "", False, None)
-        elif lane.patience == HOPELESS and anywhere(run, task):
+            continue
+        if lane.patience == HOPELESS and plain:
             aside.append(entry)
         elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == PATIENCE):
             aside.append(entry)
             if len(aside) == 1 and not worthwhile(turn, run, task, bucket, berth):
                 lane.patience = HOPELESS
+
+
+def _travels(turn: Turn, entry: Entry, roster: Roster) -> bool:
+    """Nobody has room, but the inputs of the first could be on their way to who will have."""
+    run = turn.state.runs.get(entry[4])
+    return (
+        run is not None
+        and not anywhere(run, run.tasks[entry[5]])
+        and roster.next(turn.settings.prefetch_max) is not None
+    )
 
 
 def _stuck(turn: Turn, bucket: Bucket) -> None:

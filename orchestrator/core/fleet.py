@@ -73,6 +73,8 @@ class Load(msgspec.Struct, gc=False):
     """It has run over its time, and has a copy."""
     displaced: Displacement | None = None
     """It was asked to make room."""
+    recalled: Displacement | None = None
+    """It was asked back, should it not have begun."""
 
 
 class Shelf(Protocol):

@@ -19,7 +19,7 @@ from ..placement.policy import WAIT, Offer
 from .approval import ask_approval
 from .binding import Bound
 from .expectation import expected, input_bytes, units
-from .fleet import Session
+from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Ready
 from .quarantine import doubtful
@@ -35,10 +35,12 @@ _LOADS: Final = 64
 """Attempts of a device that are looked at to tell when it has room again."""
 
 
-def place(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, hedge: bool, doubts: str, last: bool) -> bool:
+def place(
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, hedge: bool, doubts: str, last: bool
+) -> bool:
     """Dispatch the task, or settle it, or ask for approval; False when it should wait for a better offer.
 
-    `first`: one that has room. `last`: decide as if everything else in the bucket went before it.
+    `first`: one that has room, None if nobody has. `last`: decide as if everything else in the bucket went before it.
     """
     bound: Bound | None = None
     roster = bucket.roster
@@ -68,7 +70,7 @@ def place(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, hedge:
     return True
 
 
-def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth) -> bool:
+def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None) -> bool:
     """Whether what is like this task, which waits, would still wait if it were the last of its bucket.
 
     Nobody in the bucket takes what has room if not even that one does: so much work does a fast device have before it
@@ -80,7 +82,7 @@ def worthwhile(turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth) -
 
 
 def choice(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], behind: int
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], behind: int
 ) -> tuple[list[Berth], list[Offer], int]:
     """The candidates, what each would mean, and which is taken, or WAIT: one decision, nothing is changed.
 
@@ -114,14 +116,14 @@ def window_of(turn: Turn, bucket: Bucket) -> int:
 
 
 def _offers(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], behind: int
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], behind: int
 ) -> tuple[list[Berth], list[Offer]]:
     skill, predictor = bucket.spec.name, turn.predictor
     large: list[Task] = []
     size, elements = 0, units(run, task) if task.parent >= 0 else 1
     if task.wiring.needs:
         size = input_bytes(run, task)
-        large = [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
+        large = _large(run, task)
     found = _found(turn, run, task, bucket, first, without, large)
     of = predictor.fits, size, elements
     offers: list[Offer] = []
@@ -135,7 +137,9 @@ def _offers(
             start_s = 0.0
         else:
             start_s += ((group.promised if group.flush == turn.flushes else 0) + behind) * run_s / group.slots
-        transfer_s, moved = _transfer(turn, large, session) if large else (0.0, 0)
+        transfer_s, moved = _moves(turn, large, session) if large else (0.0, 0)
+        if large and not room and start_s <= transfer_s:  # bound now, its inputs travel while it waits
+            room = session.has_queue(berth.needs, turn.settings.prefetch_max)
         price, joules = run_s * device.price_per_s, run_s * device.watts
         load = len(session.loads)
         offers.append(Offer(session.worker, berth.device, room, start_s, run_s, transfer_s, load, moved, price, joules))
@@ -143,7 +147,7 @@ def _offers(
 
 
 def _found(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
 ) -> list[tuple[Berth, float]]:
     """See _found_without. Who lost the task before comes only if nobody else has room, and is not in doubt."""
     avoid = task.state.avoid if type(task.state) is Ready else -1
@@ -155,7 +159,7 @@ def _found(
 
 
 def _found_without(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
+    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
 ) -> list[tuple[Berth, float]]:
     """The candidates; all there are where that is wanted, or where who may take it is told by looking at each."""
     parent = bool(bucket.spec.spawns)
@@ -168,16 +172,16 @@ def _found_without(
 
 
 def _candidates(
-    turn: Turn, bucket: Bucket, first: Berth, without: frozenset[int], large: list[Task]
+    turn: Turn, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
 ) -> list[tuple[Berth, float]]:
     """(device, seconds until it has a slot; negative with room) of those that are looked at, each once."""
     skip: Callable[[Berth], bool] | None = (lambda one: one.session.worker in without) if without else None
     roster, window, now = bucket.roster, bucket.window, turn.now
-    begun = first.group if skip is None or not skip(first) else None
+    begun = first.group if first is not None and (skip is None or not skip(first)) else None
     wait_s = partial(_wait_s, turn)
     found: list[tuple[Berth, float]] = []
     for group in roster.groups:
-        berth = first if group is begun else group.next(window, skip)
+        berth = first if begun is group else group.next(window, skip)
         if berth is not None:
             found.append((berth, -1.0))
         else:
@@ -225,17 +229,30 @@ def _wait_s(turn: Turn, session: Session) -> float:
     """Seconds until one of its slots is expected to be free, after what is queued there."""
     queued, soonest = 0.0, math.inf
     for load in islice(session.loads.values(), _LOADS):
-        run_s = load.predicted.run_s if load.predicted is not None else turn.predictor.measured(load.skill) or 0.0
         if not load.started:
-            queued += run_s
+            queued += left_s(turn, load)
         elif not load.paused:
-            passed = turn.now - load.at
-            soonest = min(soonest, max(run_s - passed, run_s * 0.1, passed - run_s))
+            soonest = min(soonest, left_s(turn, load))
     return queued / session.profile.slots + (soonest if soonest < math.inf else 0.0)
 
 
-def _transfer(turn: Turn, large: list[Task], session: Session) -> tuple[float, int]:
+def left_s(turn: Turn, load: Load) -> float:
+    """Seconds that an attempt is expected to run yet; what is late takes as long again as it is late."""
+    run_s = load.predicted.run_s if load.predicted is not None else turn.predictor.measured(load.skill) or 0.0
+    passed = turn.now - load.at
+    return max(run_s - passed, run_s * 0.1, passed - run_s) if load.started else run_s
+
+
+def transfer(turn: Turn, run: Run, task: Task, session: Session) -> tuple[float, int]:
     """Expected seconds to move the task's large inputs to the worker, and how many bytes."""
+    return _moves(turn, _large(run, task), session)
+
+
+def _large(run: Run, task: Task) -> list[Task]:
+    return [up for ix in task.wiring.needs if isinstance((up := run.tasks[ix]).value, ArtifactRef)]
+
+
+def _moves(turn: Turn, large: list[Task], session: Session) -> tuple[float, int]:
     seconds, moved = 0.0, 0
     for up in large:
         assert isinstance(up.value, ArtifactRef)

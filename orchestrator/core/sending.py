@@ -71,6 +71,8 @@ def send(
     )  # fmt: skip
     load = Load(needs, fence, task.skill, device, turn.now, False, predicted=promised(turn, session, run, task, device))
     session.take((run.ix, task.ix, number), load)
+    if session.queue:
+        turn.hoards = True
     effect = turn.stricter(spec, task)
     # An approval must be on disk before its task may act, as must every input of idempotent work.
     ahead = turn.settings.dispatch_ahead and not by_person and (

@@ -71,7 +71,7 @@ def end_attempt(
     elif attempt.began and turn.effect(task) == "once" and (why := _unclear(outcome, lost=lost)):
         if type(task.state) is not Unknown:
             turn.emit(e.TaskUnknown(run.ix, task.ix, attempt.number, why, turn.now))
-    elif isinstance(outcome, Stopped) and load is not None and (moved := load.displaced) is not None:
+    elif isinstance(outcome, Stopped) and load is not None and (moved := load.displaced or load.recalled) is not None:
         turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, moved.why, False, "", moved.avoid, turn.now, lost=False))
     elif isinstance(outcome, Stopped):
         _again(turn, run, task, attempt, Failure("Stopped", outcome.why or "stopped by its worker", "infra"))

@@ -45,6 +45,11 @@ class Turn:
         self.fleet = Fleet()
         self.queue = Queue()
         self.flushes = 0
+        self.hoards = False
+        """Some session may have work that waits there."""
+        self.recalls_at = 0.0
+        """Such work is looked at again from then on (core.recall); a timer comes at `recall_wakes_at`."""
+        self.recall_wakes_at = 0.0
         self.binder = Binder()
         self.predictor = Predictor(keep=settings.keep_predictions)
         self.ledger = Ledger(state, dict(settings.shares), settings.share_half_life_s)

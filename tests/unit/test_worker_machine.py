@@ -23,6 +23,7 @@ from protocol.frame import (
     Held,
     HeldVerdict,
     Hello,
+    Input,
     Rejected,
     Report,
     Return,
@@ -474,3 +475,15 @@ def test_full_disk_accepts_nothing_until_there_is_room_and_says_so_at_once() -> 
     well = made.handle(on.DiskFilled(False), 0.6) + made.handle(on.Tick(), 0.6)
     assert sent(well, Heartbeat)[0].short == ""
     assert not sent(give(made, assign(3)), Rejected)
+
+
+def test_artifacts_of_what_waits_for_room_are_fetched_meanwhile() -> None:
+    made = joined()
+    ref = ArtifactRef("sha256:" + "a" * 64, "", 10)
+
+    def heavy(task: int) -> Assign:
+        return msgspec.structs.replace(assign(task, cpu=1.0), inputs=(Input("x", ref),))
+
+    assert kinds(give(made, heavy(1), assign(2, cpu=1.0))) == ["Start", "Start"]
+    assert kinds(give(made, heavy(3), assign(4, cpu=1.0))) == ["Fetch"]
+    assert started(end(made, 1)) == [3]

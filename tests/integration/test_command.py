@@ -455,8 +455,8 @@ def test_exit_codes_say_what_kept_a_run_from_its_end(shell: Shell) -> None:
     budget = shell.write("budget.json", {"run": {"budget": {"attempts": 1}}, "tasks": two})
     assert shell.json("run", "-f", budget, code=7)["error"]["code"] == "BudgetSpent"
     nap = shell.write("nap.json", NAP)
-    assert shell.json("run", "-f", nap, "--deadline", "200ms", code=124)["error"]["code"] == "TimedOut"
-    late = shell.run("run", "-q", "-f", nap, "--deadline", "200ms")
+    assert shell.json("run", "-f", nap, "--deadline", "200ms", "--best-effort", code=124)["error"]["code"] == "TimedOut"
+    late = shell.run("run", "-q", "-f", nap, "--deadline", "200ms", "--best-effort")
     assert "TimedOut" in late.stderr
     needs = {"run": {"schedule_grace": 0.2}, "tasks": [{**two[0], "needs": {"gpu": 99}}]}
     assert shell.json("run", "-f", shell.write("needs.json", needs), code=6)["error"]["code"] == "NoEligibleWorker"

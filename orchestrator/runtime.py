@@ -8,7 +8,6 @@ journal closes. An end that is not clean skips the snapshot: the state may be ah
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import stat
@@ -23,6 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from protocol.clock import RunClock
+from protocol.collector import tune
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
 from protocol.security import ServerFile, forget_server, home, private_directory
@@ -152,7 +152,7 @@ class Runtime:
             Reading(lambda: engine.machine.state, store),
             self,
         )
-        _tune_collector()
+        tune()
         async with anyio.create_task_group() as group:
             await engine.begin(recovered.epoch)
             await group.start(engine.run)
@@ -346,10 +346,3 @@ def _is_log(out: int, err: int) -> bool:
     """Whether both streams go to one regular file: then it is a log, and the join string is a secret."""
     first, second = os.fstat(out), os.fstat(err)
     return stat.S_ISREG(first.st_mode) and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-
-
-def _tune_collector() -> None:
-    """What was replayed lives on: don't walk it again and again. Turns make and drop objects in thousands."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)

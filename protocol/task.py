@@ -152,9 +152,11 @@ def substitute(args: Any, values: dict[str, Any], secrets: Mapping[str, str] | N
     Raises: KeyError for a reference or a secret without a value.
     """
     if isinstance(args, dict):
-        found = reference_in(args)
-        if found is not None:
-            return values[str(found)]
+        if len(args) == 1 and "ref" in args:
+            text = args["ref"]
+            if isinstance(text, str) and text in values:  # as it was written: the usual case
+                return values[text]
+            return values[str(reference_in(args))]
         if set(args) == {"literal"}:
             return args["literal"]
         name = secret_in(args) if "secret" in args else None

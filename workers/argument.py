@@ -27,6 +27,9 @@ Locate = Callable[[str], str]
 
 def digests(assign: Assign) -> list[str]:
     """Every artifact that has to be here before the attempt can start."""
+    plain = not (assign.items or assign.files)
+    if plain and all(type(one.value) is bytes and not one.parts for one in assign.inputs):
+        return []
     found: dict[str, None] = {}
     for one in (*assign.inputs, *(one for item in assign.items for one in item)):
         for value in (one.value,) if one.parts is None else one.parts:
@@ -71,7 +74,7 @@ def values(inputs: Iterable[Input], locate: Locate) -> dict[str, Any]:
         else:
             parts = [_read(part, locate) for part in one.parts]
             value = [inner for part in parts for inner in part] if one.flat else parts
-        found[one.key] = pointed(value, one.pointer, one.key)
+        found[one.key] = pointed(value, one.pointer, one.key) if one.pointer else value
     return found
 
 

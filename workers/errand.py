@@ -119,7 +119,8 @@ class Errands:
 
     def start(self, instruction: Start) -> None:
         assign = instruction.assign
-        if any(self._cache.path(digest) is None for digest in digests(assign)) or (
+        wanted = digests(assign)
+        if (wanted and any(self._cache.path(digest) is None for digest in wanted)) or (
             not instruction.skill.inline and may_be_foreign(assign, instruction.work, instruction.skill)
         ):
             self._preparing[assign.attempt] = anyio.CancelScope()

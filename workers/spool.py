@@ -18,6 +18,7 @@ from protocol.outcome import Failure, Success
 
 MOST_REPORTS: Final = 10_000
 MOST_BYTES: Final = 256 * 1024 * 1024
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ class Spool:
 def owed_for(report: Report) -> Owed:
     """What is kept of a report. The digest says what it reports, for Hello.spooled."""
     outcome = report.outcome
-    digest = hashlib.sha256(msgspec.msgpack.encode(outcome)).digest()[:16]
+    digest = hashlib.sha256(_ENCODER.encode(outcome)).digest()[:16]
     held = Held(report.attempt, report.fence, report.pin, digest)
     if isinstance(outcome, Success):
         ref = outcome.value if isinstance(outcome.value, ArtifactRef) else None

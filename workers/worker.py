@@ -22,6 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from devices.gpu import Gpu
+from protocol.collector import tune
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
 from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
 from protocol.link import HEALTHY_S, redial_s
@@ -182,6 +183,7 @@ class Worker:
                 await group.start(self._pool.run)
                 try:
                     await self._load()
+                    tune()
                     group.start_soon(self._tick)
                     self._reports.open(group)
                     self.ready.set()

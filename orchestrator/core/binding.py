@@ -21,6 +21,7 @@ from .lifecycle import Settled
 
 _CACHED: Final = 64
 _SPEC: Final = msgspec.json.Encoder(order="deterministic")
+_JSON: Final = msgspec.json.Encoder()
 
 
 class RefMissing(Exception):
@@ -71,8 +72,13 @@ class Binder:
         spread = mapped.spread if mapped is not None else None
         if not refs:
             return Bound((), (), self._pin(task, (), journal, digest))
-        each = [ref for ref in refs if type(ref) is Ref and ref.each]
-        inputs = [self.input(run, ref) for ref in refs if not (type(ref) is Ref and ref.each)]
+        each: list[Ref] = []
+        inputs: list[Input] = []
+        for ref in refs:
+            if type(ref) is Ref and ref.each:
+                each.append(ref)
+            else:
+                inputs.append(self.input(run, ref))
         items: tuple[tuple[Input, ...], ...] = ()
         if spread is not None and each:
             low = task.k * spread.chunk
@@ -95,11 +101,14 @@ class Binder:
                     return msgspec.structs.replace(self.input(run, one), key=str(ref))
             raise RefMissing(f"none of {ref} succeeded")
         assert type(ref) is Ref
-        key = str(ref)
+        key, path = str(ref), ref.path
+        if ref.source != INPUT:
+            task = run.tasks[run.names[ref.source]]
+            if task.plan is None and task.spread is None:
+                return self._point(self._value(run, task, key), path, key)
         followed = self.follow(run, ref)
         if followed is not ref:
             return msgspec.structs.replace(self.input(run, followed), key=key)
-        path = ref.path
         if ref.source == INPUT:
             return Input(key, self._at(run.inputs.get(path[0], b"null"), path[1:], key))
         task = run.tasks[run.names[ref.source]]
@@ -182,7 +191,7 @@ class Binder:
         found = descend(self.decoded(data), path)
         if found is MISSING:
             raise RefMissing(f"{key} points at nothing: no /{'/'.join(path)} in the result")
-        return msgspec.json.encode(found)
+        return _JSON.encode(found)
 
     def decoded(self, data: bytes) -> Any:
         """The JSON value of inline bytes, remembered for a while."""

@@ -7,11 +7,13 @@ Invariant: no card is promised beyond its memory or its whole. A need's vram is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import ceil
 from typing import Final
 
-from .profile import DeviceProfile
+import msgspec
+
+from .profile import DeviceProfile, WorkerProfile
 from .resource import Resources
 
 _EVEN: Final = 1e-9
@@ -34,10 +36,11 @@ class Cards:
         self._memory = tuple(memory)
         self._free = [1.0] * len(memory)
         self._free_memory = list(memory)
+        self._gone: set[int] = set()
 
     def could_ever_hold(self, gpu: float, vram: float) -> bool:
         """Whether the cards were enough if all were free."""
-        return Cards(self._memory).take(gpu, vram) is not None
+        return Cards([memory for at, memory in enumerate(self._memory) if at not in self._gone]).fits(gpu, vram)
 
     def fits(self, gpu: float, vram: float) -> bool:
         """Whether `take` would find cards now."""
@@ -53,6 +56,10 @@ class Cards:
         """What `take` dealt for the same need is free again."""
         self._move(dealt, gpu, vram, 1)
 
+    def lose(self, gone: Iterable[int]) -> None:
+        """These are no more; what lies on them is still given back."""
+        self._gone.update(gone)
+
     def check(self) -> None:
         """No card is promised twice."""
         for share, memory, most in zip(self._free, self._free_memory, self._memory, strict=True):
@@ -67,7 +74,7 @@ class Cards:
         fitting = [
             (free, memory, at)
             for at, (free, memory, most) in enumerate(zip(self._free, self._free_memory, self._memory, strict=True))
-            if free + _EVEN >= share and (not most or memory >= each)
+            if at not in self._gone and free + _EVEN >= share and (not most or memory >= each)
         ]
         return tuple(at for _, _, at in sorted(fitting)[:count]) if len(fitting) >= count else None
 
@@ -84,3 +91,17 @@ def cards_of(devices: Iterable[DeviceProfile], capacity: Resources) -> Cards | N
         return None
     memory = [one.memory for one in gpus for _ in range(int(one.count))]
     return Cards(memory) if (len(memory), sum(memory)) == (capacity.gpu, capacity.vram) else None
+
+
+def without(profile: WorkerProfile, gone: Collection[int]) -> WorkerProfile:
+    """The profile once these of its cards, announced one by one, have fallen off."""
+    gpus = [device for device in profile.devices if device.kind == "gpu"]
+    lost = [device for at, device in enumerate(gpus) if at in gone]
+    kept = iter([device for at, device in enumerate(gpus) if at not in gone])
+    room = [next(kept, None) if device.kind == "gpu" else device for device in profile.devices]
+    amounts = msgspec.structs.replace(
+        profile.capacity,
+        gpu=profile.capacity.gpu - len(lost),
+        vram=profile.capacity.vram - sum(device.memory for device in lost),
+    )
+    return msgspec.structs.replace(profile, devices=tuple(filter(None, room)), capacity=amounts)

@@ -59,6 +59,18 @@ def device_class(device: DeviceProfile) -> str:
     return f"{found} x{device.speed:.2g} (simulated)" if device.simulated else found
 
 
+def device_text(device: DeviceProfile) -> str:
+    """A device in a line: what it is, what was measured, what it costs."""
+    words = [f"{device.kind} {device.name or '-'} x{device.count:g}{' simulated' if device.simulated else ''}"]
+    words += [f"{device.memory / 2**30:.1f} GiB"] if device.memory else []
+    if device.calibrated:
+        words += [f"{device.gflops:.3g} GFLOP/s", f"{device.memory_bytes_s / 1e9:.3g} GB/s"]
+    words += [f"speed {device.speed:.3g}"]
+    words += [f"{device.watts:.3g} W"] if device.watts else []
+    words += [f"{device.price_per_s * 3600:.3g} an hour"] if device.price_per_s else []
+    return ", ".join(words)
+
+
 class LinkProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the orchestrator should believe of the network to this worker: bytes/s and seconds."""
 

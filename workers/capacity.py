@@ -8,6 +8,7 @@ process, no clock and no link; `machine` decides when something is taken.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -61,6 +62,15 @@ class Capacity:
             and (not total.vram or need.vram <= total.vram)
             and (self._cards is None or self._cards.could_ever_hold(need.gpu, need.vram))
         )
+
+    def lose(self, gone: Iterable[int], left: Resources) -> None:
+        """These cards fell off, and so much is left. What still lies on them is given back all the same."""
+        if self._cards is not None:
+            self._cards.lose(gone)
+        before = self._total
+        self._total = msgspec.structs.replace(before, gpu=left.gpu, vram=left.vram)
+        self._gpu += left.gpu - before.gpu
+        self._vram += left.vram - before.vram
 
     def take(self, need: Need) -> Dealt | None:
         """Reserve a slot and all of `need`, or nothing and return None; which cards, where they are known."""

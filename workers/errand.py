@@ -75,6 +75,7 @@ class Owner(Protocol):
 
     def step(self, stimulus: Stimulus) -> None: ...
     def progress(self, item: Progress) -> None: ...
+    async def look_at_cards(self) -> None: ...
 
 
 class Errands:
@@ -112,6 +113,7 @@ class Errands:
         self._holding: dict[AttemptId, list[str]] = {}
         self._made: dict[AttemptId, Path] = {}
         self._cells: dict[AttemptId, Cell] = {}
+        self._on_cards: set[AttemptId] = set()
         self._seq: dict[AttemptId, int] = {}
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
@@ -280,7 +282,10 @@ class Errands:
 
     def _environment(self, instruction: Start) -> dict[str, str]:
         """Which cards the attempt sees, when it was given any."""
-        return self._cards.environment(instruction.dealt) if self._cards is not None and instruction.dealt else {}
+        if self._cards is None or not instruction.dealt:
+            return {}
+        self._on_cards.add(instruction.assign.attempt)
+        return self._cards.environment(instruction.dealt)
 
     def _run_inline(self, instruction: Start) -> None:
         assign, work = instruction.assign, instruction.work
@@ -331,7 +336,18 @@ class Errands:
         if cell is not None:
             cell.close()
         self._seq.pop(attempt, None)
-        self._owner.step(Ended((Result(attempt, outcome, usage),)))
+        result = Result(attempt, outcome, usage)
+        if attempt in self._on_cards:
+            self._on_cards.remove(attempt)
+            if isinstance(outcome, Failure):
+                self._group.start_soon(self._finish_doubtful, result)
+                return
+        self._owner.step(Ended((result,)))
+
+    async def _finish_doubtful(self, result: Result) -> None:
+        """It failed on a card. If that fell off, another one may do it: so look first."""
+        await self._owner.look_at_cards()
+        self._owner.step(Ended((result,)))
 
     def kill(self, instruction: Kill) -> None:
         preparing = self._preparing.get(instruction.attempt)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocol.card import cards_of
+from protocol.card import cards_of, without
 from protocol.errors import Unavailable
 from protocol.frame import (
     FEATURES,
@@ -62,7 +62,8 @@ class Machine:
         self.settings = settings
         self.attempts: dict[AttemptId, Live] = {}
         self.spool = Spool(spools or Spools(), settings.spool_count, settings.spool_bytes)
-        profile = settings.profile
+        self._whole = profile = settings.profile
+        self._gone: frozenset[int] = frozenset()
         self._capacity = Capacity(profile.slots, profile.capacity, cards_of(profile.devices, profile.capacity))
         self._works = Works(settings.profile, self._capacity.could_ever_hold)
         self._agenda = Agenda(self._capacity, self.attempts)
@@ -111,6 +112,8 @@ class Machine:
             case on.DiskFilled(full):
                 self.spool.disk_full = full
                 self._lease.hasten(now)
+            case on.CardsLost(gone):
+                self._lost_cards(gone, now, out)
             case on.Tick():
                 self._tick(now, out)
         if not self._agenda.is_empty:
@@ -389,6 +392,25 @@ class Machine:
             for attempt, live in list(self.attempts.items()):
                 if live.phase != "stopping":
                     self._stop(attempt, live, KILL_GRACE_S, handed, now, out)
+
+    # Devices
+
+    def _lost_cards(self, gone: frozenset[int], now: float, out: list[do.Instruction]) -> None:
+        """What ran there is over, and what waits for more than is left; the orchestrator hears it by a new Hello."""
+        if gone <= self._gone:
+            return
+        self._gone |= gone
+        self.settings = msgspec.structs.replace(self.settings, profile=without(self._whole, self._gone))
+        self._capacity.lose(self._gone, self.settings.profile.capacity)
+        self._works.forget()
+        lost = Failure("DeviceLost", "its card does not answer any more", "infra")
+        for attempt, live in list(self.attempts.items()):
+            waits = live.phase == "queued" and not live.work.skill.inline
+            if self._gone.intersection(live.dealt) or (waits and not self._capacity.could_ever_hold(live.work.need)):
+                self._stop(attempt, live, KILL_GRACE_S, lost, now, out)
+        if self.online:
+            self._hung_up()
+            out.append(do.HangUp(0.0))
 
     # Leaving
 

@@ -19,7 +19,7 @@ from devices.inventory import Inventory, discover
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.config import load
 from protocol.errors import AsterismError
-from protocol.profile import DeviceProfile, LinkProfile
+from protocol.profile import LinkProfile, device_text
 from protocol.security import home, load_identity, load_server
 from protocol.transport import dial
 
@@ -78,7 +78,7 @@ def lines(output: str, again: bool, name: str) -> Iterator[str]:
     engines = {(one.kind, one.at): one.by for one in measured.devices}
     for at, device in enumerate(profile.devices):
         by = engines.get((device.kind, at - [one.kind for one in profile.devices].index(device.kind)), "")
-        yield f"{device.kind}  {device.name or '-'}  x{device.count:g}" + _figures(device, by)
+        yield device_text(device) + (f" (by {by})" if by else "")
         if device.features:
             yield f"  {' '.join(device.features)}"
     if measured.at:
@@ -96,13 +96,3 @@ def lines(output: str, again: bool, name: str) -> Iterator[str]:
         yield f"no model: {', '.join(sorted(MODEL_SKILLS))} are not offered"
         yield f"  fix: {custody.no_access or NO_MODEL_FIX}"
     yield f"slots {profile.slots}, sandbox {profile.sandbox}, {len(profile.skills)} built-in skills"
-
-
-def _figures(device: DeviceProfile, by: str) -> str:
-    words = [f"{device.memory / 2**30:.1f} GiB"] if device.memory else []
-    if device.calibrated:
-        words.append(f"{device.gflops:.3g} GFLOP/s{f' by {by}' if by else ''}")
-        words += [f"{device.memory_bytes_s / 1e9:.3g} GB/s", f"speed {device.speed:.3g}"]
-    words += [f"{device.watts:.3g} W"] if device.watts else []
-    words += [f"{device.price_per_s * 3600:.3g} an hour"] if device.price_per_s else []
-    return "".join(f", {word}" for word in words)

@@ -90,6 +90,12 @@ class DiskFilled(_Stimulus, frozen=True):
     full: bool
 
 
+class CardsLost(_Stimulus, frozen=True):
+    """These cards, by their place, no longer answer."""
+
+    gone: frozenset[int]
+
+
 class Tick(_Stimulus, frozen=True):
     """Time has passed (`Machine.next_wake`)."""
 
@@ -106,5 +112,6 @@ Stimulus = (
     | DrainRequested
     | Slept
     | DiskFilled
+    | CardsLost
     | Tick
 )

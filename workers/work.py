@@ -51,6 +51,10 @@ class Works:
             known = self._known[spec] = self._decode(spec)
         return known
 
+    def forget(self) -> None:
+        """What this worker has is less than it was: each is judged again."""
+        self._known.clear()
+
     def _decode(self, spec: bytes) -> Work | str:
         try:
             work = _SPEC.decode(spec)

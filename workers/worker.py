@@ -21,7 +21,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
-from devices.gpu import Gpu
+from devices.gpu import Gpu, find_gpus
 from protocol.collector import tune
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
 from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
@@ -65,6 +65,7 @@ from .shaping import Shape, ShapedStream
 from .spawned import Spawned
 from .stimulus import (
     Broken,
+    CardsLost,
     Connected,
     DrainRequested,
     Ended,
@@ -77,6 +78,8 @@ from .stimulus import (
 )
 from .transfer import Transfer
 
+CARDS_S: Final = 15.0
+"""How often it looks whether its cards are still there; also after each failure on one."""
 _NO_USAGE: Final = Usage()
 _LEGAL: Final = re.compile(r"[^a-z0-9_.-]")
 
@@ -132,6 +135,7 @@ class Worker:
         home = (self._folders.root,)
         roots = Roots(settings.name, settings.roots, home)
         issued = Issued()
+        self._cards = cards
         self._outbox = Outbox(folder / "outbox")
         self._cache = Cache(folder / "cache")
         self._transfer = Transfer(self._online, roots, issued, settings.shape, settings.custody.redactor)
@@ -185,6 +189,7 @@ class Worker:
                     await self._load()
                     tune()
                     group.start_soon(self._tick)
+                    group.start_soon(self._watch_cards)
                     self._reports.open(group)
                     self.ready.set()
                     await self._dial_until_left()
@@ -213,6 +218,19 @@ class Worker:
         settings = MachineSettings(self._settings.name, secrets.token_hex(16), profile)
         self._machine = Machine(settings, self._outbox.spools())
         self._folders.journal = self._machine.spool.journal
+
+    async def look_at_cards(self) -> None:
+        """Tell the machine of cards that fell off the bus; a driver that hangs tells nothing."""
+        cards = [card.uuid for card in self._cards.cards] if self._cards is not None else []
+        with anyio.move_on_after(CARDS_S):
+            there = {card.uuid for card in await anyio.to_thread.run_sync(find_gpus, abandon_on_cancel=True)}
+            if gone := frozenset(at for at, uuid in enumerate(cards) if uuid and uuid not in there):
+                self.step(CardsLost(gone))
+
+    async def _watch_cards(self) -> None:
+        while self._cards is not None and any(card.uuid for card in self._cards.cards):
+            await anyio.sleep(CARDS_S)
+            await self.look_at_cards()
 
     def drain(self, deadline_s: float | None = None) -> None:
         """Leave: no new work, finish or hand back by the deadline, flush, go."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 
 from protocol.errors import NotFound
+from protocol.profile import DeviceProfile, LinkProfile, device_text
 from protocol.report import SCHEMA
 from protocol.resource import span_s
 
@@ -17,6 +19,8 @@ from ..client.client import AsyncClient
 from . import show
 from .inspect import print_workers
 from .option import output_option, server_option, use
+
+_Announced = tuple[tuple[DeviceProfile, ...], LinkProfile | None]
 
 
 @click.command("list")
@@ -44,7 +48,13 @@ def info(name: str, output: str, server: str | None) -> None:
     if output == "json":
         show.json_value({"schema": SCHEMA, **rows[0]})
     else:
-        show.table((("what", lambda row: row[0].replace("_", " ")), ("is", lambda row: row[1])), rows[0].items())
+        row = dict(rows[0])
+        hardware, link = msgspec.convert((row.pop("hardware"), row.pop("link")), _Announced)
+        told = [(key, value) for key, value in row.items() if key != "devices" or not hardware]
+        told += [("device", device_text(one)) for one in hardware]
+        if link is not None:
+            told.append(("link", f"{link.latency_s * 1e3:.3g} ms, {link.bandwidth / 1e6:.0f} MB/s"))
+        show.table((("what", lambda one: one[0].replace("_", " ")), ("is", lambda one: one[1])), told)
 
 
 @click.command()

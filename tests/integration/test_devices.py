@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,37 @@ def _(folder: str, k: int, wait: bool = False) -> dict[str, str]:
 @skill(name="dev.large", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=1, vram="12GiB"))
 def large() -> str:
     return "on a card that nobody has"
+"""
+
+
+NVML = """
+import os
+NVMLError = type("NVMLError", (Exception,), {})
+nvmlInit = nvmlShutdown = lambda: None
+listed = lambda: sorted(os.listdir(os.environ["CARDS"]))
+nvmlDeviceGetCount = lambda: 2
+def nvmlDeviceGetHandleByIndex(index):
+    if f"GPU-{index}" not in listed():
+        raise NVMLError("it has fallen off the bus")
+    return index
+class Memory:
+    total = free = 8 * 2**30
+nvmlDeviceGetMemoryInfo = lambda handle: Memory
+nvmlDeviceGetName = lambda handle: "fake card"
+nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}"
+"""
+FALLING = """
+import os
+from pathlib import Path
+from asterism import Resources, skill
+
+@skill(name="dev.fragile", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=1))
+def fragile() -> str:
+    mine = os.environ["CUDA_VISIBLE_DEVICES"]
+    if mine == "0":
+        Path(os.environ["CARDS"], "GPU-0").unlink()
+        raise RuntimeError("CUDA error: device lost")
+    return mine
 """
 
 
@@ -122,11 +154,33 @@ def test_a_recorded_workflow_runs_as_it_is(shell: Shell) -> None:
     assert [task["args"]["seconds"] for task in msgspec.json.decode(shown)["tasks"]] == [10.0, 20.0, 0.5]
 
 
+def test_a_task_whose_card_falls_off_is_done_on_another_one(shell: Shell) -> None:
+    """The driver is a fake one: what it lists are files."""
+    for name, text in (("pynvml.py", NVML), ("falling.py", FALLING), ("cards/GPU-0", ""), ("cards/GPU-1", "")):
+        (shell.folder / name).parent.mkdir(exist_ok=True)
+        (shell.folder / name).write_text(text)
+    paths = os.pathsep.join(filter(None, (str(shell.folder), os.environ.get("PYTHONPATH"))))
+    shell.environ |= {"PYTHONPATH": paths, "CARDS": str(shell.folder / "cards")}
+    process = worker(shell, "fragile", "--slots", "2", "--skills", "falling.py")
+    try:
+        report = ran(shell, {"id": "t", "skill": "dev.fragile"})
+        assert report["outputs"] == {"t": "1"}, report
+        ends = shell.run("events", report["run"], "-o", "jsonl").stdout
+        assert "DeviceLost" in ends
+        (row,) = [one for one in shell.json("worker", "list")["workers"] if one["worker"] == "fragile"]
+        assert [one["kind"] for one in row["hardware"]] == ["cpu", "gpu"]
+        assert (row["capacity"]["gpu"], row["capacity"]["vram"]) == (1.0, 8 * 2**30)
+    finally:
+        end(process)
+
+
 def test_what_a_device_costs_and_what_its_link_is_are_known(shell: Shell) -> None:
     rows = {row["worker"]: row for row in shell.json("worker", "list")["workers"]}
     hardware = {one["kind"]: one for one in rows["cards"]["hardware"]}
     assert (hardware["gpu"]["price_per_s"], hardware["gpu"]["watts"], hardware["cpu"]["watts"]) == (0.001, 300.0, 9.0)
     assert rows["plain"]["link"]["latency_s"] == 0.005
+    shown = shell.run("worker", "info", "cards").stdout
+    assert "gpu declared x1, 8.0 GiB, speed 10, 300 W, 3.6 an hour" in shown
 
 
 def test_a_measured_link_and_device_are_what_the_next_start_says(shell: Shell) -> None:

@@ -32,7 +32,7 @@ from protocol.frame import (
 )
 from protocol.ids import AttemptId, Fence
 from protocol.outcome import Failure, Stopped, Success
-from protocol.profile import WorkerProfile
+from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import Resources
 from protocol.skill import SkillSpec
 from workers import instruction as do
@@ -487,3 +487,34 @@ def test_artifacts_of_what_waits_for_room_are_fetched_meanwhile() -> None:
     assert kinds(give(made, heavy(1), assign(2, cpu=1.0))) == ["Start", "Start"]
     assert kinds(give(made, heavy(3), assign(4, cpu=1.0))) == ["Fetch"]
     assert started(end(made, 1)) == [3]
+
+
+TWO_CARDS = msgspec.structs.replace(
+    PROFILE,
+    slots=4,
+    capacity=Resources(cpu=4.0, gpu=2.0, vram=32),
+    devices=(DeviceProfile("cpu"), DeviceProfile("gpu", "A", memory=8), DeviceProfile("gpu", "B", memory=24)),
+)
+
+
+def test_a_card_that_falls_off_ends_what_ran_there_and_is_announced_no_more() -> None:
+    made = Machine(MachineSettings("w", "boot", TWO_CARDS))
+    online(made)
+    out = give(made, assign(1, gpu=1.0, vram=6), assign(2, gpu=1.0, vram=20), assign(3, gpu=1.0, vram=20), assign(4))
+    assert [one.dealt for one in out if isinstance(one, do.Start)] == [(0,), (1,), ()]
+    out = made.handle(on.CardsLost(frozenset({1})), 1.0)
+    assert [one.attempt.task for one in out if isinstance(one, do.Kill)] == [2]
+    (report,) = [one.reports[0] for one in out if isinstance(one, do.Append)]
+    assert (report.attempt.task, report.outcome.code, report.outcome.klass) == (3, "DeviceLost", "infra")
+    assert kinds(out)[-1] == "HangUp"
+    assert not made.handle(on.CardsLost(frozenset({1})), 2.0)
+    (hello,) = sent(made.handle(on.Connected(), 3.0), Hello)
+    assert [one.name for one in hello.profile.devices] == ["", "A"]
+    assert (hello.profile.capacity.gpu, hello.profile.capacity.vram) == (1.0, 8)
+    assert {held.attempt.task for held in (*hello.running, *hello.spooled)} == {1, 2, 3, 4}
+    give(made, Welcome(JOURNAL, 3, 2), at=3.0)
+    (lost,) = sent(end(made, 2, Failure("CudaError", "no such device"), at=4.0), Report)
+    assert (lost.outcome.code, lost.outcome.klass) == ("DeviceLost", "infra")
+    assert [one.code for one in sent(give(made, assign(5, gpu=1.0, vram=20), at=5.0), Rejected)] == ["BadSpec"]
+    assert started(give(made, assign(6, gpu=1.0, vram=6), at=5.0)) == []
+    assert started(end(made, 1, at=6.0)) == [6]

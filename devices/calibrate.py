@@ -7,6 +7,7 @@ second calibration of an idle machine finds the same. `speed` is relative to the
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -27,6 +28,8 @@ _SIDES: Final = {"numpy": 1024, "torch": 8192, "cupy": 8192, "python": 48}
 _NUMBERS: Final = {"cpu": 8 << 20, "gpu": 64 << 20}
 """Of each array of the triad, where a sixteenth of the memory holds it: several times what caches hold."""
 _LEAST: Final = 1 << 16
+_STEP: Final = 1.1
+_SLOWEST: Final = 1e-3
 
 
 def calibrate(
@@ -38,7 +41,7 @@ def calibrate(
     writes with fsync in `folder`.
     """
     steps = _STEPS / _best(_count_steps, budget_s)
-    found = [_measured(processor(), budget_s, usable_memory(), round(steps / REFERENCE_STEPS_S, 3))]
+    found = [_measured(processor(), budget_s, usable_memory(), steps / REFERENCE_STEPS_S)]
     for at, one in enumerate(cards):
         try:
             found.append(_measured(card(at), budget_s, one.memory))
@@ -52,9 +55,13 @@ def _measured(engine: Engine, budget_s: float, memory: int, speed: float = 0.0) 
     count = max(min(_NUMBERS[engine.device], memory // 16 // 24), _LEAST)
     bytes_s = _rate(triad(engine, count), budget_s)
     gflops = round(flops_s / 1e9, 3)
-    return Measured(
-        engine.device, engine.card, speed or round(gflops / REFERENCE_GFLOPS, 3), gflops, round(bytes_s), engine.by
-    )
+    stepped = _stepped(speed or gflops / REFERENCE_GFLOPS)
+    return Measured(engine.device, engine.card, stepped, gflops, round(bytes_s), engine.by)
+
+
+def _stepped(speed: float) -> float:
+    """In steps of a tenth: machines that are alike should say so, and noise is no difference between them."""
+    return round(_STEP ** round(math.log(max(speed, _SLOWEST), _STEP)), 4)
 
 
 def _rate(kernel: Kernel, budget_s: float) -> float:

@@ -82,9 +82,8 @@ def matmul(engine: Engine, side: int) -> Kernel:
     library = engine.library
     with _on(engine):
         index = library.arange(side, **_place(engine))
-        one = library.ones((1,), dtype=library.float32, **_place(engine))  # what it multiplies becomes float32
-        left = _left(index[:, None], index[None, :]) * one
-        right = _right(index[:, None], index[None, :]) * one
+        left = _single(engine, _left(index[:, None], index[None, :]))
+        right = _single(engine, _right(index[:, None], index[None, :]))
         product = library.empty_like(left)
         multiply_into = library.mm if engine.by == "torch" else library.matmul
 
@@ -159,6 +158,12 @@ def _same(found: float, expected: float, what: str) -> None:
 
 def _place(engine: Engine) -> dict[str, Any]:
     return {"device": f"cuda:{engine.card}"} if engine.by == "torch" else {}
+
+
+def _single(engine: Engine, array: Any) -> Any:
+    """As float32."""
+    single = engine.library.float32
+    return array.to(single) if engine.by == "torch" else array.astype(single)
 
 
 def _on(engine: Engine) -> contextlib.AbstractContextManager[Any]:

@@ -175,12 +175,12 @@ async def serve(
     from .registry import Registry
     from .worker import Worker, WorkerSettings
 
-    said = parse_amounts(declared.resources)
-    inventory = discover(folder=folder).declared(said.gpu, said.vram)
+    said, found = parse_amounts(declared.resources), discover(folder=folder)
+    inventory = found.declared(said.gpu, said.vram)
     try:
         credential = await obtain(home(), name, known, declared.serves)
         custody = custody_of(load().settings, home())
-        measured = await _calibrated(inventory, home(), name, declared.calibrate)
+        measured = await _calibrated(found, home(), name, declared.calibrate)
     except BaseException:
         spawned.close()
         raise

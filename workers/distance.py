@@ -25,11 +25,12 @@ _LONG_S: Final = 0.1
 async def distance(channel: Channel) -> LinkProfile:
     """One way latency (half the fastest round trip) and the slower direction's bytes a second.
 
-    Raises: what the channel raises; the far side may be too old to know `echo`.
+    Both to one digit: links that are alike should say so, and more is noise. Raises: what the
+    channel raises; the far side may be too old to know `echo`.
     """
     round_s = min([await _took(channel, 0, 0) for _ in range(_ROUNDS)])
     bandwidth = min([await _bandwidth(channel, up, round_s) for up in (True, False)])
-    return LinkProfile(round(bandwidth), round(round_s / 2, 6))
+    return LinkProfile(float(f"{bandwidth:.1g}"), float(f"{round_s / 2:.1g}"))
 
 
 async def _bandwidth(channel: Channel, up: bool, round_s: float) -> float:

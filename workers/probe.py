@@ -18,7 +18,7 @@ from devices.calibration import Calibration, host_of, keep, kept, machine_of
 from devices.inventory import Inventory, discover
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.config import load
-from protocol.errors import AsterismError
+from protocol.errors import AsterismError, Unavailable
 from protocol.profile import LinkProfile, device_text
 from protocol.security import home, load_identity, load_server
 from protocol.transport import dial
@@ -34,7 +34,10 @@ def measure(inventory: Inventory, folder: Path, name: str, budget_s: float = 0.2
     """Seconds of arithmetic, copying and writing; with a server to reach also of its link. Kept in `folder`."""
     devices = inventory.profile()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = calibrate(folder, budget_s, inventory.gpu.cards if inventory.gpu is not None else ())
+    try:
+        found = calibrate(folder, budget_s, inventory.gpu.cards if inventory.gpu is not None else ())
+    except ArithmeticError as error:
+        raise Unavailable(str(error), hint="test its memory and its cooling before you trust it with work") from None
     before = kept(folder, devices)
     links = {**(before.links if before is not None else {}), **anyio.run(_links, folder, name)}
     found = msgspec.structs.replace(found, machine=machine_of(devices), at=time.time(), links=links)

@@ -193,7 +193,7 @@ def test_a_measured_link_and_device_are_what_the_next_start_says(shell: Shell) -
 
     anyio.run(look)
     made = measure(discover(), shell.home, "nobody", 0.01)
-    process = worker(shell, "measured")
+    process = worker(shell, "measured", "--resource", "gpu=1")
     try:
         rows = {row["worker"]: row for row in shell.json("worker", "list")["workers"]}
         assert rows["measured"]["link"]["bandwidth"] == made.links["127.0.0.1"].bandwidth

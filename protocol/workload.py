@@ -8,7 +8,7 @@ for itself, and every edge names steps. It must not know skills but that one's n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, isfinite
 from typing import Any, Final, TypeVar
 
@@ -84,9 +84,10 @@ def plan_of(workload: Workload, inputs: Mapping[str, Any]) -> dict[str, Any]:
     makers: list[dict[str, int]] = [{} for _ in workload.steps]  # of the files that a step reads
     parents: list[list[int]] = [[] for _ in workload.steps]
     written: list[dict[str, int]] = [{} for _ in workload.steps]  # that somebody reads, with their number
+    passed = _passed(workload.steps)
     for source, target, _ in workload.edges:
         parents[target].append(source)
-        for name in set(workload.steps[target].reads).intersection(workload.steps[source].writes):
+        for name in passed(source, target):
             makers[target][name] = source
             written[source].setdefault(name, len(written[source]))
     tasks = []
@@ -102,7 +103,8 @@ def plan_of(workload: Workload, inputs: Mapping[str, Any]) -> dict[str, Any]:
                 {"ref": f"{names[source]}/files/{written[source][name]}"} for name, source in sorted(makers[at].items())
             ]
         task: dict[str, Any] = {"id": names[at], "skill": SKILL, "args": args}
-        after = [names[parent] for parent in parents[at] if parent not in makers[at].values()]
+        behind = frozenset(makers[at].values())
+        after = [names[parent] for parent in parents[at] if parent not in behind]
         tasks.append({**task, "after": after} if after else task)
     return {"schema": "asterism/plan/v1", "inputs": list(INPUTS), "tasks": tasks}
 
@@ -187,11 +189,10 @@ def _of_wf_format(form: _WfFormat) -> Workload:
     ]  # fmt: skip
     pairs = [(parent, task.id) for task in tasks for parent in task.parents]
     pairs += [(task.id, child) for task in tasks for child in task.children]
-    known = {step.id: step for step in steps}
+    index, passed = {step.id: at for at, step in enumerate(steps)}, _passed(steps)
     edges = {
-        (source, target): sum(
-            sizes.get(name, 0.0) for name in set(known[source].writes).intersection(known[target].reads)
-        ) if source in known and target in known else 0.0
+        (source, target): sum(sizes.get(name, 0.0) for name in passed(index[source], index[target]))
+        if source in index and target in index else 0.0
         for source, target in pairs
     }  # fmt: skip
     return _checked(form.name, steps, edges, sizes)
@@ -220,6 +221,19 @@ def _checked(name: str, steps: list[Step], edges: Mapping[tuple[str, str], float
         stuck = next(step.id for at, step in enumerate(steps) if at not in ordered)
         raise _refused(f"its tasks wait for each other in a circle, {stuck!r:.80} among them or behind it", "")
     return found
+
+
+def _passed(steps: Sequence[Step]) -> Callable[[int, int], list[str]]:
+    """The files that go from one step to another, in the order in which the one with fewer of them has them."""
+    reads, writes = [frozenset(step.reads) for step in steps], [frozenset(step.writes) for step in steps]
+
+    def passed(source: int, target: int) -> list[str]:
+        made, wanted = steps[source].writes, steps[target].reads
+        if len(made) <= len(wanted):
+            return [name for name in made if name in reads[target]]
+        return [name for name in wanted if name in writes[source]]
+
+    return passed
 
 
 def _order(workload: Workload) -> list[int]:

@@ -131,7 +131,7 @@ class HedgeDefaults(Section):
     enabled: bool = True
     factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
     budget: Annotated[float, Field(ge=0, le=1)] = 0.05
-    least: Amount = 0.1
+    least: Amount = 0.5
     known: Annotated[int, Field(ge=1)] = 3
     move: Amount = 2.0
 

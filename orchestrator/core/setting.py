@@ -17,7 +17,7 @@ class HedgeSettings(msgspec.Struct, frozen=True):
     on: bool = True
     factor: float = 1.5
     budget: float = 0.05
-    least_s: float = 0.1
+    least_s: float = 0.5
     known: int = 3
     move_s: float = 2.0
 

@@ -16,10 +16,11 @@ import msgspec
 from protocol.skill import SkillSpec
 
 from ..placement.predictor import Prediction
+from .displacement import displace, displaceable
 from .eligibility import kind_of, policy_of
 from .enlistment import roster_of
 from .expectation import expected, input_bytes, units
-from .fleet import Key, Session
+from .fleet import Displacement, Key, Session
 from .graph import Run, Task
 from .intake import file_worker
 from .lifecycle import Open, Running
@@ -97,10 +98,16 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
         session = sessions.get(worker)
         if session is None:  # core.silence sees to those
             continue
+        if len(session.loads) == session.light:  # what takes no cpu costs less than its copy
+            continue
         seen += len(keys)
         for key in keys:
             load = session.loads.get(key)
-            if load is None or not load.started or load.paused or load.cancelled_at >= 0:
+            if load is None or not load.started or load.paused or load.cancelled_at >= 0 or not load.needs.get("cpu"):
+                continue
+            elapsed = now - load.at
+            if elapsed < rules.least_s and not moves:
+                due = min(due, load.at + rules.least_s)
                 continue
             of = (worker, load.skill, load.device)
             told = known.get(of)
@@ -108,7 +115,6 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
                 told = known[of] = expected(turn, session, load.skill, load.device)
             if told.n < rules.known:
                 continue
-            elapsed = now - load.at
             limit = _limit(turn, told)
             if elapsed >= limit:
                 run, task, _ = turn.located(key)
@@ -137,35 +143,47 @@ def _wanted(turn: Turn) -> set[int]:
 
 
 def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
-    """Begin the attempt once more where that ends it sooner, if it may be."""
+    """Begin the attempt once more where that ends it sooner, or have it go on there, if it may be."""
     run, task, attempt = turn.located(late.key)
     spec = turn.contract(task)
-    if spec is None or not may_double(turn, run, task, spec):
+    if spec is None or type(run.state) is not Open or task.deaths:
+        return
+    overdue = late.overdue >= 1.0
+    copies = may_double(turn, run, task, spec)
+    moves = not (overdue and copies) and displaceable(turn, run, task, attempt) and turn.effect(task) != "once"
+    if not (copies or moves):
         return
     best = _best(turn, run, task, spec, wanted | {attempt.worker})
     if best is None:
         return
     cost, session, device, needs = best
-    overdue = late.overdue >= 1.0
-    if cost * (1.0 if overdue else _WORTH) >= late.left_s or not _affordable(turn, run):
+    if moves:  # what it has done it keeps
+        cost *= late.left_s / (late.left_s + late.elapsed_s)
+    if cost * (1.0 if overdue else _WORTH) >= late.left_s:
         return
     turn.focus = run.ix
-    slow = turn.state.workers[attempt.worker].name
-    what = f"{late.elapsed_s:.3g} s on {slow} so far"
+    what = f"{late.elapsed_s:.3g} s on {turn.state.workers[attempt.worker].name} so far"
     why = f"hedge: {what}, {late.overdue:.2g} times what it may take" if overdue else f"moved: {what}, slower there"
-    bound = bind(turn, run, task)
-    if bound is None:
-        return
+    if moves:
+        displace(turn, run, task, attempt, Displacement(f"{why}; {session.name} idles", attempt.worker))
+    elif _affordable(turn, run):
+        why += f"; here it takes about {cost:.3g} s"
+        bound = bind(turn, run, task)
+        if bound is None or (_asks(turn, run, task, spec, session) and bound.pin != task.approved):
+            return
+        send(turn, run, task, session, spec, device, needs, why, True, bound)
+        copy = session.loads.get((run.ix, task.ix, task.attempts[-1].number))
+        if copy is not None and task.attempts[-1] is not attempt:
+            copy.charged_s = cost
+            turn.watch.charge(run.ix, cost)
+            turn.fleet.sessions[attempt.worker].loads[late.key].late = overdue
+            turn.count("hedged")
+
+
+def _asks(turn: Turn, run: Run, task: Task, spec: SkillSpec, session: Session) -> bool:
+    """Whether somebody has to allow it there."""
     asks = task.spec.approve or doubt(turn, run, task, spec) or policy_of(session, spec) == "ask"
-    if (asks or turn.ruling(spec.name) == "ask") and bound.pin != task.approved:
-        return
-    send(turn, run, task, session, spec, device, needs, f"{why}; here it takes about {cost:.3g} s", True, bound)
-    copy = session.loads.get((run.ix, task.ix, task.attempts[-1].number))
-    if copy is not None and task.attempts[-1] is not attempt:
-        copy.charged_s = cost
-        turn.watch.charge(run.ix, cost)
-        turn.fleet.sessions[attempt.worker].loads[late.key].late = overdue
-        turn.count("hedged" if overdue else "moved")
+    return bool(asks) or turn.ruling(spec.name) == "ask"
 
 
 def may_double(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> bool:
@@ -173,11 +191,9 @@ def may_double(turn: Turn, run: Run, task: Task, spec: SkillSpec) -> bool:
     effect = turn.stricter(spec, task)
     if effect == "once" or (effect == "idempotent" and not spec.hedge) or spec.spawns or spec.spends:
         return False
-    if type(task.state) is not Running or task.cancelling or run.cancelled or type(run.state) is not Open:
+    if type(task.state) is not Running or task.cancelling or run.cancelled or len(task.live()) != 1:
         return False
     if task.spawned is not None and (task.spawned.children or not spec.checkpoints):
-        return False
-    if len(task.live()) != 1 or task.deaths:
         return False
     if sum(one.hedge for one in task.attempts) > task.tries + task.losses:
         return False  # a copy a try: what fails beside a live one is counted by nobody

@@ -54,10 +54,12 @@ def took(sim):
     return sim.state.runs[1].settled_at - sim.started_at
 
 
+def events(sim, kind):
+    return [event for _, _, made in sim.log for event in made.events if type(event) is kind]
+
+
 def copies(sim):
-    return [
-        event for _, _, made in sim.log for event in made.events if type(event) is e.AttemptDispatched and event.hedge
-    ]
+    return [event for event in events(sim, e.AttemptDispatched) if event.hedge]
 
 
 def test_a_straggler_gets_a_copy_that_wins_and_is_stopped_itself():
@@ -129,16 +131,31 @@ def test_a_task_that_fails_wherever_it_runs_has_one_copy_a_try():
     assert len(copies(sim)) <= 3
 
 
-def pair(skill):
-    """A task that begins on a slow device while the worker that is four times as fast is away, and what it takes."""
+def keeps(done):
+    """Eight steps; each is kept. `done` gets (worker, step) of every one that is done."""
 
     def program(job):
-        yield 8.0 if job.worker == "w1" else 2.0
-        return {"value": 1}
+        step = (yield "restore", None) or 0
+        while step < 8:
+            yield 1.0 if job.worker == "w1" else 0.25
+            step += 1
+            done.append((job.name, job.worker, step))
+            yield "checkpoint", step
+        return {"value": step}
 
+    return program
+
+
+def plain(job):
+    yield 8.0 if job.worker == "w1" else 2.0
+    return {"value": 1}
+
+
+def pair(skill, program):
+    """A task that begins on a slow device while the worker that is four times as fast is away for another moment."""
     devices = [DeviceProfile("cpu", speed=speed, simulated=True) for speed in (1.0, 4.0)]
     profiles = [msgspec.structs.replace(profile_of(1, skills=(MILD, STEPS)), devices=(one,)) for one in devices]
-    sim = Simulator(workers=profiles, program={"*": program}, faults=Faults(kills=((0.0, 1, 26.0, "boot"),)))
+    sim = Simulator(workers=profiles, program={skill: program}, faults=Faults(kills=((0.0, 1, 26.0, "boot"),)))
     warm = [work(f"w{n}", skill) for n in range(3)]
     sim.submit({"tasks": [*warm, work("long", skill, after=[one["id"] for one in warm])]})
     sim.settle(100.0)
@@ -148,8 +165,30 @@ def pair(skill):
 
 
 def test_what_is_long_on_a_slow_device_goes_on_where_it_is_faster():
-    sim = pair("sim.work")
+    sim = pair("sim.work", plain)
     (moved,) = copies(sim)
     assert moved.why.startswith("moved: ")
     assert sim.task("long").winner().worker == 2
     assert took(sim) < 30.0
+
+
+def test_what_keeps_checkpoints_goes_on_from_the_last_one_and_does_nothing_twice():
+    done = []
+    sim = pair("sim.steps", keeps(done))
+    assert not copies(sim)
+    steps = [(worker, step) for name, worker, step in done if name == "long"]
+    assert [step for _, step in steps] == list(range(1, 9))
+    assert steps[0][0] == "w1"
+    assert steps[-1][0] == "w2"
+    first, second = sim.task("long").attempts
+    assert (first.ended, second.ended) == ("stopped", "succeeded")
+    assert events(sim, e.TaskRequeued)[-1].why == "moved: 1.82 s on w1 so far, slower there; w2 idles"
+    assert sim.task("long").losses == 0
+    assert took(sim) < 30.0
+
+
+@pytest.mark.parametrize("skill", ["sim.idem", "sim.once"])
+def test_what_may_not_run_twice_and_keeps_nothing_stays_where_it_is(skill):
+    sim = pair(skill, plain)
+    assert len(sim.task("long").attempts) == 1
+    assert sim.task("long").winner().worker == 1

@@ -38,6 +38,8 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         found = "drop" if held.digest else "kill"
     if found == "hold" and not held.digest and _in_the_way(turn, session, key):
         found = "kill"
+    if found == "keep" and vanished(turn, session, key):
+        found = "kill"
     if found != "hold":
         session.held_since.pop(key, None)
     if found in ("hold", "kill", "drop"):
@@ -54,6 +56,22 @@ def judged(turn: Turn, session: Session, held: Held) -> Verdict:
         run = turn.state.runs[ident.run]
         _keep(turn, session, run, run.tasks[ident.task], held)
     return found
+
+
+def vanished(turn: Turn, session: Session, key: Key) -> bool:
+    """Whether its worker no longer has what the attempt was given: a card fell off, the machine was cut down."""
+    run = turn.state.runs.get(key[0])
+    task = run.tasks[key[1]] if run is not None and 0 <= key[1] < len(run.tasks) else None
+    attempt = task.attempt(key[2]) if task is not None else None
+    return task is not None and attempt is not None and not session.could_hold(_needs(turn, task, attempt))
+
+
+def _needs(turn: Turn, task: Task, attempt: Attempt) -> dict[str, float]:
+    """What the attempt takes of its worker."""
+    spec = turn.contract(task)
+    variants = {one.device: one for one in reversed(spec.variants)} if spec is not None else {}
+    variant = variants.get(attempt.device) or (spec.variants[0] if spec is not None else None)
+    return amounts(task.spec.needs, variant) if variant is not None else {"cpu": 1.0}
 
 
 def _in_the_way(turn: Turn, session: Session, key: Key) -> bool:
@@ -102,10 +120,7 @@ def _keep(turn: Turn, session: Session, run: Run, task: Task, held: Held) -> Non
 
 def book(turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt) -> None:
     """A live attempt that the session's worker has, on the session's books."""
-    spec = turn.contract(task)
-    variants = {one.device: one for one in reversed(spec.variants)} if spec is not None else {}
-    variant = variants.get(attempt.device) or (spec.variants[0] if spec is not None else None)
-    needs = amounts(task.spec.needs, variant) if variant is not None else {"cpu": 1.0}
+    needs = _needs(turn, task, attempt)
     waits = isinstance(task.state, Waiting) and task.state.number == attempt.number and bool(needs.get("cpu"))
     load = Load(needs, attempt.fence, task.skill, attempt.device, attempt.at, False, delivered=True, paused=waits)
     session.take((run.ix, task.ix, attempt.number), load)

@@ -152,6 +152,13 @@ class Session:
         """May be given new work."""
         return self.phase == "up"
 
+    def could_hold(self, needs: dict[str, float]) -> bool:
+        """Whether the amounts would be free if nothing was taken."""
+        capacity = self.profile.capacity.amounts()
+        if not all(capacity.get(name, 0.0) + 1e-9 >= amount for name, amount in needs.items()):
+            return False
+        return self.cards is None or self.cards.could_ever_hold(needs.get("gpu", 0.0), needs.get("vram", 0.0))
+
     def fits(self, needs: dict[str, float]) -> bool:
         """Whether the amounts are free now."""
         if not needs:

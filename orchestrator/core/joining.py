@@ -14,7 +14,7 @@ from protocol.outcome import Failure, Usage
 
 from . import command as c
 from . import event as e
-from .adoption import judged
+from .adoption import judged, vanished
 from .announcement import objection
 from .assignment import assign
 from .eligibility import amounts
@@ -89,7 +89,10 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         _resumed(turn, key)
     for key in lost:
         run, task, attempt = turn.located(key)
-        if same_boot and not (task.cancelling or run.cancelled or attempt.began or type(task.state) is Settled):
+        if vanished(turn, session, key):
+            failure = Failure("DeviceLost", f"{record.name} no longer has the {attempt.device} it ran on", "infra")
+            end_attempt(turn, run, task, attempt, failure, _NONE, lost=True)
+        elif same_boot and not (task.cancelling or run.cancelled or attempt.began or type(task.state) is Settled):
             assign_again(turn, session, key)  # it was on its way when the old stream broke
         else:
             why = "lost on its way" if same_boot else "not held by its worker any more"

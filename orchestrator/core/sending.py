@@ -15,6 +15,7 @@ from .budget import lend
 from .expectation import promised
 from .fleet import Load, Session
 from .graph import Run, Task
+from .lifecycle import Ready
 from .settlement import fail, settle
 from .turn import Turn
 
@@ -58,6 +59,8 @@ def send(
         if over:
             return
         tokens, price = lend(turn, run)
+    if task.attempts and type(task.state) is Ready and task.state.why:
+        why = "; ".join(filter(None, (why, f"after {task.state.why}")))
     number = max(run.next_attempt(task), turn.passed.get((run.ix, task.ix), 0) + 1)
     fence = turn.fence()
     if hedge:

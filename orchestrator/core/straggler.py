@@ -58,7 +58,7 @@ def hurry(turn: Turn) -> None:
     idle = [session for session in turn.fleet.sessions.values() if _idle(session)] if turn.settings.hedge.on else []
     if not idle:
         return
-    late, seen, due = _late(turn, max(max(session.speed.values()) for session in idle))
+    late, seen, due = _late(turn, idle)
     watch.next_look += _PAUSE_EACH_S * seen
     if late:
         late.sort(key=lambda one: (-one.overdue, one.key))
@@ -82,11 +82,8 @@ def _idle(session: Session) -> bool:
     return not session.queue and not session.resuming
 
 
-def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
-    """(what may be worth a second attempt, how many are live, when the next one will have run over its time).
-
-    `speed`: of the fastest device that idles.
-    """
+def _late(turn: Turn, idle: list[Session]) -> tuple[list[Late], int, float]:
+    """(what may be worth a second attempt, how many are live, when the next one will have run over its time)."""
     now, rules, sessions = turn.now, turn.settings.hedge, turn.fleet.sessions
     moves = now >= turn.watch.next_move
     if moves:
@@ -94,6 +91,7 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
     found: list[Late] = []
     seen, due = 0, float("inf")
     known: dict[tuple[int, str, str], Prediction] = {}
+    fastest: dict[str, float] = {}
     for worker, keys in turn.state.live.items():
         session = sessions.get(worker)
         if session is None:  # core.silence sees to those
@@ -125,7 +123,13 @@ def _late(turn: Turn, speed: float) -> tuple[list[Late], int, float]:
                 found.append(Late(key, elapsed, elapsed, elapsed / limit))
             else:
                 due = min(due, load.at + limit)
-                if moves and left >= rules.move_s and session.speed.get(load.device, 1.0) * _WORTH < speed:
+                if not moves or left < rules.move_s:
+                    continue
+                if load.skill not in fastest:
+                    fastest[load.skill] = min(
+                        expected(turn, one, load.skill, device).run_s for one in idle for device in one.speed
+                    )
+                if fastest[load.skill] * _WORTH < told.run_s:
                     found.append(Late(key, elapsed, left, elapsed / limit))
     return found, seen, due
 

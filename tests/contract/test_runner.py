@@ -291,7 +291,8 @@ class Forbidden(Exception):
     [
         (ValueError("x"), "permanent"), (TimeoutError(), "transient"), (ConnectionResetError(), "transient"),
         (Wobbly(), "transient"), (Forbidden(), "policy"), (SchemaMismatch("x"), "permanent"),
-        (SystemExit(3), "permanent"),
+        (SystemExit(3), "permanent"), (RuntimeError("CUDA error: unspecified launch failure"), "infra"),
+        (type("CUDARuntimeError", (RuntimeError,), {})("cudaErrorECCUncorrectable"), "infra"),
     ],
 )  # fmt: skip
 def test_what_an_exception_means(error: BaseException, klass: str) -> None:

@@ -11,6 +11,8 @@ from protocol.errors import AsterismError, ServerUnreachable, Unavailable
 from protocol.outcome import Failure, FailureClass
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_OF_A_CARD: Final = ("AcceleratorError", "CUDARuntimeError", "CUDADriverError")
+"""What torch and cupy raise when a card does not answer, or answers nonsense; they are not here to be asked."""
 _DETAIL: Final = 8 * 1024
 _HERE: Final = str(Path(__file__).parent)
 
@@ -18,8 +20,8 @@ _HERE: Final = str(Path(__file__).parent)
 def failure_of(error: BaseException) -> Failure:
     """Exceptions are permanent, unless they say `transient = True` or are a timeout or a connection that failed.
 
-    A full disk is this machine's, not the skill's: infra. An exception may also carry `klass` (infra, transient,
-    permanent, policy). The traceback goes into `detail`, without the frames of the runner itself.
+    A full disk or a card that fails is this machine's, not the skill's: infra. An exception may also carry `klass`
+    (infra, transient, permanent, policy). The traceback goes into `detail`, without the frames of the runner itself.
     """
     klass: FailureClass = "permanent"
     said = getattr(error, "klass", None)
@@ -29,6 +31,8 @@ def failure_of(error: BaseException) -> Failure:
         klass = "infra"  # this worker's link or lease, not the skill: another worker may do it
     elif isinstance(error, OSError) and error.errno in _FULL:
         klass = "infra"  # this machine's disk, not the skill
+    elif type(error).__name__ in _OF_A_CARD or str(error).startswith("CUDA error"):
+        klass = "infra"  # this machine's card: another may do it, and this one is seen to go wrong
     elif getattr(error, "transient", False) is True or isinstance(error, TimeoutError | ConnectionError):
         klass = "transient"
     code = error.code if isinstance(error, AsterismError) else type(error).__name__

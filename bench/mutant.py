@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from orchestrator.core import dispatch, edit, lease, machine, reconcile, state
+from orchestrator.core import dispatch, edit, lease, machine, reconcile, state, straggler
 from orchestrator.core.binding import Binder
-from orchestrator.core.lifecycle import Ready
+from orchestrator.core.lifecycle import Ready, Running
 from orchestrator.core.state import State
 from orchestrator.core.turn import Turn
 from protocol.frame import Ack, Assign, HeartbeatAck, Report, WorkSpec
@@ -167,6 +167,13 @@ def _any_session(received: Any) -> Any:
     return mutant
 
 
+def _copies_anything(real: Any) -> Any:
+    def mutant(turn: Turn, run: Any, task: Any, spec: Any) -> bool:
+        return type(task.state) is Running and len(task.live()) == 1 and not task.cancelling
+
+    return mutant
+
+
 MUTANTS: Final = (
     Mutant("accept by task id", reconcile, "admissible", _by_task_id, 13),
     Mutant("attempt counter not durable", Turn, "fence", _volatile_fence, 1),
@@ -185,5 +192,6 @@ MUTANTS: Final = (
     Mutant("old session's frames accepted", machine, "received", _any_session, 97),
     Mutant("once before the plan is whole", dispatch, "barred", lambda real: lambda *_: False, 58),
     Mutant("once of a plan that is not whole", dispatch, "doubt", lambda real: lambda *_: "", 58),
+    Mutant("stragglers copied whatever they do", straggler, "may_double", _copies_anything, 76),
     Mutant("every patch widens the envelope", state, "origins_of", lambda real: lambda *_: lambda name: 0, 74),
 )

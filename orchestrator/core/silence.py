@@ -17,6 +17,7 @@ from protocol.outcome import Failure, Usage
 from . import command as c
 from . import event as e
 from .fleet import Session
+from .graph import Task
 from .lifecycle import Running
 from .settlement import end_attempt
 from .staging import owner_left
@@ -74,18 +75,24 @@ def silent(turn: Turn, conn: int) -> None:
 
 
 def hedge(turn: Turn, worker: int) -> None:
-    """Let the pure work of a worker in doubt start elsewhere, once, unless it has spawned."""
+    """Let the pure work of a worker in doubt start elsewhere, once, unless it has spawned or asked for something; what
+    keeps checkpoints goes on there from the last one."""
     for key in turn.state.live.get(worker, ()):
         run, task, _ = turn.located(key)
         if (
             type(task.state) is Running
             and turn.effect(task) == "pure"
-            and task.spawned is None
+            and (task.spawned is None or (not task.spawned.children and _keeps(turn, task)))
             and len(task.live()) == 1
             and not task.cancelling
         ):
             turn.hedges.add((run.ix, task.ix))
             turn.state.fresh.append((run.ix, task.ix))
+
+
+def _keeps(turn: Turn, task: Task) -> bool:
+    spec = turn.contract(task)
+    return spec is not None and spec.checkpoints
 
 
 def broken(turn: Turn, worker: int) -> None:

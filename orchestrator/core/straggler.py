@@ -150,7 +150,7 @@ def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
     """Begin the attempt once more where that ends it sooner, or have it go on there, if it may be."""
     run, task, attempt = turn.located(late.key)
     spec = turn.contract(task)
-    if spec is None or type(run.state) is not Open or task.deaths:
+    if spec is None or type(run.state) is not Open or task.deaths or turn.ruling(spec.name) == "deny":
         return
     overdue = late.overdue >= 1.0
     copies = may_double(turn, run, task, spec)

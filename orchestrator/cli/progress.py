@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from .forecast import beside
+
 STATES: Final = ("running", "awaiting_approval", "waiting", "unknown", "ready", "pending")
 Wants = Literal["everything", "story", "asks"]
 """Which events a view shows: each of them, those that a story is made of, or only what a person has to answer."""
@@ -79,6 +81,8 @@ class Progress:
         if kind == "run_settled":
             self.state = str(row["state"])
             return ""
+        if kind == "run_foreseen":
+            return beside(row) + (": it will hardly meet its deadline" if row.get("late") else "")
         if kind in ("run_paused", "run_resumed"):
             self.state = "paused" if kind == "run_paused" else "open"
             return f"{'paused' if kind == 'run_paused' else 'resumed'} by {row.get('by', 'somebody')}"

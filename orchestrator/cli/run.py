@@ -13,9 +13,10 @@ from typing import Any, Final
 import anyio.to_thread
 import click
 
-from protocol.errors import AwaitingApproval, Interrupted, UsageError
+from protocol.errors import AwaitingApproval, DeadlineTooShort, Interrupted, UsageError
 from protocol.ids import run_name
 from protocol.report import SCHEMA, exit_code
+from protocol.resource import span_s
 from protocol.task import SLA_CLASSES
 from protocol.workload import MODULE, is_workload
 
@@ -124,6 +125,9 @@ def run(
                 roots=roots,
             )
         show_plan({**read_plan_file(work, given), **({"forecast": seen} if seen else {})}, output)
+        if seen and deadline and not best_effort and seen["least_s"] > span_s(deadline):
+            show.say(f"a deadline of {deadline} can't be met")
+            click.get_current_context().exit(DeadlineTooShort.exit_code)
         return
     options: dict[str, Any] = {
         "inputs": given,

@@ -343,7 +343,7 @@ class BudgetSpent(Durable, frozen=True):
 
 class RunForeseen(Durable, frozen=True):
     """What was expected of the run when its plan was complete: seconds from submission, the median, the 10th and the
-    90th percentile. Nothing is decided by it."""
+    90th percentile; `late`: nine times in ten it misses its deadline. Nothing is decided by it."""
 
     run: int
     policy: str
@@ -353,6 +353,7 @@ class RunForeseen(Durable, frozen=True):
     price: float = 0.0
     energy_j: float = 0.0
     at: float = 0.0
+    late: bool = False
 
 
 class RunPaused(Durable, frozen=True):

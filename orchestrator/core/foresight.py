@@ -14,13 +14,16 @@ from . import stimulus as s
 from .graph import Run
 from .turn import Turn
 
-MOST_TASKS: Final = 2_000
+MOST_TASKS: Final = 1_000
+MOST_WORK: Final = 100_000
+"""Tasks times sessions: what looking ahead may cost the loop."""
 LEAST_WORK_S: Final = 0.5
 
 
 def foresee(turn: Turn, run: Run) -> None:
     """The first plan is complete: have its course foretold, if that is worth it."""
-    if not 0 < len(run.tasks) <= MOST_TASKS or run.expected is not None:
+    count = len(run.tasks)
+    if not 0 < count <= min(MOST_TASKS, MOST_WORK // max(1, len(turn.fleet.sessions))) or run.expected is not None:
         return
     measured, work_s = turn.predictor.measured, 0.0
     for task in run.tasks:
@@ -35,8 +38,9 @@ def foreseen(turn: Turn, item: s.Foreseen) -> None:
     if run is None or run.expected is not None or run.aside:
         turn.count("stale_forecast")
         return
+    late = 0 < run.settings.deadline_s < item.low_s
     turn.emit(
         e.RunForeseen(
-            run.ix, item.policy, item.makespan_s, item.low_s, item.high_s, item.price, item.energy_j, turn.now
+            run.ix, item.policy, item.makespan_s, item.low_s, item.high_s, item.price, item.energy_j, turn.now, late
         )
     )

@@ -140,6 +140,11 @@ class Machine:
         """Why the task is where it is. Raises: NotFound."""
         return explain(self._turn, run, task)
 
+    @property
+    def placement(self) -> str:
+        """The name of the policy (placement.selection)."""
+        return self._turn.settings.placement
+
     def look_ahead(self, run: Run, now: float) -> Outlook:
         """What is left of a run, submitted or only sketched, as a problem of placement on the fleet as it is."""
         return look_ahead(self._turn, run, now)

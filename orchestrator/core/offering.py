@@ -16,10 +16,12 @@ from typing import Final
 from protocol.artifact import ArtifactRef
 
 from ..placement.policy import WAIT, Offer
+from ..placement.thrift import Thrift
 from .approval import ask_approval
 from .binding import Bound
 from .expectation import expected, input_bytes, units
 from .fleet import Load, Session
+from .frugality import policy_for
 from .graph import Run, Task
 from .lifecycle import Ready
 from .quarantine import doubtful
@@ -62,10 +64,11 @@ def place(
         asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
     berths, offers, chosen = choice(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
     if chosen == WAIT:
-        _promise(turn, berths, offers)
+        policy = policy_for(turn, run, task)
+        _promise(turn, berths, offers, policy.best(offers) if offers and isinstance(policy, Thrift) else WAIT)
         return False
     berth = berths[chosen]
-    why = turn.policy.why(offers, chosen) if len(offers) > 1 else ""
+    why = policy_for(turn, run, task).why(offers, chosen) if len(offers) > 1 else ""
     send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, why, hedge, bound)
     return True
 
@@ -89,7 +92,7 @@ def choice(
     `without` these workers, `behind` so many others of the bucket.
     """
     berths, offers = _offers(turn, run, task, bucket, first, without, behind)
-    chosen = turn.policy.choose(offers) if offers else WAIT
+    chosen = policy_for(turn, run, task).choose(offers) if offers else WAIT
     if chosen == WAIT and len({offer.worker for offer in offers}) == 1 and offers[0].room:
         chosen = 0
     return berths, offers, chosen
@@ -200,11 +203,12 @@ def _candidates(
     return found
 
 
-def _promise(turn: Turn, berths: list[Berth], offers: list[Offer]) -> None:
-    """It waits: whoever decides after it finds the devices that it waits for taken for longer."""
+def _promise(turn: Turn, berths: list[Berth], offers: list[Offer], best: int) -> None:
+    """It waits: whoever decides after it finds the devices that it waits for taken for longer. `best`: which of them it
+    wants, if its policy says so."""
     full = [(max(offer.start_s, offer.transfer_s) + offer.run_s, n) for n, offer in enumerate(offers) if not offer.room]
     if full:
-        group = berths[min(full)[1]].group
+        group = berths[best if best != WAIT else min(full)[1]].group
         group.promised = group.promised + 1 if group.flush == turn.flushes else 1
         group.flush = turn.flushes
 

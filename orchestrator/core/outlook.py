@@ -60,19 +60,20 @@ def outlook(
     allowed: Allowed,
     predict: Predict,
     *,
+    at: Mapping[tuple[int, str], int],
     now_s: float = 0.0,
     items: Callable[[str], int] = lambda skill: 1,
     value_bytes: Callable[[str], float] = lambda skill: 0.0,
     out_bytes: Callable[[str], float] = lambda skill: 0.0,
     hop_s: Callable[[int], float] = lambda site: 0.0,
 ) -> Outlook:
-    """What is left of the run, as a Problem.
+    """What is left of the run, as a Problem. `at`: the site of a device of a worker.
 
     While nobody knows, `items` says how many elements a map of a skill is taken to have, `value_bytes` how large a
     skill's result is, `out_bytes` what of that is too large for a message. `hop_s`: what dispatch and report add to
     each attempt at a site; the sites' latencies belong there, since small values travel with these messages.
     """
-    made = _Making(run, sites, spec_of, allowed, predict, now_s, items, value_bytes, out_bytes, hop_s)
+    made = _Making(run, sites, at, spec_of, allowed, predict, now_s, items, value_bytes, out_bytes, hop_s)
     for task in run.roots():
         made.take(task)
     for ix in sorted(made.found, key=lambda ix: run.order[ix]):
@@ -85,6 +86,7 @@ class _Making:
         self,
         run: Run,
         sites: Sequence[Site],
+        at: Mapping[tuple[int, str], int],
         spec_of: SpecOf,
         allowed: Allowed,
         predict: Predict,
@@ -116,7 +118,7 @@ class _Making:
         self.unknown: dict[str, int] = {}
         self.nowhere: dict[str, None] = {}
         self.assumed: dict[str, None] = {}
-        self.at = {(site.worker, site.device): n for n, site in enumerate(self.sites)}
+        self.at = at
 
     # tasks
 
@@ -197,7 +199,7 @@ class _Making:
     def row(self, task: Task, spec: SkillSpec | None, size: float) -> tuple[list[float], float, float]:
         """Seconds by site until its result is at the orchestrator, its deviation, its units; alike tasks share them."""
         stated = _stated_s(task, spec)
-        given = sum(self.given_bytes(self.run.tasks[ix]) for ix in task.wiring.needs)
+        given = _roughly(sum(self.given_bytes(self.run.tasks[ix]) for ix in task.wiring.needs))
         calls = max(1, task.spec.map.chunk) if task.parent >= 0 or is_map(task) else 1
         needs = task.spec.needs and msgspec.json.encode(task.spec.needs)
         key = (task.skill, task.spec.on, task.at, needs, stated, size, given, calls)
@@ -216,7 +218,7 @@ class _Making:
         sites = self.allowed(task, spec) if spec is not None and spec.place != "engine" else {}
         group = self.groups[task.skill]
         for site, units in sites.items():
-            said = self.predict(task.skill, site, int(given)).times(calls)
+            said = self.predict(task.skill, site, given).times(calls)
             run_s, deviation, shared = said.run_s, _deviation(said), WIDE
             if stated is not None:
                 run_s, deviation, shared = stated / (self.sites[site].speed or 1.0), 0.0, 0.0
@@ -300,6 +302,12 @@ class _Making:
             tuple(self.nowhere),
             tuple(self.assumed),
         )
+
+
+def _roughly(size: float) -> int:
+    """To an eighth: inputs that are alike make one row, whatever their last bytes are."""
+    found = int(size)
+    return found >> (dropped := max(0, found.bit_length() - 4)) << dropped
 
 
 def _stated_s(task: Task, spec: SkillSpec | None) -> float | None:

@@ -25,6 +25,8 @@ from .precedent import Precedent
 from .queue import Kind
 from .turn import Turn
 
+MOST_SITES: Final = 16
+"""In a fleet of more, devices that are alike make one site: what moves between them is taken to be there."""
 _SAMPLE: Final = 64
 """Tasks of another run from which its mean task is guessed."""
 Place = tuple[int, str, bool]
@@ -42,6 +44,7 @@ def look_ahead(turn: Turn, run: Run, now_s: float) -> Outlook:
         turn.contract,
         survey.allowed,
         survey.predict,
+        at={(worker, device): site for (worker, device, _), site in survey.places.items()},
         now_s=now_s,
         items=past.items,
         value_bytes=past.value_bytes,
@@ -54,28 +57,38 @@ class _Survey:
     def __init__(self, turn: Turn, run: Run, now_s: float) -> None:
         self.turn, self.run, self.now_s = turn, run, now_s
         self.kinds: dict[Kind, tuple[tuple[int, str, dict[str, float]], ...]] = {}
-        self.places: dict[Place, int] = {}
-        self.wanted: dict[Place, list[dict[str, float]]] = {}
+        self.wanted: dict[Place, list[tuple[dict[str, float], int]]] = {}
+        """Place -> (needs, how many tasks need that)."""
+        counts: dict[Kind, int] = {}
         for task in run.tasks:
             spec = turn.contract(task)
             if spec is None or spec.place == "engine" or task.final:
                 continue
-            for worker, device, needs in self._offered(task, spec):
-                place = worker, device, not needs.get("cpu")
-                self.places.setdefault(place, len(self.places))
-                self.wanted.setdefault(place, []).append(needs)
+            kind = kind_of(turn.state, run, task, spec, "")
+            counts[kind] = counts.get(kind, 0) + 1
+            if kind not in self.kinds:
+                self.kinds[kind] = eligible(turn.state, turn.fleet, kind, spec)
+        for kind, count in counts.items():
+            for worker, device, needs in self.kinds[kind]:
+                self.wanted.setdefault((worker, device, not needs.get("cpu")), []).append((needs, count))
+        alike: dict[object, int] = {}
+        many = len(self.wanted) > MOST_SITES
+        self.places = {
+            place: alike.setdefault(self._alike(place) if many else place, len(alike)) for place in self.wanted
+        }
+        """Place -> its site."""
 
-    def _offered(self, task: Task, spec: SkillSpec) -> tuple[tuple[int, str, dict[str, float]], ...]:
-        kind = kind_of(self.turn.state, self.run, task, spec, "")
-        found = self.kinds.get(kind)
-        if found is None:
-            found = self.kinds[kind] = eligible(self.turn.state, self.turn.fleet, kind, spec)
-        return found
+    def _alike(self, place: Place) -> object:
+        """What a place has in common with those that make one site with it."""
+        session, device = self.turn.fleet.sessions[place[0]], place[1]
+        profile, link = session.device.get(device), session.profile.link
+        price = (profile.price_per_s, profile.watts) if profile is not None else ()
+        return session.device_class.get(device, device), session.speed.get(device), link.bandwidth, price, place[1:]
 
     def allowed(self, task: Task, spec: SkillSpec) -> Mapping[int, float]:
         """See outlook.Allowed."""
         found: dict[int, float] = {}
-        for worker, device, needs in self._offered(task, spec):
+        for worker, device, needs in self.kinds.get(kind_of(self.turn.state, self.run, task, spec, ""), ()):
             site = self.places.get((worker, device, not needs.get("cpu")))
             if site is not None:
                 found[site] = needs.get(device, needs.get("cpu", 0.0))
@@ -92,41 +105,49 @@ class _Survey:
 
     def sites(self) -> tuple[Site, ...]:
         """In the order in which `allowed` numbers them."""
-        self._at = list(self.places)
-        slots = [self._slots(place) for place in self._at]
-        heavy = sum(count for place, count in zip(self._at, slots, strict=True) if not place[2])
+        members: dict[int, list[Place]] = {}
+        for place, site in self.places.items():
+            members.setdefault(site, []).append(place)
+        self._at = [places[0] for places in members.values()]
+        slots = {place: self._slots(place) for place in self.places}
+        heavy = sum(count for place, count in slots.items() if not place[2])
         ahead = self._ahead_s() / heavy if heavy else 0.0
-        return tuple(self._site(place, count, ahead) for place, count in zip(self._at, slots, strict=True))
+        return tuple(self._site(places, slots, ahead) for places in members.values())
 
     def _slots(self, place: Place) -> int:
         """How many of the tasks that want it may run there at once, if they need as much as they do on average."""
         session, wanted = self.turn.fleet.sessions[place[0]], self.wanted[place]
         if place[2]:
-            return min(LIGHT_WINDOW, len(wanted))
+            return min(LIGHT_WINDOW, sum(count for _, count in wanted))
         capacity = session.profile.capacity.amounts()
         most = float(session.profile.slots)
-        for name in {name: None for needs in wanted for name in needs}:
-            mean = sum(needs.get(name, 0.0) for needs in wanted) / len(wanted)
+        tasks = sum(count for _, count in wanted)
+        for name in {name: None for needs, _ in wanted for name in needs}:
+            mean = sum(needs.get(name, 0.0) * count for needs, count in wanted) / tasks
             if mean > 0 and name != "memory":
                 most = min(most, capacity.get(name, 0.0) / mean)
         return max(1, int(most + 1e-9))
 
-    def _site(self, place: Place, slots: int, ahead_s: float) -> Site:
-        worker, device, light = place
-        session = self.turn.fleet.sessions[worker]
-        profile, link = session.device.get(device), session.profile.link
+    def _site(self, places: list[Place], slots: dict[Place, int], ahead_s: float) -> Site:
+        worker, device, light = places[0]
+        sessions = [self.turn.fleet.sessions[place[0]] for place in places]
+        profile, one = sessions[0].device.get(device), sessions[0].profile
+        free = [
+            at for place, session in zip(places, sessions, strict=True)
+            for at in (() if light else self._free_s(session, slots[place], ahead_s))
+        ]  # fmt: skip
         return Site(
-            session.name,
-            kind=self.places[place],
-            worker=worker,
+            sessions[0].name if len(places) == 1 else f"{len(places)} like {sessions[0].name}",
+            kind=self.places[places[0]],
+            worker=worker if len(places) == 1 else -1,
             device=device,
-            speed=session.speed.get(device, 1.0),
-            slots=slots,
-            bandwidth=link.bandwidth,
+            speed=sessions[0].speed.get(device, 1.0),
+            slots=sum(slots[place] for place in places),
+            bandwidth=one.link.bandwidth,
             price_per_s=profile.price_per_s if profile is not None else 0.0,
             watts=profile.watts if profile is not None else 0.0,
-            memory=float(session.profile.capacity.memory) or float("inf"),
-            free_s=() if light else self._free_s(session, slots, ahead_s),
+            memory=float(one.capacity.memory) or float("inf"),
+            free_s=tuple(free),
         )
 
     def _free_s(self, session: Session, slots: int, ahead_s: float) -> tuple[float, ...]:

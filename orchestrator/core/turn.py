@@ -101,6 +101,8 @@ class Turn:
         """What was inadmissible in the frame that is being read."""
         self.overspent: dict[int, None] = {}
         """Runs whose attempts have used more than their budget has."""
+        self.below: dict[int, tuple[int, list[float]]] = {}
+        """Run that prefers something to time -> (tasks, seconds that hang on each) (core.frugality)."""
         self.disk_full = False
         self.started = False
         self.counter = 0
@@ -194,6 +196,7 @@ class Turn:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         for waiting in (self.barred, self.failures, self.wants, self.dry, self.watch.done_s, self.watch.copied_s):
             waiting.pop(run, None)
+        self.below.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
             self.doubts,

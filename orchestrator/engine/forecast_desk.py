@@ -21,10 +21,14 @@ from ..core.machine import Machine
 from ..core.outlook import Outlook
 from ..core.sketch import sketch
 from ..core.stimulus import Foreseen, Stimulus
-from ..placement.forecast import Forecast, bound_late, forecast
+from ..placement.forecast import WORK, Forecast, bound_late, forecast
 from ..placement.problem import INF
+from ..placement.selection import policy_named
+from ..placement.thrift import Prefer
 
 MOST_TASKS: Final = 20_000
+QUIET_WORK: Final = 6_000
+"""As forecast.WORK, of what nobody waits for: the loop shares the interpreter with it."""
 MOST_SPANS: Final = 500
 """Of a timeline, for all devices together."""
 
@@ -45,7 +49,8 @@ class ForecastDesk:
         now, home = self._clock(), home or settings.home
         run = await anyio.to_thread.run_sync(sketch, tasks, settings, inputs, home, now)
         seen = self._machine.look_ahead(run, now)
-        return await anyio.to_thread.run_sync(_foretell, seen, home)
+        found = await anyio.to_thread.run_sync(self._play, seen, settings, now)
+        return row(seen, found, home)
 
     async def foresee(self, command: Foresee, post: Callable[[Stimulus], None]) -> None:
         """Serve the core: post what is expected of a run, unless nobody knows."""
@@ -54,11 +59,34 @@ class ForecastDesk:
             return
         now, since = self._clock(), run.submitted_at
         seen = self._machine.look_ahead(run, now)
-        found = await anyio.to_thread.run_sync(_play, seen)
+        found = await anyio.to_thread.run_sync(self._play, seen, run.settings, since, QUIET_WORK)
         if not seen.unknown and found.high_s < INF:
             spent = now - since
             low_s, middle_s, high_s = (spent + one for one in (found.low_s, found.makespan_s, found.high_s))
             post(Foreseen(command.run, found.policy, middle_s, low_s, high_s, found.price, found.energy_j))
+
+    def _play(self, seen: Outlook, settings: RunSettings, since: float, work: int = WORK) -> Forecast:
+        """As the server places it; `since`: when the run was submitted. Where what the run prefers would make it late,
+        haste is what is foretold (see `hastened`)."""
+        name, limit = self._machine.placement, settings.deadline_s
+        end = since + limit if limit else INF
+        found = self._course(seen, name, settings.prefer, end, work)
+        if settings.prefer != "time" and found.makespan_s > end - seen.problem.now_s:
+            found = self._course(seen, name, "time", end, work)
+        return found
+
+    @staticmethod
+    def _course(seen: Outlook, name: str, prefer: Prefer, end: float, work: int) -> Forecast:
+        course = bound_late(lambda: policy_named(name), prefer=prefer, deadline_s=end)
+        shown = policy_named(name).name if prefer == "time" else prefer
+        return forecast(seen.problem, course, seen.spread, policy=shown, units=seen.units, work=work)
+
+
+def hastened(found: ForecastRow | None, settings: RunSettings) -> RunSettings:
+    """What a run prefers to time counts only while its deadline can be met so."""
+    if found is None or settings.prefer == "time" or found.policy == settings.prefer:
+        return settings
+    return msgspec.structs.replace(settings, prefer="time")
 
 
 def refuse_late(found: ForecastRow | None, settings: RunSettings) -> None:
@@ -72,14 +100,6 @@ def refuse_late(found: ForecastRow | None, settings: RunSettings) -> None:
         hint="give it more time, attach a faster worker, or start it with --best-effort",
         partial=msgspec.to_builtins(found),
     )
-
-
-def _foretell(seen: Outlook, home: str) -> ForecastRow:
-    return row(seen, _play(seen), home)
-
-
-def _play(seen: Outlook) -> Forecast:
-    return forecast(seen.problem, bound_late(), seen.spread, policy="eft", units=seen.units)
 
 
 def row(seen: Outlook, found: Forecast, home: str = "") -> ForecastRow:

@@ -19,13 +19,16 @@ from .eft import Eft
 from .heft import heft
 from .late_binding import LateBinding
 from .policy import Policy
-from .problem import Problem
-from .rank import upward
+from .problem import INF, Problem
+from .rank import runs, upward
+from .thrift import SPARED, Prefer
 
 WORK: Final = 30_000
-"""Tasks that are played in all: a large problem is played less often."""
+"""Tasks that are played in all, on a few sites: a large problem is played less often."""
+SITES: Final = 4
+"""So many sites more make a task as much work again."""
 MOST: Final = 40
-LEAST: Final = 5
+LEAST: Final = 3
 """How often one is played, at most and at least."""
 
 Course = Callable[[Problem, Took | None], Played]
@@ -55,13 +58,25 @@ class Forecast(msgspec.Struct, frozen=True):
     course: Played
 
 
-def bound_late(policy: Policy | None = None) -> Course:
-    """As the orchestrator places: ready tasks by upward rank, each when a device has room."""
+def bound_late(policy: Callable[[], Policy] = Eft, *, prefer: Prefer = "time", deadline_s: float = INF) -> Course:
+    """As the orchestrator places: ready tasks by upward rank, each when a device has room. `prefer`: what is spared as
+    far as the deadline, a time on the problem's clock, allows."""
 
     def course(problem: Problem, took: Took | None) -> Played:
-        return play(problem, LateBinding(policy or Eft(), upward(problem)), took=took)
+        due = ends_by(problem, deadline_s) if prefer != "time" else ()
+        rule = LateBinding(policy(), upward(problem), prefer=prefer, due_s=due)
+        return play(problem, rule, took=took)
 
     return course
+
+
+def ends_by(problem: Problem, deadline_s: float) -> list[float]:
+    """When each task must end, so that what hangs on it still ends in time on the fastest devices."""
+    if deadline_s == INF:
+        return [INF] * problem.size
+    end = problem.now_s + SPARED * (deadline_s - problem.now_s)
+    best = upward(problem, "best")
+    return [end - rank + run for rank, run in zip(best, runs(problem, "best"), strict=True)]
 
 
 def planned(problem: Problem, took: Took | None) -> Played:
@@ -77,14 +92,14 @@ def forecast(
     policy: str = "",
     units: Sequence[float] = (),
     seed: int = 0,
-    samples: int = 0,
+    work: int = WORK,
 ) -> Forecast:
-    """Play it. `units`: cores or cards that each task holds, 1 if left out; `samples` 0: as its size allows.
+    """Play it. `units`: cores or cards that each task holds, 1 if left out; `work`: as often as WORK is meant.
 
     A problem with a task that may run nowhere ends at INF: leave such tasks out before.
     """
     expected = course(problem, None)
-    most = samples or max(LEAST, min(MOST, WORK // max(1, problem.size)))
+    most = max(LEAST, min(MOST, work // max(1, problem.size * (1 + len(problem.sites) // SITES))))
     if not any(spread.own) and not any(spread.shared):
         most = 0
     courses = [course(problem, _drawn(problem, spread, Dice(seed * 1_000_003 + n))) for n in range(most)] or [expected]

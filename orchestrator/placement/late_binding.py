@@ -14,6 +14,7 @@ from typing import Final
 from .clock import Clock
 from .policy import WAIT, Offer, Policy
 from .problem import INF
+from .thrift import Prefer, Thrift
 
 PATIENCE: Final = 40
 """Tasks of one kind that may wait for a better site before the rest of it is left for the next instant (as in
@@ -24,8 +25,19 @@ class LateBinding:
     """A rule (see clock.Rule). `rank`: the larger goes first. `window`: how many tasks a site may have beyond those
     that run."""
 
-    def __init__(self, policy: Policy, rank: Sequence[float], window: int = 0) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        rank: Sequence[float],
+        window: int = 0,
+        *,
+        prefer: Prefer = "time",
+        due_s: Sequence[float] = (),
+    ) -> None:
+        """`prefer`: what else than time is spared, as long as each task ends by its `due_s` on the clock."""
         self._policy = policy
+        self._prefer: Prefer = prefer
+        self._due_s = due_s
         self._rank = rank
         self._window = window
         self._kinds: dict[tuple[int, ...], list[tuple[float, int]]] = {}
@@ -44,12 +56,13 @@ class LateBinding:
             while heap and len(aside) < PATIENCE and any(clock.room(site) + self._window > 0 for site in sites):
                 entry = heapq.heappop(heap)
                 offers = [self._offer(entry[1], site, clock, booked[site]) for site in sites]
-                chosen = self._policy.choose(offers)
+                policy = self._policy_for(entry[1], clock)
+                chosen = policy.choose(offers)
                 if chosen != WAIT:
                     yield entry[1], sites[chosen]
                     continue
                 aside.append(entry)
-                best = min(range(len(sites)), key=lambda n: _finish_s(offers[n]))
+                best = policy.best(offers) if isinstance(policy, Thrift) else _first(offers)
                 booked[sites[best]] += offers[best].run_s / problem.sites[sites[best]].slots
             for entry in aside:
                 heapq.heappush(heap, entry)
@@ -66,18 +79,26 @@ class LateBinding:
         """See clock.Rule: no slot idles while something could run."""
         return True
 
+    def _policy_for(self, task: int, clock: Clock) -> Policy:
+        if self._prefer == "time":
+            return self._policy
+        return Thrift(self._prefer, self._due_s[task] - clock.now_s)
+
     def _offer(self, task: int, site: int, clock: Clock, booked: float) -> Offer:
         where, now = clock.problem.sites[site], clock.now_s
+        run_s = clock.problem.run(task, site)
         return Offer(
             worker=where.worker if where.worker >= 0 else site,
             device=where.device,
             room=clock.room(site) + self._window > 0,
             start_s=clock.free_s(site) - now + booked,
-            run_s=clock.problem.run(task, site),
+            run_s=run_s,
             transfer_s=clock.arrival_s(task, site) - now,
             load=len(clock.running[site]) + len(clock.queued[site]),
+            price=run_s * where.price_per_s,
+            energy_j=run_s * where.watts,
         )
 
 
-def _finish_s(offer: Offer) -> float:
-    return max(offer.start_s, offer.transfer_s) + offer.run_s
+def _first(offers: Sequence[Offer]) -> int:
+    return min(range(len(offers)), key=lambda n: max(offers[n].start_s, offers[n].transfer_s) + offers[n].run_s)

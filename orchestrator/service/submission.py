@@ -28,7 +28,7 @@ from protocol.task import Plan, RunSettings, TaskSpec
 
 from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
-from ..engine.forecast_desk import document, refuse_late
+from ..engine.forecast_desk import document, hastened, refuse_late
 from ..engine.planner_desk import PlannerDesk, fleet_view
 from ..engine.skill_view import known_skills
 from .attachment import Attachments
@@ -91,6 +91,7 @@ class Submissions:
                 seen = await self._forecasts.of(plan.tasks, settings, inputs, given.home)
             if not given.dry:
                 refuse_late(seen, settings)
+                settings = hastened(seen, settings)
         if given.dry:
             return {"run": 0, "forecast": None if seen is None else document(seen)}
         settings = msgspec.structs.replace(settings, attached=not given.detach)

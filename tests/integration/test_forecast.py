@@ -56,7 +56,7 @@ def ran(home: Path, *flags: str, code: int = 0) -> Any:
 
 def test_what_was_measured_is_forecast_and_a_deadline_below_it_refused(home: Path) -> None:
     assert ran(home)["state"] == "succeeded"
-    seen = ran(home, "--dry-run")["forecast"]
+    seen = ran(home, "--dry-run", "--deadline", "50ms", code=6)["forecast"]
     assert seen["unknown"] == {}
     assert seen["low_s"] <= seen["makespan_s"] <= seen["high_s"]
     assert {lane["worker"] for lane in seen["devices"]} == {"here"}

@@ -7,6 +7,7 @@ import pytest
 
 from bench.simulated_worker import profile_of
 from bench.simulator import Simulator
+from orchestrator.core import event as e
 from orchestrator.core.outlook import Outlook
 from orchestrator.core.sketch import sketch
 from orchestrator.placement.forecast import bound_late, forecast
@@ -153,3 +154,30 @@ def test_a_run_that_is_worth_it_keeps_what_was_expected_of_it() -> None:
     sim.settle()
     assert sim.state.runs[2].expected is not None
     sim.prove_replay()
+
+
+def test_devices_that_are_alike_make_one_site_where_there_are_many() -> None:
+    speeds = [1.0 if n % 2 else 0.5 for n in range(20)]
+    profiles = [
+        msgspec.structs.replace(profile_of(2), devices=(DeviceProfile("cpu", f"x{speed}", speed=speed),))
+        for speed in speeds
+    ]
+    sim = Simulator(workers=profiles, check=False)
+    teach(sim, "sim.work", 2.0)
+    found = seen(sim, {"tasks": [work(f"t{n}") for n in range(40)]})
+    assert sorted((site.name[:9], site.slots, site.speed) for site in found.problem.sites) == [
+        ("10 like w", 20, 0.5),
+        ("10 like w", 20, 1.0),
+    ]
+    assert {len(row) for row in found.problem.run_s} == {2}
+    assert forecast(found.problem, bound_late(), found.spread).course.schedule.makespan_s - sim.now < 2.5
+
+
+def test_a_run_that_will_miss_its_deadline_says_so_as_it_starts() -> None:
+    sim = Simulator()
+    teach(sim, "sim.work", 2.0)
+    for deadline in ("500ms", "60s"):
+        sim.submit({"run": {"deadline": deadline}, "tasks": [work("a")]}, key=deadline)
+        sim.advance(0.1)
+    told = [event for _, _, decision in sim.log for event in decision.events if isinstance(event, e.RunForeseen)]
+    assert [event.late for event in told] == [True, False]

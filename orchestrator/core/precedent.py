@@ -6,6 +6,7 @@ Read from the newest settled runs when somebody asks, so that no task pays for i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,8 +18,6 @@ from .lifecycle import Closed
 RUNS: Final = 8
 TASKS: Final = 2_000
 """At most so many runs and tasks are looked at."""
-_PART: Final = 0.25
-"""The hop is the lower quartile: the upper ones also have waited at the worker."""
 MOST_HOP_S: Final = 0.05
 
 
@@ -32,7 +31,7 @@ class Precedent:
         self._items: dict[str, int] = {}
         self.hop_s = 0.0
         """Seconds between dispatch and report beyond the attempt's own run time."""
-        hops: list[float] = []
+        hops: list[float] = []  # of each run the least: the others may have waited at their worker
         seen = looked = 0
         for run in runs:
             if looked >= RUNS or seen >= TASKS:
@@ -40,6 +39,7 @@ class Precedent:
             if type(run.state) is not Closed:
                 continue
             looked += 1
+            least = math.inf
             for task in run.tasks[: TASKS - seen]:
                 seen += 1
                 if task.spread is not None:
@@ -52,9 +52,11 @@ class Precedent:
                 _add(self._bytes, task.skill, large if isinstance(value, ArtifactRef) else len(value))
                 attempt = task.winner()
                 if attempt is not None and attempt.run_s >= 0:
-                    hops.append(attempt.ended_at - attempt.at - attempt.run_s)
+                    least = min(least, max(0.0, attempt.ended_at - attempt.at - attempt.run_s))
+            if least < math.inf:
+                hops.append(min(least, MOST_HOP_S))
         if hops:
-            self.hop_s = min(MOST_HOP_S, max(0.0, sorted(hops)[int(len(hops) * _PART)]))
+            self.hop_s = sorted(hops)[len(hops) // 2]
 
     def out_bytes(self, skill: str) -> float:
         """The mean of what the skill's results have that is too large for a message; 0 if nobody knows."""

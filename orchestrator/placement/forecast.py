@@ -127,12 +127,17 @@ def best_of(
 
 
 def cost(problem: Problem, played: Played, units: Sequence[float] = ()) -> tuple[float, float]:
-    """Price and energy (J) of what ran: the seconds that each task held its cores or cards."""
+    """Price and energy (J) of what ran: the seconds that each task held its cores or cards. What is under way at the
+    problem's now counts as a whole, as predicted; what had ended does not."""
     price = energy = 0.0
     schedule = played.schedule
-    for task in schedule.order:
+    spans = [(task, schedule.finish_s[task] - schedule.start_s[task]) for task in schedule.order]
+    for task, past in problem.placed.items():
+        if past.finish_s > problem.now_s:
+            spans.append((task, problem.run(task, past.site)))
+    for task, span in spans:
         site = problem.sites[schedule.site[task]]
-        held = (schedule.finish_s[task] - schedule.start_s[task]) * (units[task] if units else 1.0)
+        held = span * (units[task] if units else 1.0)
         price += held * site.price_per_s
         energy += held * site.watts
     return price, energy

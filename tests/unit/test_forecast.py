@@ -13,7 +13,7 @@ from orchestrator.cli import forecast as shown
 from orchestrator.core.outlook import Outlook
 from orchestrator.engine.forecast_desk import refuse_late, row
 from orchestrator.placement.forecast import Spread, best_of, bound_late, forecast, planned, quantile
-from orchestrator.placement.problem import INF, Problem, Site
+from orchestrator.placement.problem import INF, Placed, Problem, Site
 from protocol.errors import DeadlineTooShort, from_wire
 from protocol.forecast_row import ForecastRow
 from protocol.plan import parse_plan
@@ -50,6 +50,12 @@ def test_price_and_energy_are_those_of_the_seconds_that_devices_are_held() -> No
     held = {site: sum(1 for at in found.course.schedule.site if at == site) for site in (0, 1)}
     assert held == {0: 3, 1: 1}
     assert found.price in (pytest.approx(2.0 * 3 + 0.1 * 6.0), pytest.approx(2.0 * 4 + 0.1 * 3.0))
+
+
+def test_what_is_under_way_is_paid_as_a_whole() -> None:
+    one = msgspec.structs.replace(problem(2), placed={0: Placed(0, 0.4), 1: Placed(1, -1.0)})
+    found = forecast(one, bound_late(), spread(2, own=0.0, shared=0.0))
+    assert (found.price, found.energy_j) == (pytest.approx(2.0), pytest.approx(100.0))
 
 
 def test_the_best_of_several_courses_is_taken() -> None:

@@ -160,6 +160,34 @@ def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
 
 
 @bench.command()
+@click.option("--quick", is_flag=True, help="A shorter search and fewer futures, under 50 seconds on two cores.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A folder with workflows (taskdag/1), fleets.json and perhaps reference.json.",
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the answer as a page, in HTML."
+)
+def schedule(quick: bool, data: Path, output: str, out: Path | None) -> None:
+    """How good placement is on recorded workflows: makespans against bounds, wrong predictions, bytes moved.
+
+    The placement's own code plays each workflow on a virtual clock; only what hedging wins is measured with real
+    processes, too, and that without --quick.
+    """
+    from .placement import answer, page, suite
+
+    sizes = suite.QUICK if quick else suite.Sizes()
+    found = suite.schedule(data, sizes, lambda text: click.echo(text, err=True))
+    if out is not None:
+        page.write_schedule(found, out)
+    body = found.document()
+    click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2) if output == "json" else answer.table(found))
+
+
+@bench.command()
 @click.argument("count", type=click.IntRange(1), default=1000)
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
 @click.option("--processes", type=click.IntRange(0), default=0, help="How many; 0 is one a core.")

@@ -41,12 +41,14 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """Steps in the file's order; `edges` between them by index with the bytes that travel; sizes of `files`."""
+    """Steps in the file's order; `edges` between them by index with the bytes that travel; sizes of `files`.
+    `synthetic`: it was generated, nobody ran it."""
 
     name: str
     steps: tuple[Step, ...]
     edges: tuple[tuple[int, int, float], ...]
     files: dict[str, float]
+    synthetic: bool = False
 
 
 def is_workload(text: bytes) -> bool:
@@ -71,7 +73,8 @@ def read_workload(text: bytes) -> Workload:
             )
             for task in neutral.tasks
         ]  # fmt: skip
-        return _checked(neutral.name, steps, {(one[0], one[1]): one[2] for one in neutral.edges}, sizes)
+        found = _checked(neutral.name, steps, {(one[0], one[1]): one[2] for one in neutral.edges}, sizes)
+        return msgspec.structs.replace(found, synthetic=neutral.synthetic)
     if head.schemaVersion not in VERSIONS:
         raise _refused(f"WfFormat {head.schemaVersion or '?'} is not read", f"convert it to {' or '.join(VERSIONS)}")
     return _of_wf_format(_decoded(text, _WfFormat))
@@ -131,6 +134,7 @@ class _Neutral(msgspec.Struct):
     name: str
     tasks: list[_Task]
     edges: list[tuple[str, str, float]]
+    synthetic: bool = False
 
 
 class _WfTask(msgspec.Struct):

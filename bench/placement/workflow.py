@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -21,13 +21,15 @@ T = TypeVar("T")
 
 
 class Workflow(msgspec.Struct, frozen=True):
-    """Tasks by index: seconds of work, bytes of memory (0 if not recorded), edges with bytes."""
+    """Tasks by index: seconds of work, bytes of memory (0 if not recorded), edges with bytes. `synthetic`: it was
+    generated, nobody ran it."""
 
     name: str
     work_s: list[float]
     memory: list[float]
     parents: list[list[tuple[int, float]]]
     children: list[list[tuple[int, float]]]
+    synthetic: bool = False
 
     def on(self, sites: Sequence[Site]) -> Problem:
         """The problem of these sites, each of its own kind: a task takes its work over the site's speed everywhere."""
@@ -38,25 +40,34 @@ class Workflow(msgspec.Struct, frozen=True):
 
 def read_workflow(path: Path) -> Workflow:
     """Reads taskdag/1 and WfFormat 1.5. Raises: PlanRefused if the file holds neither."""
-    form = read_workload(_text(path))
+    try:
+        form = read_workload(_text(path))
+    except PlanRefused as refused:
+        raise PlanRefused(f"{path.name}: {refused.message}", hint=refused.hint) from None
+    if not any(step.work_s for step in form.steps):
+        raise PlanRefused(f"{path.name} has no task that takes time")
     parents: list[list[tuple[int, float]]] = [[] for _ in form.steps]
     children: list[list[tuple[int, float]]] = [[] for _ in form.steps]
     for source, target, size in form.edges:
         parents[target].append((source, size))
         children[source].append((target, size))
     work = [step.work_s for step in form.steps]
-    return Workflow(form.name, work, [step.memory for step in form.steps], parents, children)
+    return Workflow(form.name, work, [step.memory for step in form.steps], parents, children, form.synthetic)
+
+
+_Amount = Annotated[float, msgspec.Meta(ge=0)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Device(msgspec.Struct):
     id: str
     kind: str
-    speed: float
-    bps: float
-    lat_s: float
-    slots: int = 1
-    price_per_s: float = 0.0
-    watt: float = 0.0
+    speed: _Positive
+    bps: _Positive
+    lat_s: _Amount
+    slots: Annotated[int, msgspec.Meta(ge=1)] = 1
+    price_per_s: _Amount = 0.0
+    watt: _Amount = 0.0
 
 
 class _Fleet(msgspec.Struct):

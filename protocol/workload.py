@@ -31,13 +31,15 @@ _LEGAL: Final = re.compile(r"[^a-z0-9_-]+")
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One task as recorded: `work_s` on a site of speed 1, `memory` in bytes (0: not recorded), files by name."""
+    """One task as recorded: `work_s` on a site of speed 1, `memory` in bytes (0: not recorded), files by name, and of
+    which `kind` it is ("": not recorded)."""
 
     id: str
     work_s: float
     memory: float = 0.0
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    kind: str = ""
 
 
 class Workload(msgspec.Struct, frozen=True):
@@ -70,6 +72,7 @@ def read_workload(text: bytes) -> Workload:
             Step(
                 task.id, task.work_s, task.mem_bytes or 0.0,
                 tuple(file.name for file in task.inputs), tuple(file.name for file in task.outputs),
+                task.kind,
             )
             for task in neutral.tasks
         ]  # fmt: skip
@@ -125,6 +128,7 @@ class _File(msgspec.Struct):
 class _Task(msgspec.Struct):
     id: str
     work_s: float
+    kind: str = ""
     mem_bytes: float | None = None
     inputs: tuple[_File, ...] = ()
     outputs: tuple[_File, ...] = ()
@@ -139,6 +143,7 @@ class _Neutral(msgspec.Struct):
 
 class _WfTask(msgspec.Struct):
     id: str
+    name: str = ""
     parents: list[str] = []
     children: list[str] = []
     inputFiles: list[str] = []
@@ -188,6 +193,7 @@ def _of_wf_format(form: _WfFormat) -> Workload:
         Step(
             task.id, ran[task.id].runtimeInSeconds, ran[task.id].memoryInBytes,
             tuple(dict.fromkeys(task.inputFiles)), tuple(dict.fromkeys(task.outputFiles)),
+            task.name,
         )
         for task in tasks
     ]  # fmt: skip

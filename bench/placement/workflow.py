@@ -30,6 +30,9 @@ class Workflow(msgspec.Struct, frozen=True):
     parents: list[list[tuple[int, float]]]
     children: list[list[tuple[int, float]]]
     synthetic: bool = False
+    kinds: list[str] = []
+    reads: list[float] = []
+    """Bytes of everything each task reads."""
 
     def on(self, sites: Sequence[Site]) -> Problem:
         """The problem of these sites, each of its own kind: a task takes its work over the site's speed everywhere."""
@@ -52,7 +55,10 @@ def read_workflow(path: Path) -> Workflow:
         parents[target].append((source, size))
         children[source].append((target, size))
     work = [step.work_s for step in form.steps]
-    return Workflow(form.name, work, [step.memory for step in form.steps], parents, children, form.synthetic)
+    reads = [sum(form.files.get(name, 0.0) for name in step.reads) for step in form.steps]
+    kinds = [step.kind for step in form.steps]
+    memory = [step.memory for step in form.steps]
+    return Workflow(form.name, work, memory, parents, children, form.synthetic, kinds, reads)
 
 
 _Amount = Annotated[float, msgspec.Meta(ge=0)]

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from protocol.artifact import ArtifactRef
+from protocol.skill import SkillSpec
 
 from ..placement.predictor import Prediction
 from . import command as c
@@ -43,7 +46,7 @@ def promised(turn: Turn, session: Session, run: Run, task: Task, device: str) ->
     elements = units(run, task) if task.parent >= 0 else 1
     if typical is not None and typical * elements < _SHORT_S:
         return None
-    return expected(turn, session, task.skill, device, input_bytes(run, task), elements)
+    return expected(turn, session, task.skill, device, size_of(turn, run, task), elements)
 
 
 def noted(
@@ -54,10 +57,10 @@ def noted(
     predicted = load.predicted if load is not None else None
     if elements > 1:
         run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
+    size = size_of(turn, run, task) if run_s >= _SHORT_S else input_bytes(run, task) if task.wiring.needs else 0
     turn.predictor.note(
         attempt.skill or task.skill, session.device_class.get(device, device), session.worker,
-        session.speed.get(device, 1.0), input_bytes(run, task) if task.wiring.needs else 0, run_s, predicted,
-        (run.ix, task.ix, attempt.number),
+        session.speed.get(device, 1.0), size, run_s, predicted, (run.ix, task.ix, attempt.number),
     )  # fmt: skip
 
 
@@ -67,6 +70,21 @@ def moved(turn: Turn, session: Session, told: Sequence[float]) -> None:
     for size, seconds in zip(told[:_MOVED_HEARD:2], told[1:_MOVED_HEARD:2], strict=False):
         if 0 < size < 2**53 and 0 < seconds < _LONGEST_S:
             turn.predictor.note_transfer(session.worker, link, int(size), seconds)
+
+
+def size_of(turn: Turn, run: Run, task: Task) -> int:
+    """What its run time goes by: the seconds that its own argument states (in microseconds), else its inputs' bytes."""
+    stated = stated_s(task, turn.contract(task))
+    return input_bytes(run, task) if stated is None else int(min(max(stated, 0.0), _LONGEST_S) * 1e6)
+
+
+def stated_s(task: Task, spec: SkillSpec | None) -> float | None:
+    """What the task's own argument says it takes on a reference core, if the skill has such a one."""
+    if spec is None or not spec.takes or task.alt:
+        return None
+    args = msgspec.json.decode(task.spec.args)
+    stated = args.get(spec.takes) if isinstance(args, dict) else None
+    return float(stated) if isinstance(stated, int | float) and not isinstance(stated, bool) else None
 
 
 def input_bytes(run: Run, task: Task) -> int:

@@ -19,7 +19,7 @@ from ..placement.policy import WAIT, Offer
 from ..placement.thrift import Thrift
 from .approval import ask_approval
 from .binding import Bound
-from .expectation import expected, input_bytes, units
+from .expectation import expected, size_of, units
 from .fleet import Load, Session
 from .frugality import policy_for
 from .graph import Run, Task
@@ -124,8 +124,8 @@ def _offers(
     skill, predictor = bucket.spec.name, turn.predictor
     large: list[Task] = []
     size, elements = 0, units(run, task) if task.parent >= 0 else 1
-    if task.wiring.needs:
-        size = input_bytes(run, task)
+    if task.wiring.needs or bucket.spec.takes:
+        size = size_of(turn, run, task)
         large = _large(run, task)
     found = _found(turn, run, task, bucket, first, without, large)
     of = predictor.fits, size, elements

@@ -22,6 +22,7 @@ from ..placement.forecast import Spread
 from ..placement.predictor import Prediction
 from ..placement.problem import INF, Placed, Problem, Site
 from .binding import MISSING, descend
+from .expectation import stated_s
 from .graph import Run, Task, is_map
 from .lifecycle import Settled
 
@@ -198,7 +199,7 @@ class _Making:
 
     def row(self, task: Task, spec: SkillSpec | None, size: float) -> tuple[list[float], float, float]:
         """Seconds by site until its result is at the orchestrator, its deviation, its units; alike tasks share them."""
-        stated = _stated_s(task, spec)
+        stated = stated_s(task, spec)
         given = _roughly(sum(self.given_bytes(self.run.tasks[ix]) for ix in task.wiring.needs))
         calls = max(1, task.spec.map.chunk) if task.parent >= 0 or is_map(task) else 1
         needs = task.spec.needs and msgspec.json.encode(task.spec.needs)
@@ -308,15 +309,6 @@ def _roughly(size: float) -> int:
     """To an eighth: inputs that are alike make one row, whatever their last bytes are."""
     found = int(size)
     return found >> (dropped := max(0, found.bit_length() - 4)) << dropped
-
-
-def _stated_s(task: Task, spec: SkillSpec | None) -> float | None:
-    """What the task's own argument says it takes on a reference core, if the skill has such a one."""
-    if spec is None or not spec.takes or task.alt:
-        return None
-    args = msgspec.json.decode(task.spec.args)
-    stated = args.get(spec.takes) if isinstance(args, dict) else None
-    return float(stated) if isinstance(stated, int | float) and not isinstance(stated, bool) else None
 
 
 def _deviation(said: Prediction) -> float:

@@ -19,7 +19,7 @@ from ..placement.predictor import Prediction
 from .displacement import displace, displaceable
 from .eligibility import kind_of, policy_of
 from .enlistment import roster_of
-from .expectation import expected, input_bytes, units
+from .expectation import expected, input_bytes, size_of, units
 from .fleet import Displacement, Key, Session
 from .graph import Run, Task
 from .intake import file_worker
@@ -116,7 +116,7 @@ def _late(turn: Turn, idle: list[Session]) -> tuple[list[Late], int, float]:
             limit = _limit(turn, told)
             if elapsed >= limit:
                 run, task, _ = turn.located(key)
-                told = expected(turn, session, load.skill, load.device, input_bytes(run, task), units(run, task))
+                told = expected(turn, session, load.skill, load.device, size_of(turn, run, task), units(run, task))
                 limit = _limit(turn, told)
             left = told.run_s - elapsed
             if elapsed >= limit:  # what has run over its time is expected to run as long again
@@ -218,7 +218,7 @@ def _best(
         worker = session.worker
         if worker in barred or not _idle(session) or not session.has_room(needs, 0):
             continue
-        told = expected(turn, session, spec.name, device, size, units(run, task))
+        told = expected(turn, session, spec.name, device, size_of(turn, run, task), units(run, task))
         cost = told.run_s + (turn.predictor.transfer_s(worker, session.profile.link, size) if size else 0.0)
         if told.by != "default" and (found is None or cost < found[0]):
             found = cost, session, device, needs

@@ -307,3 +307,19 @@ def test_ten_thousand_in_a_row_neither_recurse_nor_stall():
     tasks[0]["when"] = [{"ref": "input/go", "op": "==", "value": True}]
     sim = run(tasks, inputs=[{"name": "go", "type": "boolean", "default": False}], check=False)
     assert set(sim.states().values()) == {"skipped"}
+
+
+def test_a_run_time_goes_by_what_the_argument_of_the_task_says():
+    def sleeps(job):
+        yield job.args["seconds"]
+        return {"value": None}
+
+    program = {f"s{n}": sleeps for n in range(12)}
+    tasks = [{"id": name, "skill": "flow.sleep", "args": {"seconds": 1 + n % 5}} for n, name in enumerate(program)]
+    sim = run(tasks, program=program, workers=1, slots=1)
+    predictor = sim.machine.predictor
+    predictor.refit()
+    (known,) = predictor.known()
+    for seconds in (2, 20):
+        found = predictor.predict("flow.sleep", known.device_class, 1, 1.0, seconds * 1_000_000)
+        assert found.run_s == pytest.approx(seconds, rel=0.05)

@@ -24,6 +24,7 @@ from .forecast_row import ForetoldRow as ForetoldRow
 from .ids import run_name
 from .prediction_row import Accuracy, Predicted
 from .profile import DeviceProfile, LinkProfile
+from .share_row import ShareRow as ShareRow
 from .spend_row import SpendRow as SpendRow
 from .task import FirstOf, Output, TaskSpec, references
 from .task_form import task_document
@@ -330,6 +331,7 @@ class RunStatus(_Answer, frozen=True):
     waiting: dict[str, str] = {}
     error: dict[str, Any] | None = None
     spend: SpendRow = SpendRow()
+    share: ShareRow | None = None
 
 
 # Why it is where it is

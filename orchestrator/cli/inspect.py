@@ -24,6 +24,7 @@ from . import show
 from .option import RunParam, TaskParam, output_option, run_argument, server_option, use
 from .predictor import accuracy_text
 from .run import print_failures
+from .share import share_text
 from .spend import spend_text
 
 _NAMES_SHOWN: Final = 4
@@ -81,6 +82,7 @@ def status(run: int, output: str, server: str | None) -> None:
             ("version", answer["version"]),
             ("tasks", show.counts(answer["tasks"])),
             *((("spent", used),) if (used := spend_text(answer["spend"])) else ()),
+            *((("share", share_text(answer["share"])),) if answer["state"] == "open" else ()),
             *((f"{task} waits for", why) for task, why in answer["waiting"].items()),
         ),
     )

@@ -14,6 +14,7 @@ from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .queue import Kind
 from .settlement import budget_of
+from .standing import turns_before
 from .subplan import standing
 from .trust import barred
 from .turn import Turn
@@ -106,7 +107,9 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
                 sorted({f"{session.name} ({_SHORT.get(session.short, session.short)})" for session in sessions})
             )
             return f"waiting for room on {why}, which takes no new work"
-        return f"waiting for a free slot on {', '.join(sorted(session.name for session in sessions))}"
+        first = turns_before(turn, run)
+        free = f"waiting for a free slot on {', '.join(sorted(session.name for session in sessions))}"
+        return f"{free}; {first}" if first else free
     away = could_return(turn.state, turn.fleet, kind, spec)
     if away:
         return f"waiting for {' or '.join(record.name for record in away)}, which is away"

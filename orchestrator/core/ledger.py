@@ -65,12 +65,7 @@ class Ledger:
     def _count(self, fleet: Fleet) -> None:
         fairness = self.fairness
         fairness.clear([ix for ix in fairness.runs if ix not in self._state.runs or self._closed(ix)])
-        cpu = gpu = memory = price = 0.0
-        for session in fleet.sessions.values():
-            capacity = session.profile.capacity
-            cpu, gpu, memory = cpu + capacity.cpu, gpu + capacity.gpu, memory + capacity.memory
-            price += sum(one.price_per_s * one.count for one in session.profile.devices)
-        fairness.capacity = cpu, gpu, memory, price
+        fairness.measure(session.profile for session in fleet.sessions.values())
         for session in fleet.sessions.values():
             session.tell = self._told
             for key, load in session.loads.items():

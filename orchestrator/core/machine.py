@@ -10,6 +10,7 @@ from typing import Any
 
 from protocol.link import timing
 from protocol.outcome import Failure, Usage
+from protocol.share_row import ShareRow
 from protocol.task import RunSettings
 
 from ..placement.policy import Policy
@@ -39,6 +40,7 @@ from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
 from .silence import broken, expired, gone, silent
 from .staging import stage
+from .standing import standing
 from .state import State
 from .steering import (
     answered,
@@ -144,6 +146,10 @@ class Machine:
     def placement(self) -> str:
         """The name of the policy (placement.selection)."""
         return self._turn.settings.placement
+
+    def standing(self, run: Run) -> ShareRow:
+        """What the run's user has of the fleet, and who goes first."""
+        return standing(self._turn, run)
 
     def look_ahead(self, run: Run, now: float) -> Outlook:
         """What is left of a run, submitted or only sketched, as a problem of placement on the fleet as it is."""

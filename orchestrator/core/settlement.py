@@ -38,6 +38,9 @@ def end_attempt(
     turn.focus = run.ix
     session = turn.fleet.sessions.get(attempt.worker)
     load = session.drop((run.ix, task.ix, attempt.number)) if session is not None else None
+    moved = load.displaced or load.recalled if load is not None and isinstance(outcome, Stopped) else None
+    if moved is not None:
+        outcome = Stopped(moved.why)
     if turn.ledger.counts and session is not None and load is not None:
         turn.ledger.used(run, session, load, usage.run_s, usage.price, turn.now)
     if load is not None and load.charged_s:
@@ -56,7 +59,8 @@ def end_attempt(
         if session is not None:
             if session.health.rate:
                 went_well(turn, session)
-            noted(turn, session, run, task, attempt, load, usage.run_s)
+            if attempt.number == 1 or task.spawned is None or not task.spawned.checkpoint[1]:
+                noted(turn, session, run, task, attempt, load, usage.run_s)  # else it may have gone on half-way
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
             turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
         if task.cancelling:
@@ -71,7 +75,7 @@ def end_attempt(
     elif attempt.began and turn.effect(task) == "once" and (why := _unclear(outcome, lost=lost)):
         if type(task.state) is not Unknown:
             turn.emit(e.TaskUnknown(run.ix, task.ix, attempt.number, why, turn.now))
-    elif isinstance(outcome, Stopped) and load is not None and (moved := load.displaced or load.recalled) is not None:
+    elif moved is not None:
         turn.emit(e.TaskRequeued(run.ix, task.ix, turn.now, moved.why, False, "", moved.avoid, turn.now, lost=False))
     elif isinstance(outcome, Stopped):
         _again(turn, run, task, attempt, Failure("Stopped", outcome.why or "stopped by its worker", "infra"))

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import exp, floor, log, log2
 from typing import Final
 
+from protocol.profile import WorkerProfile
+
 RESOURCES: Final = ("cpu", "gpu", "memory", "price")
 Amounts = tuple[float, float, float, float]
 """One of each of RESOURCES: cores, cards, bytes, price a second."""
@@ -50,6 +52,15 @@ class Fairness:
         self.users: dict[str, Account] = {}
         self.runs: dict[int, tuple[Account, Account]] = {}
         """Run -> its account and its user's."""
+
+    def measure(self, fleet: Iterable[WorkerProfile]) -> None:
+        """What there is to share."""
+        cpu = gpu = memory = price = 0.0
+        for profile in fleet:
+            capacity = profile.capacity
+            cpu, gpu, memory = cpu + capacity.cpu, gpu + capacity.gpu, memory + capacity.memory
+            price += sum(one.price_per_s * one.count for one in profile.devices)
+        self.capacity = cpu, gpu, memory, price
 
     def open(self, run: int, user: str) -> tuple[Account, Account]:
         """The run's account and its user's; made when they are new."""
@@ -96,18 +107,19 @@ class Fairness:
     def dominant(self, account: Account, now: float) -> tuple[str, float]:
         """(resource, part of the fleet's) that the account has had most of; not divided by its weight."""
         fade = exp((account.at - now) / self.memory_s) / self.memory_s
+        return self.largest([held + used * fade for held, used in zip(account.held, account.used, strict=True)])
+
+    def largest(self, amounts: Sequence[float]) -> tuple[str, float]:
+        """(resource, part of the fleet's) of the amount that is the largest part."""
         best, found = 0, 0.0
         for n, capacity in enumerate(self.capacity):
-            if capacity > 0:
-                share = (account.held[n] + account.used[n] * fade) / capacity
-                if share > found:
-                    best, found = n, share
+            if capacity > 0 and amounts[n] > found * capacity:
+                best, found = n, amounts[n] / capacity
         return RESOURCES[best], found
 
     def share(self, user: str, amounts: Sequence[float]) -> float:
         """The weighted share that these amounts alone are."""
-        parts = (one / had for one, had in zip(amounts, self.capacity, strict=True) if had > 0)
-        return max(parts, default=0.0) / self.weights.get(user, 1.0)
+        return self.largest(amounts)[1] / self.weights.get(user, 1.0)
 
     def step(self, account: Account, now: float) -> int:
         """The weighted share in steps of a tenth: within one, deadlines decide."""

@@ -19,6 +19,7 @@ from protocol.report import (
     Recovered,
     RunRow,
     RunStatus,
+    ShareRow,
     SkillList,
     SkillRow,
     SpendRow,
@@ -210,7 +211,7 @@ def run_row(run: Run, now: float) -> RunRow:
     )
 
 
-def run_status(state: State, run: Run, now: float) -> RunStatus:
+def run_status(state: State, run: Run, now: float, share: ShareRow) -> RunStatus:
     waiting: dict[str, str] = {}
     for task in run.tasks:
         why = waits_for(state, run, task)
@@ -229,6 +230,7 @@ def run_status(state: State, run: Run, now: float) -> RunStatus:
         waiting=waiting,
         error=run_error(run),
         spend=spend_row(run),
+        share=share,
     )
 
 

@@ -179,7 +179,7 @@ class Service:
 
     async def _status(self, _: Principal, body: ask.OfRun) -> Any:
         run = self._find(body.run)
-        return query.run_status(self._state, run, self._engine.clock()).to_dict()
+        return query.run_status(self._state, run, self._engine.clock(), self._engine.machine.standing(run)).to_dict()
 
     async def _tasks(self, _: Principal, body: ask.Tasks) -> Any:
         run = self._find(body.run)

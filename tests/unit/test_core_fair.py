@@ -170,3 +170,39 @@ def test_a_class_goes_before_all_of_the_next():
     order = dispatched(sim)
     assert order[order.index(interactive) :][:3] == [interactive] * 3
     assert [run for run in order if run != interactive][3:6] == [standard] * 3 or order.index(standard) <= 3
+
+
+# What people are told
+
+
+def test_explain_says_whose_turn_it_is():
+    sim = Simulator(workers=1, slots=1)
+    batch = submit(sim, many(6), sla="batch")
+    sim.advance(0.7)
+    ann = submit(sim, many(6), author="ann")
+    ben = submit(sim, many(6), author="ben")
+    sim.advance(0.9)
+    last = sim.machine.explain(batch, "t5")["why"]
+    assert last.startswith("waiting for a free slot on w1; ")
+    assert last.endswith(" go first")
+    assert {f"r{ann} (standard)", f"r{ben} (standard)"} == set(
+        last.partition("; ")[2].removesuffix(" go first").split(", ")
+    )
+    whys = sim.machine.explain(ann, "t5")["why"], sim.machine.explain(ben, "t5")["why"]
+    assert sum("has had less) goes first" in why for why in whys) == 1
+
+
+def test_the_standing_of_a_run_is_what_its_user_holds():
+    sim = Simulator(settings=CoreSettings(shares=(("ann", 2.0),)))
+    ann = submit(sim, many(3, run_s=5.0), author="ann")
+    sim.advance(1.0)
+    row = sim.machine.standing(sim.state.runs[ann])
+    assert (row.user, row.weight, row.sla, row.resource, row.holds) == ("ann", 2.0, "standard", "cpu", 0.75)
+    assert (row.lately, row.ready, row.first) == (None, 0, "")
+    ben = submit(sim, many(9, run_s=5.0), author="ben", sla="batch")
+    again = submit(sim, many(9, run_s=5.0), author="ann")
+    sim.advance(1.0)
+    row = sim.machine.standing(sim.state.runs[ben])
+    assert row.ready == 8
+    assert 0.0 < row.lately < 0.25
+    assert row.first == f"r{again} (standard) goes first"

@@ -72,9 +72,11 @@ def test_a_higher_class_gets_room_behind_a_checkpoint_and_nothing_is_done_twice(
     assert first >= 7
     assert end == 40
     assert moved[0].attempts[0].ended == "stopped"
+    assert f"make room for r{urgent}" in moved[0].attempts[0].message
     assert moved[0].losses == moved[0].tries == 0
     assert [event.lost for event in requeued(sim)] == [False]
     assert f"make room for r{urgent}, which is standard" in requeued(sim)[0].why
+    assert sim.machine._turn.predictor.measured("sim.steps") > 40.0
 
 
 def test_a_user_who_has_less_gets_room_until_both_have_as_much():

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from protocol.task import SLA_CLASSES
+
 from .fault import Faults
 
 MOST_TASKS: Final = 12
@@ -52,6 +54,24 @@ class Act(msgspec.Struct, frozen=True, array_like=True, order=True):
     pick: int
 
 
+class Rival(msgspec.Struct, frozen=True, array_like=True):
+    """Somebody else's run of so many tasks of one skill, at a time."""
+
+    at: float
+    author: str
+    sla: str
+    priority: int
+    skill: str
+    count: int
+    run_s: float
+
+    def plan(self) -> dict[str, Any]:
+        """The document of the run."""
+        args = {"value": self.author, "run_s": self.run_s}
+        tasks = [{"id": f"v{n}", "skill": self.skill, "args": args} for n in range(self.count)]
+        return {"tasks": tasks, "run": {"sla": self.sla, "priority": self.priority}}
+
+
 class Schedule(msgspec.Struct, frozen=True):
     """See the module. `slots` and `speeds`: one worker each. `script`: how the program of a task behaves, by its name.
 
@@ -76,6 +96,7 @@ class Schedule(msgspec.Struct, frozen=True):
     steps: int = MOST_STEPS
     policy: str = "auto"
     speeds: tuple[float, ...] = ()
+    rivals: tuple[Rival, ...] = ()
 
     def parts(self) -> Iterator[str]:
         """The names of everything that may be left out, what makes most difference first."""
@@ -85,6 +106,7 @@ class Schedule(msgspec.Struct, frozen=True):
         yield from (f"task:{task['id']}" for task in reversed(self.tasks) if len(self.tasks) > 1)
         yield from (f"worker:{n}" for n in range(len(self.slots) - 1, 0, -1))
         yield from (f"script:{name}" for name in self.script)
+        yield from (f"rival:{n}" for n in range(len(self.rivals)))
 
     def without(self, parts: set[str]) -> Schedule:
         """The same schedule without these parts; a task goes with everything that needs it."""
@@ -107,6 +129,7 @@ class Schedule(msgspec.Struct, frozen=True):
             tasks=tuple(tasks) or self.tasks[:1],
             slots=self.slots[: max(1, len(self.slots) - fewer)],
             script={name: how for name, how in self.script.items() if f"script:{name}" not in parts},
+            rivals=tuple(one for n, one in enumerate(self.rivals) if f"rival:{n}" not in parts),
         )
 
 
@@ -130,6 +153,7 @@ def draw(seed: int) -> Schedule:
         settings["deadline"] = luck.choice([2, 10, 30])
     if luck.random() < 0.1:
         settings["budget"] = {"attempts": luck.randint(3, 12)}
+    rivals = _rivals(Random(f"rivals {seed}"), settings)
     _plan_more(Random(f"plans {seed}"), tasks, script, settings)
     acts = sorted(_act(luck) for _ in range(luck.choice([0, 1, 3, 6, 10])))
     return Schedule(
@@ -150,7 +174,22 @@ def draw(seed: int) -> Schedule:
         steps=luck.choice([60, 120, 200, MOST_STEPS]),
         policy=fleet.choice(_POLICIES),
         speeds=tuple(fleet.choice(_SPEEDS) for _ in range(MOST_WORKERS)) if fleet.random() < 0.5 else (),
+        rivals=rivals,
     )
+
+
+def _rivals(luck: Random, settings: dict[str, Any]) -> tuple[Rival, ...]:
+    """Runs of other users, or of the same, that want the same slots."""
+    if luck.random() < 0.5:
+        return ()
+    settings["sla"] = luck.choice(SLA_CLASSES)
+    found = [Rival(round(luck.uniform(0.0, 0.5), 4), "cy", "batch", 0, "sim.keeps", luck.choice((2, 6)), 4.0)]
+    for _ in range(luck.choice((1, 1, 2))):
+        at, author, sla = luck.uniform(0.0, SPAN_S / 2), luck.choice(("sim", "ann", "ben")), luck.choice(SLA_CLASSES)
+        skill, count = luck.choice(("sim.keeps", "sim.work", "sim.light")), luck.choice((1, 2, 6))
+        run_s = luck.choice((0.05, 1.0, 4.0))
+        found.append(Rival(round(at, 4), author, sla, luck.choice((0, 0, 5)), skill, count, run_s))
+    return tuple(found)
 
 
 _POLICIES: Final = ("auto", "auto", "heft", "eft", "fastest", "round_robin", "random")

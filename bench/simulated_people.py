@@ -22,7 +22,7 @@ from protocol.patch import Edit, Patch
 from protocol.plan import parse_plan
 from protocol.task import TaskSpec
 
-from .schedule import Act, Schedule
+from .schedule import Act, Rival, Schedule
 
 THINKS_S: Final = 0.6
 _EDITABLE: Final = (Pending, Ready, AwaitingApproval)
@@ -56,6 +56,17 @@ class SimulatedPeople:
             self.world.new_reply(), "do it", "first", "sim", plan.settings, {}, "w1", plan=patch is None, patch=patch
         )
         self.world.handle(made)
+
+    def rival(self, rival: Rival) -> None:
+        """Somebody else's run; later while the orchestrator is away."""
+        world, plan = self.world, parse_plan(rival.plan())
+        if not world.up:
+            world.at(world.now + 0.3, lambda: self.rival(rival))
+            return
+        patch = Patch(f"person:{rival.author}", plan.tasks)
+        key = f"{rival.author} at {rival.at}"
+        made = s.Submitted(world.new_reply(), "me too", key, rival.author, plan.settings, {}, "w1", patch=patch)
+        world.handle(made)
 
     def act(self, act: Act) -> None:
         """Look, think, act; later while the orchestrator is away."""

@@ -36,6 +36,8 @@ SIMULATED_SKILLS: Final = (
               variants=(Variant("gpu", Resources(cpu=1.0, gpu=1.0)),)),
     SkillSpec(name="sim.parent", doc="Spawns and joins.", params=_OPEN, effect="pure",
               spawns=("sim.work", "sim.parent", "sim.once")),
+    SkillSpec(name="sim.keeps", doc="Keeps how far it came, and goes on from there.", params=_OPEN, effect="pure",
+              checkpoints=True),
 )  # fmt: skip
 
 

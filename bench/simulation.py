@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from orchestrator.core import command as c
-from orchestrator.core.setting import CoreSettings, HedgeSettings, QuarantineSettings
+from orchestrator.core.setting import CoreSettings, HedgeSettings, PreemptSettings, QuarantineSettings
 from protocol.builtin import BUILTINS
 from protocol.frame import Call, Heartbeat, Rejected, Report
 from protocol.ids import AttemptId, Fence
@@ -97,6 +97,7 @@ class Simulation(Simulator):
                 placement=schedule.policy,
                 prefetch_target_s=PREFETCH_S,
                 hedge=HedgeSettings(known=1, least_s=0.05, budget=1.0, move_s=0.2),
+                preempt=PreemptSettings(after_s=0.2, grace_s=0.5, soon_s=0.1, turn_s=0.5),
                 quarantine=QuarantineSettings(rate=0.1, delay_s=0.05, rest_s=1.0),
             ),
             fsync_s=schedule.fsync_s,
@@ -129,6 +130,8 @@ class Simulation(Simulator):
         self.people.submit()
         for act in schedule.acts:
             self.at(self.started_at + act.at, lambda act=act: self.people.act(act) if self.chaos else None)  # type: ignore[misc]
+        for rival in schedule.rivals:
+            self.at(self.started_at + rival.at, lambda rival=rival: self.people.rival(rival))  # type: ignore[misc]
         for at, index, what in schedule.faults.hostile:
             self.at(self.started_at + at, lambda i=index, w=what: self._lie(i, w) if self.chaos else None)  # type: ignore[misc]
         self.run_until(
@@ -218,7 +221,11 @@ def scripted(script: dict[str, str]) -> Program:
         root = job.name.partition(".")[0]
         how = script.get(root, "") if job.element or "." not in job.name else script.get(job.name, "")
         yield from _calls(how)
-        yield min(float(rows[0].get("run_s", 0.01)), 4.0)
+        run_s = min(float(rows[0].get("run_s", 0.01)), 4.0)
+        if job.skill == "sim.keeps":
+            yield from _steps(run_s)
+        else:
+            yield run_s
         if job.skill == "sim.own":
             yield "begin_effect", None
             yield 0.05
@@ -237,6 +244,13 @@ def scripted(script: dict[str, str]) -> Program:
 _FAILS: Final[dict[str, FailureClass]] = {
     "permanent": "permanent", "transient": "transient", "infra": "infra", "policy": "policy", "died": "transient",
 }  # fmt: skip
+
+
+def _steps(run_s: float) -> Generator[Any, Any, None]:
+    """Four steps, those that an earlier attempt has kept left out."""
+    for step in range((yield "restore", None) or 0, 4):
+        yield run_s / 4
+        yield "checkpoint", step + 1
 
 
 def _calls(how: str) -> Generator[Any, Any, None]:

@@ -32,7 +32,7 @@ from .artifacts.store import ArtifactStore
 from .artifacts.transfer import Transfer
 from .choice import PlannerChoice
 from .core.machine import Machine
-from .core.setting import CoreSettings, HedgeSettings, QuarantineSettings
+from .core.setting import CoreSettings, HedgeSettings, PreemptSettings, QuarantineSettings
 from .engine.artifact_desk import ArtifactDesk
 from .engine.engine import Engine
 from .engine.example_desk import ExampleDesk
@@ -314,8 +314,9 @@ def serve(*, private: bool = False, flags: Mapping[str, Any] | None = None) -> N
             ),
             shares=tuple(given.fair.shares.items()),
             share_half_life_s=given.fair.half_life,
-            preempt_s=given.fair.preempt_after if given.fair.preempt else -1.0,
-            displace_s=given.fair.preempt_grace,
+            preempt=PreemptSettings(
+                on=given.fair.preempt, after_s=given.fair.preempt_after, grace_s=given.fair.preempt_grace
+            ),
         ),
         retention=given.retention,
         llm=given.llm,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import sys
+from typing import Final
 
 from .eligibility import could_return, lacking
 from .enlistment import roster_of
@@ -27,6 +28,9 @@ from .settlement import fail
 from .straggler import hurry
 from .trust import barred, doubt
 from .turn import Turn
+
+_FEW: Final = 8
+"""Of what is so short that a session holds many, some go in one turn."""
 
 
 def flush(turn: Turn) -> None:
@@ -57,7 +61,7 @@ def _dispatch(turn: Turn) -> None:
     if len({lane.run for lane in lanes}) > 1:
         turns = Round(turn, lanes)
         while (first := turns.first()) is not None:
-            _drain(turn, first, 1)
+            _drain(turn, first, 1 + first.bucket.window // _FEW)
     else:
         if turn.ledger.counts:
             turn.ledger.rest(turn.fleet, turn.now)

@@ -1,6 +1,6 @@
 """A running attempt is asked to make room: it is stopped behind its next checkpoint, and its task goes on elsewhere.
 
-Nothing is lost: the Cancel leaves with the answer to that checkpoint. Who keeps none for `displace_s` is stopped all
+Nothing is lost: the Cancel leaves with the answer to that checkpoint. Who keeps none for the grace is stopped all
 the same if something was kept before, and left alone otherwise. Invariant: a displacement costs its task no retry and
 no loss. It stands on the session's books (`Load.displaced`): after a restart, or when the stream has broken meanwhile,
 the attempt goes on, or its stop counts as a loss.
@@ -34,7 +34,7 @@ def displace(turn: Turn, run: Run, task: Task, attempt: Attempt, displacement: D
     if load is None or load.displaced is not None or not displaceable(turn, run, task, attempt):
         return False
     load.displaced = displacement
-    turn.wake(turn.now + turn.settings.displace_s, "displace", run.ix, task.ix, attempt.number)
+    turn.wake(turn.now + turn.settings.preempt.grace_s, "displace", run.ix, task.ix, attempt.number)
     turn.count("displaced")
     return True
 

@@ -13,7 +13,7 @@ import msgspec
 from protocol.artifact import ArtifactRef
 from protocol.skill import SkillSpec
 
-from ..placement.predictor import Prediction
+from ..placement.predictor import DEFAULT_S, Prediction
 from . import command as c
 from .fleet import Load, Session
 from .graph import Attempt, Run, Task
@@ -47,6 +47,14 @@ def promised(turn: Turn, session: Session, run: Run, task: Task, device: str) ->
     if typical is not None and typical * elements < _SHORT_S:
         return None
     return expected(turn, session, task.skill, device, size_of(turn, run, task), elements)
+
+
+def typical_s(turn: Turn, load: Load) -> float:
+    """About how many seconds an attempt on a session's books takes in all."""
+    if load.predicted is not None:
+        return load.predicted.run_s
+    found = turn.predictor.measured(load.skill)
+    return DEFAULT_S if found is None else found
 
 
 def noted(

@@ -63,8 +63,8 @@ class Load(msgspec.Struct, gc=False):
     """It waits for others: its cpu and its slot are returned."""
     predicted: Prediction | None = None
     """What was said of it when it left; None for short ones, and where that is not known any more."""
-    part: float = 0.0
-    """What core.ledger counts it with."""
+    counted: tuple[tuple[float, float, float, float], float] | None = None
+    """What core.ledger holds its user for: amounts and part; None while nobody counts."""
     dealt: Dealt = ()
     """Its cards, once it has started."""
     charged_s: float = 0.0

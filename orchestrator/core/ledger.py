@@ -2,7 +2,7 @@
 
 Nobody is charged for what nobody else wanted, and a fleet that serves one run pays nothing for fairness. Fleet
 knowledge, never journaled: it is counted again from the sessions' books when it is needed, and whenever the fleet has
-changed. Invariant: `Load.part` is what the accounts hold an attempt with; 0 while nobody counts.
+changed. Invariant: `Load.counted` is what the accounts hold an attempt with.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .graph import Run
 from .lifecycle import Closed
 from .state import State
 
-Expect = Callable[[Session, Load], float]
-"""How many seconds an attempt is expected to run there."""
+Expect = Callable[[Load], float]
+"""How many seconds an attempt is expected to run."""
 
 
 class Ledger:
@@ -27,7 +27,7 @@ class Ledger:
         self.fairness = Fairness(weights, half_life_s)
         self.counts = False
         """Somebody waits for a turn, or did lately."""
-        self._expect: Expect = lambda session, load: 0.0
+        self._expect: Expect = lambda load: 0.0
         self._counted_at = self._wanted_at = 0.0
         self._seen = -1
         self._now = 0.0
@@ -60,7 +60,8 @@ class Ledger:
     def used(self, run: Run, session: Session, load: Load, run_s: float, price: float, now: float) -> None:
         """An attempt that was on the session's books has run for so long, and has paid `price` to others."""
         self.open(run)
-        self.fairness.use(run.ix, amounts_of(session, load), run_s, price, now)
+        amounts = load.counted[0] if load.counted is not None else amounts_of(session, load)
+        self.fairness.use(run.ix, amounts, run_s, price, now)
 
     def _count(self, fleet: Fleet) -> None:
         fairness = self.fairness
@@ -78,14 +79,11 @@ class Ledger:
     def _told(self, session: Session, key: Key, load: Load, sign: int) -> None:
         """An attempt got onto the session's books (1), or is off them (-1)."""
         run = self._state.runs.get(key[0])
-        if run is None:
-            load.part = 0.0
-            return
-        self.open(run)
-        if sign > 0:
-            load.part = self.fairness.part(self._expect(session, load))
-        if load.part:
-            self.fairness.hold(run.ix, amounts_of(session, load), load.part, sign)
+        if sign > 0 and run is not None:
+            self.open(run)
+            load.counted = amounts_of(session, load), self.fairness.part(self._expect(load))
+        if run is not None and load.counted is not None:
+            self.fairness.hold(run.ix, *load.counted, sign)
 
 
 def amounts_of(session: Session, load: Load) -> Amounts:

@@ -31,10 +31,6 @@ _AGAIN_S: Final = 1.0
 """Tasks begin and end: who still waits is looked at again."""
 _LANES: Final = 16
 """Lanes that one look weighs, in the order of their turn."""
-_SOON_S: Final = 5.0
-"""What is expected to end so soon is let be."""
-_TURN_S: Final = 30.0
-"""For a user of its own class, an attempt makes room only when it has run so long."""
 
 
 class _Giver(msgspec.Struct, gc=False):
@@ -63,8 +59,8 @@ class _Holdings(msgspec.Struct):
 
 def preempt(turn: Turn) -> None:
     """Make room for those who have waited too long. Called when everything that could go has gone."""
-    patience = turn.settings.preempt_s
-    if patience < 0 or not turn.queue.buckets or not _keepers(turn):
+    patience = turn.settings.preempt.after_s
+    if not turn.settings.preempt.on or not turn.queue.buckets or not _keepers(turn):
         return
     waiting, due = [], float("inf")
     for bucket in turn.queue.waiting():
@@ -146,7 +142,7 @@ def _holdings(turn: Turn) -> _Holdings:
                 told = expected(turn, session, load.skill, load.device)
                 elapsed = turn.now - load.at
                 left_s = max(told.run_s - elapsed, elapsed) if told.n else float("inf")
-                if left_s > _SOON_S:
+                if left_s > turn.settings.preempt.soon_s:
                     held.givers.append(_Giver(run, session, load, key, left_s))
     held.givers.sort(key=lambda one: (-ORDER[one.run.settings.sla], -one.left_s, one.key))
     turn.room.next_look += _PAUSE_EACH_S * seen
@@ -165,7 +161,7 @@ def _gives(turn: Turn, held: _Holdings, giver: _Giver, lane: Lane, run: Run) -> 
     ahead = ORDER[giver.run.settings.sla] - ORDER[run.settings.sla]
     if ahead or giver.run.author == run.author:
         return ahead > 0
-    if turn.now - giver.load.at < _TURN_S:
+    if turn.now - giver.load.at < turn.settings.preempt.turn_s:
         return False
     moved = amounts_of(giver.session, giver.load)
     less = [had - one for had, one in zip(held.users[giver.run.author], moved, strict=True)]

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from protocol.task import SLA_CLASSES, Sla
 
-from .expectation import expected
+from .expectation import typical_s
 from .queue import Lane
 from .turn import Turn
 
@@ -34,9 +34,7 @@ class Round:
 
     def __init__(self, turn: Turn, lanes: Iterable[Lane]) -> None:
         ledger = self._ledger = turn.ledger
-        ledger.follow(
-            turn.fleet, lambda session, load: expected(turn, session, load.skill, load.device).run_s, turn.now
-        )
+        ledger.follow(turn.fleet, lambda load: typical_s(turn, load), turn.now)
         self._priority: dict[int, int] = {}
         groups: dict[tuple[str, int], _Group] = {}
         for n, lane in enumerate(lanes):

@@ -22,6 +22,17 @@ class HedgeSettings(msgspec.Struct, frozen=True):
     move_s: float = 2.0
 
 
+class PreemptSettings(msgspec.Struct, frozen=True):
+    """Room is made for a task that has waited for `after_s`, by what has more than `soon_s` to go. An attempt that was
+    asked has `grace_s` for its next checkpoint; for a user of its own class it is, once it has run for `turn_s`."""
+
+    on: bool = True
+    after_s: float = 2.0
+    grace_s: float = 10.0
+    soon_s: float = 5.0
+    turn_s: float = 30.0
+
+
 class QuarantineSettings(msgspec.Struct, frozen=True):
     """A worker where `rate` of the last attempts went wrong, or whose word comes `delay_s` late, rests for `rest_s`,
     twice as long each further time."""
@@ -77,10 +88,7 @@ class CoreSettings(msgspec.Struct, frozen=True):
     """(user, weight) where several users wait; who is not among them has 1."""
     share_half_life_s: float = 60.0
     """After so long half of what was used is forgotten."""
-    preempt_s: float = 2.0
-    """A task that has waited so long may have room made for it; negative: none."""
-    displace_s: float = 10.0
-    """An attempt that was asked to make room has so long for its next checkpoint."""
+    preempt: PreemptSettings = PreemptSettings()
     policies: Policies = ()
     """What this server allows, asks for, denies; a worker may be stricter."""
     self_approval: bool = True

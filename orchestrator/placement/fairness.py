@@ -22,6 +22,8 @@ LIGHT_CPU: Final = 0.001
 """What an attempt that needs no cpu counts as: many of them still are a load."""
 _STEPS: Final = 8.0
 _LEAST: Final = 1e-6
+_FRESH: Final = 0.01
+"""A step is good for so much of the memory: everybody's fade alike meanwhile."""
 
 
 class Account:
@@ -35,7 +37,7 @@ class Account:
         """Amounts times seconds, decayed to `at`."""
         self.at = 0.0
         self._seen = (-1.0, 0)
-        """When the step was last computed, and that step; any change forgets it."""
+        """Until when the step that was computed is good, and that step; any change forgets it."""
 
     def changed(self) -> None:
         self._seen = (-1.0, 0)
@@ -123,9 +125,9 @@ class Fairness:
 
     def step(self, account: Account, now: float) -> int:
         """The weighted share in steps of a tenth: within one, deadlines decide."""
-        at, step = account._seen
-        if at != now:
+        until, step = account._seen
+        if now > until:
             share = self.dominant(account, now)[1] / account.weight
             step = floor(log2(max(share, _LEAST)) * _STEPS)
-            account._seen = (now, step)
+            account._seen = (now + self.memory_s * _FRESH, step)
         return step

@@ -9,7 +9,7 @@ from bench.simulator import Simulator
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
 from orchestrator.core.lifecycle import Closed
-from orchestrator.core.setting import CoreSettings
+from orchestrator.core.setting import CoreSettings, PreemptSettings
 from protocol.skill import SkillSpec
 
 OPEN = SIMULATED_SKILLS[0].params
@@ -130,7 +130,7 @@ def test_one_that_has_kept_something_and_then_stalls_is_stopped_after_the_grace(
             yield 100.0
         return {"value": first}
 
-    sim = start(program={"sim.steps": program}, settings=CoreSettings(displace_s=3.0))
+    sim = start(program={"sim.steps": program}, settings=CoreSettings(preempt=PreemptSettings(grace_s=3.0)))
     batch = submit(sim, long(2), sla="batch")
     sim.advance(5.0)
     urgent = submit(sim, short(), author="ben")
@@ -150,7 +150,7 @@ def test_who_found_room_elsewhere_meanwhile_stops_nobody():
 
 
 def test_preemption_can_be_turned_off():
-    sim = start(settings=CoreSettings(preempt_s=-1.0))
+    sim = start(settings=CoreSettings(preempt=PreemptSettings(on=False)))
     submit(sim, long(2), sla="batch")
     sim.advance(5.0)
     submit(sim, short(), author="ben", sla="interactive")

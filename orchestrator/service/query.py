@@ -211,7 +211,7 @@ def run_row(run: Run, now: float) -> RunRow:
     )
 
 
-def run_status(state: State, run: Run, now: float, share: ShareRow) -> RunStatus:
+def run_status(state: State, run: Run, now: float, share: ShareRow | None = None) -> RunStatus:
     waiting: dict[str, str] = {}
     for task in run.tasks:
         why = waits_for(state, run, task)

@@ -93,6 +93,15 @@ class Agenda:
                 waiting.append(attempt)
         self._queue = waiting
 
+    def stranded(self, gone: frozenset[int]) -> list[tuple[AttemptId, Live]]:
+        """What lies on these cards, which are no more, and what waits for more than is left."""
+        return [
+            (attempt, live)
+            for attempt, live in self._attempts.items()
+            if gone.intersection(live.dealt)
+            or (live.phase == "queued" and not self._capacity.could_ever_hold(live.work.need))
+        ]
+
     def limit(self, attempt: AttemptId, live: Live, now: float) -> None:
         """From now its time runs: the skill's timeout, or what its deadline leaves."""
         limit = live.work.spec.timeout_s

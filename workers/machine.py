@@ -404,10 +404,8 @@ class Machine:
         self._capacity.lose(self._gone, self.settings.profile.capacity)
         self._works.forget()
         lost = Failure("DeviceLost", "its card does not answer any more", "infra")
-        for attempt, live in list(self.attempts.items()):
-            waits = live.phase == "queued" and not live.work.skill.inline
-            if self._gone.intersection(live.dealt) or (waits and not self._capacity.could_ever_hold(live.work.need)):
-                self._stop(attempt, live, KILL_GRACE_S, lost, now, out)
+        for attempt, live in self._agenda.stranded(self._gone):
+            self._stop(attempt, live, KILL_GRACE_S, lost, now, out)
         if self.online:
             self._hung_up()
             out.append(do.HangUp(0.0))

@@ -165,7 +165,7 @@ def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
-    help="A folder with workflows (taskdag/1), fleets.json and perhaps reference.json.",
+    help="A folder with workflows (taskdag/1 or WfFormat 1.5), fleets.json and perhaps reference.json.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(

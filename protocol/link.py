@@ -64,6 +64,8 @@ End = Literal["worker", "orchestrator"]
 
 
 class Phase(Enum):
+    __hash__ = object.__hash__  # Enum's own is a Python function: every item looks a phase up
+
     OPENING = "opening"  # nothing said
     GREETED = "greeted"  # Hello
     OPEN = "open"  # Welcome
@@ -219,6 +221,8 @@ class Link:
 
     def cut(self) -> Frame | None:
         """The next frame, or None when nothing waits. Results and answers go first, without starving work in order."""
+        if not (self._first or self._ordered or self._acks or self._lossy or self._last):
+            return None
         items: list[Item] = []
         full = EDGE_FRAME_BYTES if self.edge else FRAME_BYTES
         reserve = min(len(self._ordered), _ORDERED_SHARE)

@@ -23,11 +23,11 @@ def assign(
     needs: dict[str, float],
 ) -> Assign:  # fmt: skip
     """The Assign of one attempt; also what is sent once more when the first got lost."""
-    timeout_s = min(spec.timeout_s, task.spec.timeout_s or spec.timeout_s)
+    skill, timeout_s = task.skill, min(spec.timeout_s, task.spec.timeout_s or spec.timeout_s)
     effect = turn.stricter(spec, task)
     work = _ENCODER.encode(
         WorkSpec(
-            task.skill, turn.state.digests[task.skill], msgspec.Raw(task.spec.args), device, effect, timeout_s,
+            skill, turn.state.digests[skill], msgspec.Raw(task.spec.args), device, effect, timeout_s,
             needs.get("cpu", 0.0), int(needs.get("memory", 0)), needs.get("gpu", 0.0), int(needs.get("vram", 0)),
             *((attempt.tokens, attempt.price) if (attempt := task.attempt(number)) is not None else ()),
         )

@@ -48,6 +48,7 @@ from .staging import staged
 from .turn import Turn
 
 _NONE: Final = Usage()
+_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 STRAYS_A_BEAT: Final = 64
 JUNK_MOST: Final = 1_000
 JUNK_AWAY_S: Final = 5.0
@@ -154,7 +155,7 @@ def _sound(outcome: Success) -> bool:
     if isinstance(outcome.value, ArtifactRef):
         return True
     try:
-        msgspec.json.decode(outcome.value, type=msgspec.Raw)
+        _RAW.decode(outcome.value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True

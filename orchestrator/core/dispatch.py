@@ -13,6 +13,7 @@ from typing import Final
 from .eligibility import could_return, lacking
 from .enlistment import roster_of
 from .expectation import learn
+from .guidance import steer
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
@@ -58,6 +59,7 @@ def flush(turn: Turn) -> None:
 def _dispatch(turn: Turn) -> None:
     """One run's tasks bucket by bucket; those of several runs one by one, whoever's turn it is."""
     lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
+    steer(turn, lanes)
     if len({lane.run for lane in lanes}) > 1:
         turns = Round(turn, lanes)
         while (first := turns.first()) is not None:
@@ -132,7 +134,7 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
             aside.append(entry)
         elif not place(turn, run, task, bucket, berth, hedge, why, len(aside) + 1 == PATIENCE):
             aside.append(entry)
-            if len(aside) == 1 and not worthwhile(turn, run, task, bucket, berth):
+            if len(aside) == 1 and lane.patience == PATIENCE and not worthwhile(turn, run, task, bucket, berth):
                 lane.patience = HOPELESS
 
 

@@ -23,6 +23,7 @@ from .expectation import expected, size_of, units
 from .fleet import Load, Session
 from .frugality import policy_for
 from .graph import Run, Task
+from .guidance import Plan, in_turn, planned, wait
 from .lifecycle import Ready
 from .quarantine import doubtful
 from .queue import Bucket
@@ -62,6 +63,9 @@ def place(
             return True
     if hedge:
         asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
+    planning = not hedge and not asking and run.settings.prefer == "time"
+    if planning and (found := planned(turn, run, task, roster)) is not None:
+        return _follow(turn, run, task, bucket, found, bound)
     berths, offers, chosen = choice(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
     if chosen == WAIT:
         policy = policy_for(turn, run, task)
@@ -70,6 +74,22 @@ def place(
     berth = berths[chosen]
     why = policy_for(turn, run, task).why(offers, chosen) if len(offers) > 1 else ""
     send(turn, run, task, berth.session, bucket.spec, berth.device, berth.needs, why, hedge, bound)
+    return True
+
+
+def _follow(turn: Turn, run: Run, task: Task, bucket: Bucket, found: tuple[Plan, Berth], bound: Bound | None) -> bool:
+    """Send it where it is planned to run, if it is its turn there; else it waits."""
+    plan, berth = found
+    session, large = berth.session, _large(run, task)
+    run_s = expected(turn, session, bucket.spec.name, berth.device, size_of(turn, run, task), units(run, task)).run_s
+    room = session.has_room(berth.needs, bucket.window)
+    if not room and large and session.has_queue(berth.needs, turn.settings.prefetch_max):
+        room = _wait_s(turn, session) <= _moves(turn, large, session)[0]
+    if not room or not in_turn(turn, run, task, plan, session, run_s):
+        wait(turn, plan)
+        return False
+    why = f"heft: planned there, {run_s:.3g} s of the {plan.end - turn.now:.3g} s that are left of {run.name}"
+    send(turn, run, task, session, bucket.spec, berth.device, berth.needs, why, False, bound)
     return True
 
 

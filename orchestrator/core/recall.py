@@ -16,7 +16,7 @@ from protocol.skill import SkillSpec
 
 from .eligibility import kind_of
 from .enlistment import roster_of
-from .expectation import expected, input_bytes, units
+from .expectation import expected, size_of, units
 from .fleet import Displacement, Key, Session
 from .graph import Run, Task
 from .intake import file_worker
@@ -69,7 +69,7 @@ def _of(turn: Turn, session: Session, idle: dict[int, int]) -> None:
         spec = turn.contract(task)
         if spec is None or task.cancelling or type(run.state) is not Open or len(task.live()) != 1:
             continue
-        if type(task.state) is not Running:
+        if type(task.state) is not Running or run.settings.prefer != "time":  # where it is cheaper it may wait
             continue
         best = _best(turn, run, task, spec, session, idle)
         finish_s = start_s + left_s(turn, load)
@@ -92,7 +92,7 @@ def _best(
 ) -> tuple[float, Berth] | None:
     """(seconds until it would end, where) on the idle device that would end it first."""
     roster = roster_of(turn, kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec)), spec)
-    size, elements = input_bytes(run, task), units(run, task)
+    size, elements = size_of(turn, run, task), units(run, task)
     found: tuple[float, Berth] | None = None
     for group in roster.groups:
         berth = group.next(0, lambda one: one.session.worker not in idle or one.session.worker in roster.asking)

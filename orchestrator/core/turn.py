@@ -45,6 +45,8 @@ class Turn:
         self.fleet = Fleet()
         self.queue = Queue()
         self.flushes = 0
+        self.plans: dict[int, Any] = {}
+        """Run -> what is planned of it (core.guidance)."""
         self.hoards = False
         """Some session may have work that waits there."""
         self.recalls_at = 0.0

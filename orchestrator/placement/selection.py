@@ -19,7 +19,7 @@ _POLICIES: Final[dict[str, Callable[[], Policy]]] = {
     "round_robin": RoundRobin,
     "random": Random,
 }
-"""`auto` and `heft` are `eft` as long as there is no plan to go by."""
+"""`auto` and `heft` are `eft` where there is no plan to go by (core.guidance)."""
 
 
 def policy_named(name: str) -> Policy:

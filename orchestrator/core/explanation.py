@@ -9,9 +9,11 @@ import msgspec
 from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.errors import NotFound
 
+from ..placement.policy import WAIT
 from .eligibility import could_return, eligible, kind_of, matches, refusal
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
+from .offering import choice
 from .queue import Kind
 from .settlement import budget_of
 from .standing import turns_before
@@ -19,7 +21,8 @@ from .subplan import standing
 from .trust import barred
 from .turn import Turn
 
-_ALIKE: Final = "all devices with room were alike"
+ALIKE: Final = "no device with room was better"
+"""The reason of a placement that has none of its own."""
 _ARGS: Final = 1000
 _SHORT: Final = {"DiskFull": "disk full", "OutboxFull": "too many reports wait for an acknowledgement"}
 """Why a worker that is there announces no free slot."""
@@ -46,7 +49,7 @@ def explain(turn: Turn, number: int, name: str) -> dict[str, Any]:
                 "worker": turn.state.workers[attempt.worker].name,
                 "device": attempt.device,
                 "state": attempt.ended or "running",
-                "why": attempt.why or _ALIKE,
+                "why": attempt.why or ALIKE,
                 "hedge": attempt.hedge,
                 "code": attempt.code,
                 "message": attempt.message,
@@ -109,6 +112,7 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
             return f"waiting for room on {why}, which takes no new work"
         first = turns_before(turn, run)
         free = f"waiting for a free slot on {', '.join(sorted(session.name for session in sessions))}"
+        free = _prefers(turn, run, task, kind) or free
         return f"{free}; {first}" if first else free
     away = could_return(turn.state, turn.fleet, kind, spec)
     if away:
@@ -117,6 +121,24 @@ def waiting_for(turn: Turn, run: Run, task: Task) -> str:
         return f"{task.skill} runs `here` by default and this run has no `here`; give it an on, or run.home"
     fix = f"; fix: {NO_MODEL_FIX}" if task.skill in MODEL_SKILLS else ""
     return f"no worker can run it: NoEligibleWorker after {run.settings.schedule_grace_s:g} s{fix}"
+
+
+def _prefers(turn: Turn, run: Run, task: Task, kind: Kind) -> str:
+    """The busy device that a ready task waits for although another one has room: "" where it isn't so."""
+    bucket, sessions = turn.queue.buckets.get(kind), turn.fleet.sessions
+    plan = turn.plans.get(run.ix)
+    where = plan.sites.get(task.ix) if plan is not None else None
+    if where is not None and where[0] in sessions and not task.attempts:
+        return f"waiting for its turn on {sessions[where[0]].name}, where the plan of {run.name} has it"
+    if bucket is None or bucket.roster.era != turn.fleet.changes:
+        return ""
+    _, offers, chosen = choice(turn, run, task, bucket, None, bucket.roster.asking, 0)
+    ends = sorted((max(one.start_s, one.transfer_s) + one.run_s, n) for n, one in enumerate(offers))
+    other = next(((end, offers[n]) for end, n in ends if offers[n].room), None)
+    if chosen != WAIT or other is None or offers[ends[0][1]].room:
+        return ""
+    best, room = sessions[offers[ends[0][1]].worker].name, sessions[other[1].worker].name
+    return f"waiting for {best}, which ends it in {ends[0][0]:.3g} s; {room} has room and would take {other[0]:.3g} s"
 
 
 def _why(turn: Turn, run: Run, task: Task) -> str:
@@ -141,7 +163,7 @@ def _why(turn: Turn, run: Run, task: Task) -> str:
         wait = waiting_for(turn, run, task)
         return wait if "away" in wait else f"given to {' and '.join(gone)}, which is away; {wait}"
     winner = task.winner()
-    return winner.why or _ALIKE if winner is not None else ""
+    return winner.why or ALIKE if winner is not None else ""
 
 
 def _shown_args(task: Task) -> str:

@@ -9,6 +9,7 @@ from protocol.ids import task_name
 from protocol.prediction_row import Predicted
 from protocol.report import AttemptRow, Explanation, WorkerVerdict
 
+from ..core.explanation import ALIKE
 from ..core.graph import Attempt, Run, Task
 from ..core.state import State
 from .lookup import worker_name
@@ -55,7 +56,7 @@ def _attempt(state: State, run: Run, task: Task, attempt: Attempt, predicted: Pr
         worker=worker_name(state, run, attempt.worker) or "",
         device=attempt.device,
         state=_WORDS.get(attempt.ended, attempt.ended),
-        why=attempt.why,
+        why=attempt.why or ALIKE,
         hedge=attempt.hedge,
         started_s=started_at(attempt) - run.submitted_at,
         finished_s=attempt.ended_at - run.submitted_at if attempt.ended else None,
@@ -68,7 +69,7 @@ def _history(state: State, run: Run, task: Task) -> list[str]:
     lines: list[str] = []
     for attempt in task.attempts:
         worker = worker_name(state, run, attempt.worker)
-        lines.append(f"{attempt.at - run.submitted_at:.3f} s: #{attempt.number} to {worker}: {attempt.why}")
+        lines.append(f"{attempt.at - run.submitted_at:.3f} s: #{attempt.number} to {worker}: {attempt.why or ALIKE}")
         if attempt.ended:
             said = f": {attempt.code} {attempt.message}".rstrip() if attempt.code or attempt.message else ""
             word = _WORDS.get(attempt.ended, attempt.ended)

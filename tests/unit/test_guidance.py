@@ -86,3 +86,14 @@ def test_nothing_is_planned_of_work_that_nobody_knows():
     sim.submit({"tasks": [work(f"t{n}", False) for n in range(3)]})
     sim.advance(1.0)
     assert plans(sim) == 0
+
+
+@pytest.mark.parametrize(("policy", "told"), [("eft", "waiting for w4, which ends it in"), ("heft", "the plan of r2")])
+def test_explain_tells_what_a_task_waits_for_while_others_have_room(policy, told):
+    sim = learned(policy)
+    sim.submit({"tasks": [work(f"t{n}", True) for n in range(6)]})
+    sim.advance(0.5)
+    assert sim.machine.fleet.sessions[1].slots_free == 1
+    waiting = [sim.machine.explain(2, f"t{n}")["why"] for n in range(6)]
+    assert any(told in why for why in waiting), waiting
+    sim.settle(2000.0)

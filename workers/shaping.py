@@ -126,11 +126,20 @@ class ShapedStream:
         await self._inner.aclose()
 
 
-async def slowed(parts: AsyncIterable[T], shape: Shape, size: Callable[[T], int]) -> AsyncGenerator[T, None]:
-    """The parts of a transfer at the shape's bandwidth, after its latency: once, as they follow each other closely."""
-    if shape.latency_s:
-        await anyio.sleep(shape.latency_s)
-    async for part in parts:
-        if shape.bandwidth:
-            await anyio.sleep(size(part) / shape.bandwidth)
-        yield part
+class Lane:
+    """One direction of the link: everything that goes over it at once shares its bandwidth, part by part."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._free_at = 0.0
+
+    async def slowed(self, parts: AsyncIterable[T], size: Callable[[T], int]) -> AsyncGenerator[T, None]:
+        """The parts of a transfer at the shape's pace, after its latency: once, as they follow each other closely."""
+        shape = self._shape
+        if shape.latency_s:
+            await anyio.sleep(shape.latency_s)
+        async for part in parts:
+            if shape.bandwidth:
+                self._free_at = max(self._free_at, anyio.current_time()) + size(part) / shape.bandwidth
+                await anyio.sleep_until(self._free_at)
+            yield part

@@ -30,7 +30,7 @@ from protocol.port import Channel
 
 from .redaction import Redactor
 from .root import Issued, Roots
-from .shaping import Shape, slowed
+from .shaping import Lane, Shape
 
 Online = Callable[[], Awaitable[Channel]]
 """Waits for a channel to the orchestrator."""
@@ -60,7 +60,7 @@ class Transfer:
         self._online = online
         self._roots = roots
         self._issued = issued
-        self._shape = shape
+        self._up, self._down = Lane(shape), Lane(shape)
         self._redactor = redactor
         self._digests: dict[tuple[str, int, int, int], str] = {}
         self._lanes = anyio.Semaphore(_LANES)
@@ -77,13 +77,13 @@ class Transfer:
         held = await channel.has(ref.digest)
         if held < 0:
             return
-        await channel.put(ref.digest, ref.media, slowed(_chunks(file, held), self._shape, len), offset=held)
+        await channel.put(ref.digest, ref.media, self._up.slowed(_chunks(file, held), len), offset=held)
 
     async def fetch(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
         """The content from `offset` on, for the cache."""
         channel = await self._online()
         began, size = time.monotonic(), 0
-        async for chunk in slowed(channel.get(digest, offset), self._shape, len):
+        async for chunk in self._down.slowed(channel.get(digest, offset), len):
             size += len(chunk)
             yield chunk
         self._moved.extend((float(size), time.monotonic() - began))
@@ -91,7 +91,7 @@ class Transfer:
     async def fetch_many(self, digests: Sequence[str]) -> AsyncGenerator[tuple[Content, ...], None]:
         """The small ones among these, a message's worth at a time, for the cache."""
         channel = await self._online()
-        async with aclosing(slowed(channel.get_many(digests), self._shape, weight)) as found:
+        async with aclosing(self._down.slowed(channel.get_many(digests), weight)) as found:
             began, size = time.monotonic(), 0
             async for contents in found:
                 size += weight(contents)
@@ -135,7 +135,7 @@ class Transfer:
             channel = await self._online()
             sizes = await channel.has_many(list(contents))
             missing = [one for one, size in zip(contents.values(), sizes, strict=True) if size >= 0]
-            return dict(await channel.put_many(slowed(_messages(missing), self._shape, weight))) if missing else {}
+            return dict(await channel.put_many(self._up.slowed(_messages(missing), weight))) if missing else {}
         except AsterismError as error:
             return dict.fromkeys(contents, error)
 

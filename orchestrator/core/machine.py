@@ -153,7 +153,7 @@ class Machine:
 
     def look_ahead(self, run: Run, now: float) -> Outlook:
         """What is left of a run, submitted or only sketched, as a problem of placement on the fleet as it is."""
-        return look_ahead(self._turn, run, now)
+        return look_ahead(self._turn, run, now, merged=True)
 
     def most_tasks(self, settings: RunSettings) -> int:
         """How many tasks a run with these settings may have."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
+from protocol.profile import LinkProfile
 from protocol.skill import SkillSpec
 
 from ..placement.predictor import Prediction
@@ -27,15 +28,18 @@ from .turn import Turn
 
 MOST_SITES: Final = 16
 """In a fleet of more, devices that are alike make one site: what moves between them is taken to be there."""
+_LARGE: Final = 16_000_000
+"""Bytes of a transfer of which latency is no part to speak of."""
 _SAMPLE: Final = 64
 """Tasks of another run from which its mean task is guessed."""
 Place = tuple[int, str, bool]
 """(worker, device, whether for tasks that hold no cpu)"""
 
 
-def look_ahead(turn: Turn, run: Run, now_s: float) -> Outlook:
-    """What is left of a run, submitted or only sketched, on the fleet as it is."""
-    survey = _Survey(turn, run, now_s)
+def look_ahead(turn: Turn, run: Run, now_s: float, *, merged: bool = False) -> Outlook:
+    """What is left of a run, submitted or only sketched, on the fleet as it is. `merged`: in a large fleet devices that
+    are alike make one site."""
+    survey = _Survey(turn, run, now_s, merged)
     newest = (turn.state.runs[number] for number in sorted(turn.state.runs, reverse=True))
     past = Precedent(newest)
     return outlook(
@@ -54,7 +58,7 @@ def look_ahead(turn: Turn, run: Run, now_s: float) -> Outlook:
 
 
 class _Survey:
-    def __init__(self, turn: Turn, run: Run, now_s: float) -> None:
+    def __init__(self, turn: Turn, run: Run, now_s: float, merged: bool) -> None:
         self.turn, self.run, self.now_s = turn, run, now_s
         self.kinds: dict[Kind, tuple[tuple[int, str, dict[str, float]], ...]] = {}
         self.wanted: dict[Place, list[tuple[dict[str, float], int]]] = {}
@@ -72,7 +76,7 @@ class _Survey:
             for worker, device, needs in self.kinds[kind]:
                 self.wanted.setdefault((worker, device, not needs.get("cpu")), []).append((needs, count))
         alike: dict[object, int] = {}
-        many = len(self.wanted) > MOST_SITES
+        many = merged and len(self.wanted) > MOST_SITES
         self.places = {
             place: alike.setdefault(self._alike(place) if many else place, len(alike)) for place in self.wanted
         }
@@ -143,12 +147,20 @@ class _Survey:
             device=device,
             speed=sessions[0].speed.get(device, 1.0),
             slots=sum(slots[place] for place in places),
-            bandwidth=one.link.bandwidth,
+            bandwidth=self._bandwidth(sessions[0]),
             price_per_s=profile.price_per_s if profile is not None else 0.0,
             watts=profile.watts if profile is not None else 0.0,
             memory=float(one.capacity.memory) or float("inf"),
             free_s=tuple(free),
         )
+
+    def _bandwidth(self, session: Session) -> float:
+        """Bytes/s of its link: as declared, else as measured. What was measured may have shared the link already."""
+        link, transfer_s = session.profile.link, self.turn.predictor.transfer_s
+        if link.bandwidth != LinkProfile().bandwidth:
+            return link.bandwidth
+        bytes_s = transfer_s(session.worker, link, _LARGE) - transfer_s(session.worker, link, 0)
+        return _LARGE / bytes_s if bytes_s > 0 else link.bandwidth
 
     def _free_s(self, session: Session, slots: int, ahead_s: float) -> tuple[float, ...]:
         """When each slot is expected to be free of what the session holds, this run's own included (the problem's past

@@ -9,9 +9,10 @@ import pytest
 
 from protocol.artifact import Content, digest_of
 from protocol.bundle import split, weight
-from workers.shaping import Shape, slowed
+from workers.shaping import Lane, Shape
 
 CONTENTS = [Content(digest_of(data), "", data) for data in (bytes([k]) * 100_000 for k in range(12))]
+SHAPE = Shape(bandwidth=1_000_000, latency_s=0.25)
 
 
 async def bundles() -> AsyncIterator[tuple[Content, ...]]:
@@ -19,25 +20,44 @@ async def bundles() -> AsyncIterator[tuple[Content, ...]]:
         yield bundle
 
 
-def test_bundles_pay_latency_once_and_bandwidth_for_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that a lane sees; it passes only where somebody sleeps."""
+    time = [100.0]
 
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
+    async def sleep(seconds: float) -> None:
+        time[0] += seconds
 
-    monkeypatch.setattr("workers.shaping.anyio.sleep", note)
+    async def sleep_until(at: float) -> None:
+        time[0] = max(time[0], at)
 
+    monkeypatch.setattr("workers.shaping.anyio.sleep", sleep)
+    monkeypatch.setattr("workers.shaping.anyio.sleep_until", sleep_until)
+    monkeypatch.setattr("workers.shaping.anyio.current_time", lambda: time[0])
+    return time
+
+
+def test_bundles_pay_latency_once_and_bandwidth_for_every_byte(now: list[float]) -> None:
     async def main() -> None:
-        shape = Shape(bandwidth=1_000_000, latency_s=0.25)
-        got = [bundle async for bundle in slowed(bundles(), shape, weight)]
+        got = [bundle async for bundle in Lane(SHAPE).slowed(bundles(), weight)]
         assert [one for bundle in got for one in bundle] == CONTENTS
         assert len(got) == 3
-        assert waits[0] == 0.25
-        assert len(waits) == 4
-        assert sum(waits[1:]) == pytest.approx(weight(CONTENTS) / 1_000_000)
+        assert now[0] - 100.0 == pytest.approx(0.25 + weight(CONTENTS) / 1_000_000)
         assert weight(CONTENTS) >= 1_200_000
-        waits.clear()
-        assert len([bundle async for bundle in slowed(bundles(), Shape(), weight)]) == 3
-        assert waits == []
+        before = now[0]
+        assert len([bundle async for bundle in Lane(Shape()).slowed(bundles(), weight)]) == 3
+        assert now[0] == before
+
+    anyio.run(main)
+
+
+def test_what_goes_over_a_lane_at_once_shares_its_bandwidth(now: list[float]) -> None:
+    async def main() -> None:
+        lane = Lane(SHAPE)
+        both = [lane.slowed(bundles(), weight), lane.slowed(bundles(), weight)]
+        for _ in range(3):
+            for one in both:
+                await anext(one)
+        assert now[0] - 100.0 == pytest.approx(0.5 + 2 * weight(CONTENTS) / 1_000_000)
 
     anyio.run(main)

@@ -93,7 +93,7 @@ class Engine:
         self.refusals = Refusals(self.post, clock, self.instrument)
         """Where everything that refuses a peer says so."""
         self.pressure = Pressure(self.post, self.instrument)
-        self.forecasts = ForecastDesk(machine, clock)
+        self.forecasts = ForecastDesk(machine, clock, self.instrument.count)
         self.draw = draw
         self.seq = seq
         """The last event applied; those up to `watches.committed` are on disk."""

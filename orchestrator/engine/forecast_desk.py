@@ -21,14 +21,18 @@ from ..core.machine import Machine
 from ..core.outlook import Outlook
 from ..core.sketch import sketch
 from ..core.stimulus import Foreseen, Stimulus
-from ..placement.forecast import WORK, Forecast, bound_late, forecast
-from ..placement.problem import INF
+from ..placement.forecast import WORK, Forecast, bound_late, forecast, guided
+from ..placement.problem import INF, Problem
 from ..placement.selection import policy_named
 from ..placement.thrift import Prefer
 
 MOST_TASKS: Final = 20_000
 QUIET_WORK: Final = 6_000
 """As forecast.WORK, of what nobody waits for: the loop shares the interpreter with it."""
+_PLANNING: Final = frozenset({"auto", "heft"})
+_LEAST: Final = 3
+_PLANNED: Final = 200
+"""Tasks that a plan is made of; a larger one is foretold as if each task were placed by itself."""
 MOST_SPANS: Final = 500
 """Of a timeline, for all devices together."""
 
@@ -36,9 +40,10 @@ MOST_SPANS: Final = 500
 class ForecastDesk:
     """One per server."""
 
-    def __init__(self, machine: Machine, clock: Callable[[], float]) -> None:
+    def __init__(self, machine: Machine, clock: Callable[[], float], count: Callable[[str], None]) -> None:
         self._machine = machine
         self._clock = clock
+        self._count = count
 
     async def of(
         self, tasks: tuple[TaskSpec, ...], settings: RunSettings, inputs: dict[str, bytes], home: str
@@ -58,8 +63,12 @@ class ForecastDesk:
         if run is None:
             return
         now, since = self._clock(), run.submitted_at
-        seen = self._machine.look_ahead(run, now)
-        found = await anyio.to_thread.run_sync(self._play, seen, run.settings, since, QUIET_WORK)
+        try:
+            seen = self._machine.look_ahead(run, now)
+            found = await anyio.to_thread.run_sync(self._play, seen, run.settings, since, QUIET_WORK)
+        except Exception:  # noqa: BLE001 a defect in looking ahead costs a forecast, never the orchestrator
+            self._count("forecast_failed")
+            return
         if not seen.unknown and found.high_s < INF:
             spent = now - since
             low_s, middle_s, high_s = (spent + one for one in (found.low_s, found.makespan_s, found.high_s))
@@ -79,7 +88,15 @@ class ForecastDesk:
     def _course(seen: Outlook, name: str, prefer: Prefer, end: float, work: int) -> Forecast:
         course = bound_late(lambda: policy_named(name), prefer=prefer, deadline_s=end)
         shown = policy_named(name).name if prefer == "time" else prefer
+        if prefer == "time" and name in _PLANNING and _worth_a_plan(seen.problem):
+            course, shown = guided, "heft"
         return forecast(seen.problem, course, seen.spread, policy=shown, units=seen.units, work=work)
+
+
+def _worth_a_plan(problem: Problem) -> bool:
+    """As core.guidance has it: some tasks, unlike devices, and not so much that a plan would cost more than it wins."""
+    unlike = {(site.device, site.speed, site.bandwidth, site.price_per_s) for site in problem.sites}
+    return _LEAST <= problem.size <= _PLANNED and len(unlike) > 1
 
 
 def hastened(found: ForecastRow | None, settings: RunSettings) -> RunSettings:

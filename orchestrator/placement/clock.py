@@ -172,7 +172,7 @@ class Clock:
     def rest(self) -> Problem:
         """What is left, as a problem of its own: all that has begun is its past."""
         free = []
-        placed = {
+        placed = dict(self.problem.placed) | {
             task: Placed(site, self.finish_s[task])
             for task, site in enumerate(self.site)
             if self.finish_s[task] < INF and site >= 0

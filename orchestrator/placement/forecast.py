@@ -8,15 +8,15 @@ deterministic. It must not know runs or where predictions come from.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from .clock import Played, Took, follow, play
+from .clock import Played, Took, play
 from .dice import Dice
 from .eft import Eft
-from .heft import heft
+from .guided import Guided
 from .late_binding import LateBinding
 from .policy import Policy
 from .problem import INF, Problem
@@ -79,9 +79,9 @@ def ends_by(problem: Problem, deadline_s: float) -> list[float]:
     return [end - rank + run for rank, run in zip(best, runs(problem, "best"), strict=True)]
 
 
-def planned(problem: Problem, took: Took | None) -> Played:
-    """HEFT's plan, followed."""
-    return follow(problem, heft(problem), took=took)
+def guided(problem: Problem, took: Took | None) -> Played:
+    """As the orchestrator does by a plan of the whole run that is made again when the facts have left it."""
+    return play(problem, Guided(), took=took)
 
 
 def forecast(
@@ -115,15 +115,6 @@ def forecast(
         len(courses),
         expected,
     )
-
-
-def best_of(
-    problem: Problem, courses: Mapping[str, Course], spread: Spread, *, units: Sequence[float] = (), seed: int = 0
-) -> Forecast:
-    """That of the course with the least makespan as predicted; of equals the first."""
-    ends = {name: course(problem, None).schedule.makespan_s for name, course in courses.items()}
-    name = min(ends, key=lambda name: ends[name])
-    return forecast(problem, courses[name], spread, policy=name, units=units, seed=seed)
 
 
 def cost(problem: Problem, played: Played, units: Sequence[float] = ()) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from bench.placement.foretold import SHAPES
 from orchestrator.cli import forecast as shown
 from orchestrator.core.outlook import Outlook
 from orchestrator.engine.forecast_desk import refuse_late, row
-from orchestrator.placement.forecast import Spread, best_of, bound_late, forecast, planned, quantile
+from orchestrator.placement.forecast import Spread, bound_late, forecast, quantile
 from orchestrator.placement.problem import INF, Placed, Problem, Site
 from protocol.errors import DeadlineTooShort, from_wire
 from protocol.forecast_row import ForecastRow
@@ -56,11 +56,6 @@ def test_what_is_under_way_is_paid_as_a_whole() -> None:
     one = msgspec.structs.replace(problem(2), placed={0: Placed(0, 0.4), 1: Placed(1, -1.0)})
     found = forecast(one, bound_late(), spread(2, own=0.0, shared=0.0))
     assert (found.price, found.energy_j) == (pytest.approx(2.0), pytest.approx(100.0))
-
-
-def test_the_best_of_several_courses_is_taken() -> None:
-    found = best_of(problem(), {"eft": bound_late(), "heft": planned}, spread())
-    assert found.policy == "eft"  # equal: the first
 
 
 def test_quantiles_are_linear_between_neighbours() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 
 from bench.simulated_worker import profile_of
 from bench.simulator import Simulator
 from orchestrator.core import event as e
+from orchestrator.core.command import Foresee
 from orchestrator.core.outlook import Outlook
 from orchestrator.core.sketch import sketch
-from orchestrator.placement.forecast import bound_late, forecast
+from orchestrator.engine.forecast_desk import ForecastDesk
+from orchestrator.placement.forecast import bound_late, forecast, guided
 from orchestrator.placement.problem import INF
 from protocol.plan import parse_plan
 from protocol.profile import DeviceProfile, LinkProfile
@@ -181,3 +184,34 @@ def test_a_run_that_will_miss_its_deadline_says_so_as_it_starts() -> None:
         sim.advance(0.1)
     told = [event for _, _, decision in sim.log for event in decision.events if isinstance(event, e.RunForeseen)]
     assert [event.late for event in told] == [True, False]
+
+
+def test_a_plan_of_a_run_under_way_is_foretold_with_what_runs_already() -> None:
+    def busy(job):  # type: ignore[no-untyped-def]
+        yield 2.0 if job.worker == 1 else 4.0
+        return {}
+
+    profiles = [
+        msgspec.structs.replace(profile_of(1), devices=(DeviceProfile("cpu", f"x{speed}", speed=speed),))
+        for speed in (1.0, 0.5)
+    ]
+    sim = Simulator(workers=profiles, program={"sim.work": busy})
+    teach(sim, "sim.work", 2.0)
+    sim.submit({"tasks": [work(f"t{n}", **({"after": [f"t{n - 3}"]} if n > 2 else {})) for n in range(12)]})
+    sim.advance(0.5)
+    found = sim.machine.look_ahead(sim.state.runs[1], sim.now)
+    assert len(found.problem.placed) == 2
+    ends = forecast(found.problem, guided, found.spread)
+    assert ends.course.schedule.makespan_s < INF
+    assert 0 < ends.low_s <= ends.makespan_s <= ends.high_s
+
+
+def test_a_defect_in_looking_ahead_costs_a_forecast_and_nothing_else() -> None:
+    sim = Simulator()
+    number = sim.submit({"tasks": [work("a")]})
+    counted: list[str] = []
+    posted: list[object] = []
+    desk = ForecastDesk(sim.machine, lambda: sim.now, counted.append)
+    sim.machine._turn.predictor = None  # type: ignore[assignment]
+    anyio.run(desk.foresee, Foresee(number), posted.append)
+    assert (counted, posted) == (["forecast_failed"], [])

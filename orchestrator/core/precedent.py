@@ -6,7 +6,6 @@ Read from the newest settled runs when somebody asks, so that no task pays for i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,7 +17,9 @@ from .lifecycle import Closed
 RUNS: Final = 8
 TASKS: Final = 2_000
 """At most so many runs and tasks are looked at."""
-MOST_HOP_S: Final = 0.05
+_TIMES: Final = 4.0
+_MORE_S: Final = 0.002
+"""A run's hop is its lower quartile, and no more than so many times its least and so much more."""
 
 
 class Precedent:
@@ -31,7 +32,7 @@ class Precedent:
         self._items: dict[str, int] = {}
         self.hop_s = 0.0
         """Seconds between dispatch and report beyond the attempt's own run time."""
-        hops: list[float] = []  # of each run the least: the others may have waited at their worker
+        hops: list[float] = []
         seen = looked = 0
         for run in runs:
             if looked >= RUNS or seen >= TASKS:
@@ -39,7 +40,7 @@ class Precedent:
             if type(run.state) is not Closed:
                 continue
             looked += 1
-            least = math.inf
+            seen_here: list[float] = []
             for task in run.tasks[: TASKS - seen]:
                 seen += 1
                 if task.spread is not None:
@@ -52,9 +53,10 @@ class Precedent:
                 _add(self._bytes, task.skill, large if isinstance(value, ArtifactRef) else len(value))
                 attempt = task.winner()
                 if attempt is not None and attempt.run_s >= 0:
-                    least = min(least, max(0.0, attempt.ended_at - attempt.at - attempt.run_s))
-            if least < math.inf:
-                hops.append(min(least, MOST_HOP_S))
+                    seen_here.append(max(0.0, attempt.ended_at - attempt.at - attempt.run_s))
+            if seen_here:  # where many waited at their worker only the least had no queue in it
+                seen_here.sort()
+                hops.append(min(seen_here[len(seen_here) // 4], _TIMES * seen_here[0] + _MORE_S))
         if hops:
             self.hop_s = sorted(hops)[len(hops) // 2]
 

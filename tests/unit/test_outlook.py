@@ -11,6 +11,8 @@ from bench.simulator import Simulator
 from orchestrator.core import event as e
 from orchestrator.core.command import Foresee
 from orchestrator.core.outlook import Outlook
+from orchestrator.core.precedent import Precedent
+from orchestrator.core.setting import CoreSettings
 from orchestrator.core.sketch import sketch
 from orchestrator.engine.forecast_desk import ForecastDesk
 from orchestrator.placement.forecast import bound_late, forecast, guided
@@ -215,3 +217,17 @@ def test_a_defect_in_looking_ahead_costs_a_forecast_and_nothing_else() -> None:
     sim.machine._turn.predictor = None  # type: ignore[assignment]
     anyio.run(desk.foresee, Foresee(number), posted.append)
     assert (counted, posted) == (["forecast_failed"], [])
+
+
+def test_a_hop_that_was_seen_while_many_waited_is_no_hop() -> None:
+    def swift(job):  # type: ignore[no-untyped-def]
+        yield 0.2
+        return {}
+
+    sim = Simulator(workers=1, slots=1, program={"sim.work": swift}, settings=CoreSettings(prefetch_target_s=10.0))
+    teach(sim, "sim.work", 0.2)
+    sim.submit({"tasks": [work(f"t{n}") for n in range(30)]})
+    sim.settle(60.0)
+    waited = [task.attempts[0].ended_at - task.attempts[0].at for task in sim.state.runs[1].tasks]
+    assert max(waited) > 1.0  # they were handed over ahead, and queued there
+    assert Precedent([sim.state.runs[1]]).hop_s < 0.05

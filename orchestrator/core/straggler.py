@@ -32,7 +32,7 @@ _PAUSE_S: Final = 0.01
 _PAUSE_EACH_S: Final = 2e-5
 """Looks are so far apart, and by so much more for each live attempt: a share of the loop's time that stays small."""
 _CANDIDATES: Final = 16
-"""Attempts that one look weighs at most, the most overdue first."""
+"""Attempts that one look weighs at most, the most overdue first, the next ones at the next look."""
 _FAR: Final = 2.0
 _WORTH: Final = 1.25
 """What has not run over its time is moved only if that ends it so many times sooner."""
@@ -62,8 +62,10 @@ def hurry(turn: Turn) -> None:
     watch.next_look += _PAUSE_EACH_S * seen
     if late:
         late.sort(key=lambda one: (-one.overdue, one.key))
+        first = watch.place % len(late) if len(late) > _CANDIDATES else 0  # those that nobody can relieve bar no others
+        watch.place = first + _CANDIDATES
         wanted = _wanted(turn)
-        for one in late[:_CANDIDATES]:
+        for one in [*late[first:], *late[:first]][:_CANDIDATES]:
             _relieve(turn, one, wanted)
     if due < float("inf"):
         _wake(turn, max(due, watch.next_look))
@@ -108,13 +110,13 @@ def _late(turn: Turn, idle: list[Session]) -> tuple[list[Late], int, float]:
                 due = min(due, load.at + rules.least_s)
                 continue
             of = (worker, load.skill, load.device)
-            told = known.get(of)
-            if told is None:
-                told = known[of] = expected(turn, session, load.skill, load.device)
-            if told.n < rules.known:
+            rough = known.get(of)
+            if rough is None:
+                rough = known[of] = expected(turn, session, load.skill, load.device)
+            if rough.n < rules.known:
                 continue
-            limit = _limit(turn, told)
-            if elapsed >= limit:
+            told, limit = rough, _limit(turn, rough)
+            if moves or elapsed >= limit:
                 run, task, _ = turn.located(key)
                 told = expected(turn, session, load.skill, load.device, size_of(turn, run, task), units(run, task))
                 limit = _limit(turn, told)
@@ -129,7 +131,7 @@ def _late(turn: Turn, idle: list[Session]) -> tuple[list[Late], int, float]:
                     fastest[load.skill] = min(
                         expected(turn, one, load.skill, device).run_s for one in idle for device in one.speed
                     )
-                if fastest[load.skill] * _WORTH < told.run_s:
+                if fastest[load.skill] * _WORTH < rough.run_s:
                     found.append(Late(key, elapsed, left, elapsed / limit))
     return found, seen, due
 
@@ -166,12 +168,12 @@ def _relieve(turn: Turn, late: Late, wanted: set[int]) -> None:
     if cost * (1.0 if overdue else _WORTH) >= late.left_s:
         return
     turn.focus = run.ix
-    what = f"{late.elapsed_s:.3g} s on {turn.state.workers[attempt.worker].name} so far"
-    why = f"hedge: {what}, {late.overdue:.2g} times what it may take" if overdue else f"moved: {what}, slower there"
+    why = f"{late.elapsed_s:.3g} s on {turn.state.workers[attempt.worker].name} so far, "
+    why += f"{late.overdue:.2g} times what it may take" if overdue else "slower there"
     if moves:
-        displace(turn, run, task, attempt, Displacement(f"{why}; {session.name} idles", attempt.worker))
+        displace(turn, run, task, attempt, Displacement(f"moved: {why}; {session.name} idles", attempt.worker))
     elif _affordable(turn, run):
-        why += f"; here it takes about {cost:.3g} s"
+        why = f"{'hedge' if overdue else 'moved'}: {why}; here it takes about {cost:.3g} s"
         bound = bind(turn, run, task)
         if bound is None or (_asks(turn, run, task, spec, session) and bound.pin != task.approved):
             return

@@ -14,6 +14,8 @@ class Watchfulness:
         """Not before."""
         self.next_move = 0.0
         """Not before is looked for attempts that are only slow."""
+        self.place = 0
+        """Where in the list of those that are late the next look begins, if it can't weigh them all."""
         self.wakes_at = 0.0
         """A timer comes then at the latest, if that is to come."""
         self.done_s: dict[int, float] = {}

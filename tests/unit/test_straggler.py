@@ -114,6 +114,16 @@ def test_copies_that_lose_take_no_more_than_their_share_of_the_work():
         assert len(copies(sim)) == copied
 
 
+def test_those_that_nobody_may_copy_bar_no_others():
+    stuck = [f"o{n}" for n in range(20)]
+    tasks = [*crowd(8), *crowd(8, "sim.idem"), *(work(name, "sim.idem") for name in stuck), work("slow", run_s=0.9)]
+    for n, task in enumerate(tasks[8:16]):
+        task["id"] = f"i{n}"
+    sim = run(tasks, program={name: unlucky(60.0) for name in [*stuck, "slow"]}, workers=10)
+    assert sim.task("slow").winner().hedge
+    assert sim.task("slow").winner().ended_at - sim.started_at < 20.0
+
+
 def test_a_copy_that_wins_costs_nothing():
     slow = [f"s{n}" for n in range(6)]
     sim = run([*crowd(20), *map(work, slow)], program={name: unlucky(20.0) for name in slow}, workers=8)
@@ -155,8 +165,8 @@ def pair(skill, program):
     """A task that begins on a slow device while the worker that is four times as fast is away for another moment."""
     devices = [DeviceProfile("cpu", speed=speed, simulated=True) for speed in (1.0, 4.0)]
     profiles = [msgspec.structs.replace(profile_of(1, skills=(MILD, STEPS)), devices=(one,)) for one in devices]
-    sim = Simulator(workers=profiles, program={skill: program}, faults=Faults(kills=((0.0, 1, 26.0, "boot"),)))
-    warm = [work(f"w{n}", skill) for n in range(3)]
+    sim = Simulator(workers=profiles, program={skill: program}, faults=Faults(kills=((0.0, 1, 34.0, "boot"),)))
+    warm = [work(f"w{n}", skill) for n in range(4)]
     sim.submit({"tasks": [*warm, work("long", skill, after=[one["id"] for one in warm])]})
     sim.settle(100.0)
     sim.advance(1.0)
@@ -169,7 +179,7 @@ def test_what_is_long_on_a_slow_device_goes_on_where_it_is_faster():
     (moved,) = copies(sim)
     assert moved.why.startswith("moved: ")
     assert sim.task("long").winner().worker == 2
-    assert took(sim) < 30.0
+    assert took(sim) < 38.0
 
 
 def test_what_keeps_checkpoints_goes_on_from_the_last_one_and_does_nothing_twice():
@@ -182,9 +192,9 @@ def test_what_keeps_checkpoints_goes_on_from_the_last_one_and_does_nothing_twice
     assert steps[-1][0] == "w2"
     first, second = sim.task("long").attempts
     assert (first.ended, second.ended) == ("stopped", "succeeded")
-    assert events(sim, e.TaskRequeued)[-1].why == "moved: 1.82 s on w1 so far, slower there; w2 idles"
+    assert events(sim, e.TaskRequeued)[-1].why.endswith(" s on w1 so far, slower there; w2 idles")
     assert sim.task("long").losses == 0
-    assert took(sim) < 30.0
+    assert took(sim) < 38.0
 
 
 @pytest.mark.parametrize("skill", ["sim.idem", "sim.once"])

@@ -90,6 +90,9 @@ def called(turn: Turn, session: Session, call: Call) -> None:
     else:
         if value is not _LATER:
             _answer(turn, session, run, task, call, value=value)
+        load = session.loads.get((ident.run, ident.task, ident.number))
+        if call.what == "restore" and value is not None and load is not None:
+            load.resumed = True
         if call.what == CHECKPOINT:
             kept(turn, run, task, ident.number)
 

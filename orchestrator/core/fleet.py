@@ -71,6 +71,8 @@ class Load(msgspec.Struct, gc=False):
     """It is a copy, of which its run's share for copies was charged so much."""
     late: bool = False
     """It has run over its time, and has a copy."""
+    resumed: bool = False
+    """It went on from a checkpoint: the time that it takes is not that of a whole run."""
     displaced: Displacement | None = None
     """It was asked to make room."""
     recalled: Displacement | None = None

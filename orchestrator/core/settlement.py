@@ -59,8 +59,8 @@ def end_attempt(
         if session is not None:
             if session.health.rate:
                 went_well(turn, session)
-            if attempt.number == 1 or task.spawned is None or not task.spawned.checkpoint[1]:
-                noted(turn, session, run, task, attempt, load, usage.run_s)  # else it may have gone on half-way
+            if load is None or not load.resumed:
+                noted(turn, session, run, task, attempt, load, usage.run_s)
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
             turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
         if task.cancelling:

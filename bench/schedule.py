@@ -64,11 +64,13 @@ class Rival(msgspec.Struct, frozen=True, array_like=True):
     skill: str
     count: int
     run_s: float
+    cpu: int = 1
 
     def plan(self) -> dict[str, Any]:
         """The document of the run."""
         args = {"value": self.author, "run_s": self.run_s}
-        tasks = [{"id": f"v{n}", "skill": self.skill, "args": args} for n in range(self.count)]
+        more = {"needs": {"cpu": self.cpu}} if self.cpu > 1 else {}
+        tasks = [{"id": f"v{n}", "skill": self.skill, "args": args, **more} for n in range(self.count)]
         return {"tasks": tasks, "run": {"sla": self.sla, "priority": self.priority}}
 
 
@@ -188,7 +190,8 @@ def _rivals(luck: Random, settings: dict[str, Any]) -> tuple[Rival, ...]:
         at, author, sla = luck.uniform(0.0, SPAN_S / 2), luck.choice(("sim", "ann", "ben")), luck.choice(SLA_CLASSES)
         skill, count = luck.choice(("sim.keeps", "sim.work", "sim.light")), luck.choice((1, 2, 6))
         run_s = luck.choice((0.05, 1.0, 4.0))
-        found.append(Rival(round(at, 4), author, sla, luck.choice((0, 0, 5)), skill, count, run_s))
+        priority, cpu = luck.choice((0, 0, 5)), luck.choice((1, 1, 2))
+        found.append(Rival(round(at, 4), author, sla, priority, skill, count, run_s, cpu))
     return tuple(found)
 
 

@@ -97,6 +97,7 @@ class Simulation(Simulator):
                 placement=schedule.policy,
                 prefetch_target_s=PREFETCH_S,
                 hedge=HedgeSettings(known=1, least_s=0.05, budget=1.0, move_s=0.2),
+                keep_after_s=0.3,
                 preempt=PreemptSettings(after_s=0.2, grace_s=0.5, soon_s=0.1, turn_s=0.5),
                 quarantine=QuarantineSettings(rate=0.1, delay_s=0.05, rest_s=1.0),
             ),

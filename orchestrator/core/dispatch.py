@@ -22,6 +22,7 @@ from .poison import suspect
 from .preemption import preempt
 from .queue import HOPELESS, PATIENCE, Bucket, Entry, Lane
 from .recall import take_back
+from .reservation import honoured, reserve
 from .roster import Roster
 from .round import Round
 from .sending import send
@@ -54,13 +55,17 @@ def flush(turn: Turn) -> None:
     take_back(turn)
     hurry(turn)
     preempt(turn)
+    reserve(turn)
 
 
 def _dispatch(turn: Turn) -> None:
     """One run's tasks bucket by bucket; those of several runs one by one, whoever's turn it is."""
     lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
     steer(turn, lanes)
-    if len({lane.run for lane in lanes}) > 1:
+    if turn.room.kept:
+        for lane in honoured(turn):
+            _drain(turn, lane, 1)
+    if len({lane.run for lane in lanes if lane.heap}) > 1:
         turns = Round(turn, lanes)
         while (first := turns.first()) is not None:
             _drain(turn, first, 1 + first.bucket.window // _FEW)

@@ -1,6 +1,8 @@
-"""What core.preemption remembers between its looks. Fleet knowledge: after a restart it looks at once."""
+"""What core.preemption and core.reservation remember between their looks. Fleet knowledge: lost with a restart."""
 
 from __future__ import annotations
+
+from .queue import Kind
 
 
 class Room:
@@ -14,3 +16,6 @@ class Room:
         self.keepers: frozenset[str] = frozenset()
         """The skills that keep checkpoints, as of `seen` changes of the fleet."""
         self.seen = -1
+        self.next_reserve = 0.0
+        self.kept: dict[tuple[int, int], tuple[int, Kind, float]] = {}
+        """(run, task) -> the worker that is kept for it, what it waits as, and until when."""

@@ -39,7 +39,7 @@ class Round:
         groups: dict[tuple[str, int], _Group] = {}
         for n, lane in enumerate(lanes):
             run = turn.state.runs.get(lane.run)
-            if run is None:
+            if run is None or not lane.heap:
                 continue
             self._priority[run.ix] = run.settings.priority
             key = run.author, ORDER[run.settings.sla]

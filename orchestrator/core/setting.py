@@ -89,6 +89,8 @@ class CoreSettings(msgspec.Struct, frozen=True):
     share_half_life_s: float = 60.0
     """After so long half of what was used is forgotten."""
     preempt: PreemptSettings = PreemptSettings()
+    keep_after_s: float = 5.0
+    """A large task that is first in turn and has waited so long has a worker kept for it."""
     policies: Policies = ()
     """What this server allows, asks for, denies; a worker may be stricter."""
     self_approval: bool = True

@@ -2,6 +2,7 @@
 
 from bench.simulator import Simulator
 from orchestrator.core import event as e
+from orchestrator.core import stimulus as s
 from orchestrator.core.lifecycle import Closed
 from orchestrator.core.setting import CoreSettings
 
@@ -206,3 +207,61 @@ def test_the_standing_of_a_run_is_what_its_user_holds():
     assert row.ready == 8
     assert 0.0 < row.lately < 0.25
     assert row.first == f"r{again} (standard) goes first"
+
+
+# Large tasks
+
+
+def wide(**more):
+    return work("wide", needs={"cpu": 2}, **more)
+
+
+def test_a_large_task_is_not_passed_by_small_ones_for_ever():
+    sim = Simulator(workers=1, slots=2)
+    submit(sim, [work(f"t{n}", run_s=1.0 + 0.3 * (n % 3)) for n in range(80)])
+    sim.advance(1.5)
+    large = submit(sim, [wide()], author="ben")
+    sim.settle(200.0)
+    assert settled_s(sim, large) < 9.0
+    assert not sim.machine._turn.room.kept
+    assert all(session.kept_for is None for session in sim.machine.fleet.sessions.values())
+
+
+def test_one_of_the_same_run_neither():
+    sim = Simulator(workers=1, slots=2)
+    run = submit(sim, [wide(priority=1), *(work(f"t{n}", run_s=1.0 + 0.3 * (n % 3)) for n in range(40))])
+    sim.settle(200.0)
+    assert sim.task("wide", run).attempts[0].at - sim.started_at < 9.0
+
+
+def test_a_worker_is_let_go_when_nobody_waits_for_it_any_more():
+    sim = Simulator(workers=1, slots=2)
+    submit(sim, [work(f"t{n}", run_s=3.0 + (n % 2)) for n in range(20)])
+    sim.advance(1.0)
+    large = submit(sim, [wide()], author="ben")
+    sim.run_until(sim.now + 30.0, lambda: bool(sim.machine._turn.room.kept))
+    assert sim.machine._turn.room.kept
+    sim.ask(lambda reply: s.CancelRequested(reply, large, "", "ben"))
+    sim.advance(0.5)
+    assert not sim.machine._turn.room.kept
+    sim.settle(200.0)
+
+
+def test_nobody_is_kept_from_a_user_whose_turn_it_is():
+    sim = Simulator(workers=1, slots=2)
+    submit(sim, [work(f"w{n}", needs={"cpu": 2}, run_s=2.0) for n in range(20)], sla="batch")
+    sim.advance(1.0)
+    small = submit(sim, many(60), author="ben")
+    sim.settle(300.0)
+    assert settled_s(sim, small) < 20.0
+
+
+def test_a_worker_that_has_something_long_to_do_is_not_kept_for_ever():
+    sim = Simulator(workers=1, slots=2)
+    submit(sim, [work("long", run_s=300.0), *(work(f"t{n}") for n in range(300))])
+    sim.advance(1.0)
+    submit(sim, [wide()], author="ben")
+    sim.advance(120.0)
+    done = sum(task.succeeded for task in sim.state.runs[1].tasks)
+    assert done > 100
+    sim.settle(400.0)

@@ -95,6 +95,7 @@ class LateBinding:
             run_s=run_s,
             transfer_s=clock.arrival_s(task, site) - now,
             load=len(clock.running[site]) + len(clock.queued[site]),
+            bytes=int(clock.remote_bytes(task, site)),
             price=run_s * where.price_per_s,
             energy_j=run_s * where.watts,
         )

@@ -1,5 +1,7 @@
 """Earliest finish time."""
 
+import msgspec
+
 from orchestrator.placement.eft import Eft
 from orchestrator.placement.policy import WAIT, Offer
 
@@ -25,6 +27,13 @@ def test_ties_go_to_room_then_to_the_lighter_load_then_to_the_first():
     assert Eft().choose([offer(1, room=False), offer(2)]) == 1
     assert Eft().choose([offer(1, load=3), offer(2, load=1)]) == 1
     assert Eft().choose([offer(1), offer(2)]) == 0
+
+
+def test_ends_a_little_later_where_fewer_bytes_move():
+    far, near = Offer(1, "cpu", True, 0.0, 10.0, 1.0, bytes=500), Offer(2, "cpu", True, 0.0, 13.9, bytes=0)
+    assert Eft().choose([far, near]) == 1
+    assert Eft().choose([far, msgspec.structs.replace(near, run_s=14.1)]) == 0
+    assert Eft().choose([far, msgspec.structs.replace(near, room=False)]) == 0
 
 
 def test_no_room_anywhere_waits():

@@ -287,6 +287,7 @@ class _Making:
             self.parents,
             self.children,
             memory=self.memory if any(self.memory) else (),
+            doubt=self.own if any(self.own) else (),
             placed=self.placed,
             now_s=self.now_s,
             contention="shared",

@@ -62,6 +62,7 @@ def test_edges_order_and_elements_are_those_of_the_run_it_would_be() -> None:
     assert [site.slots for site in problem.sites] == [2, 2]
     assert problem.run_s[0] == pytest.approx([2.0, 2.0], rel=0.05)
     assert (found.unknown, found.nowhere, found.assumed) == ({}, (), ())
+    assert tuple(problem.doubt) == found.spread.own  # a plan of it is wary of slow sites
     ends = forecast(problem, bound_late(), found.spread)
     assert ends.low_s <= ends.makespan_s <= ends.high_s
     assert ends.course.schedule.makespan_s - problem.now_s == pytest.approx(6.0, rel=0.05)

@@ -75,6 +75,9 @@ class Answer(msgspec.Struct, frozen=True):
             "bytes_against_random": fmean(shares) if (shares := list(_shares(real, "frugal"))) else None,
             "bytes_makespan": _most(row.frugal_s / row.heft_s for row in real),
             "portfolio_regret": self.regret(),
+            "shared_links_heft_worst": _most(
+                row.shared["heft"] / row.shared["portfolio"] for row in real if row.shared
+            ),
             "search_gain": 1 - gain if (gain := _mean(row.searched_s / row.heft_s for row in real)) else None,
             **self.core.figures(),
         }

@@ -22,7 +22,7 @@ from orchestrator.placement.guided import Guided
 from orchestrator.placement.heft import heft
 from orchestrator.placement.late_binding import LateBinding
 from orchestrator.placement.locality import frugal, moved_bytes
-from orchestrator.placement.portfolio import portfolio
+from orchestrator.placement.portfolio import end_s, portfolio
 from orchestrator.placement.problem import Problem, Schedule, Site, topological
 from orchestrator.placement.rank import upward
 from orchestrator.placement.search import search
@@ -71,6 +71,8 @@ class Row(msgspec.Struct, frozen=True):
     searched_s: float = 0.0
     online_s: float = 0.0
     frugal_s: float = 0.0
+    shared: dict[str, float] = {}
+    """When HEFT's plan and the portfolio's pick end if transfers compete for links; `believed`: as HEFT tells it."""
     policies: dict[str, float] = {}
     bytes: dict[str, float] = {}
     noise: dict[str, tuple[float, ...]] = {}
@@ -111,6 +113,7 @@ def measure(job: Job) -> Row:
         searched_s=searched.makespan_s,
         online_s=online.schedule.makespan_s,
         frugal_s=near.makespan_s,
+        shared=_shared(problem, first, ground),
         policies={name: one.schedule.makespan_s for name, one in late.items()},
         bytes={
             "heft": moved_bytes(problem, first),
@@ -130,6 +133,12 @@ def bound(problem: Problem, work_s: Sequence[float]) -> float:
     for task in reversed(topological(problem)):
         path[task] = work_s[task] + max((path[child] for child, _ in problem.children[task]), default=0.0)
     return max(max(path) / max(speeds), sum(work_s) / sum(speeds))
+
+
+def _shared(problem: Problem, plan: Schedule, ground: Ground) -> dict[str, float]:
+    competing = msgspec.structs.replace(problem, contention="shared")
+    _, pick = portfolio(competing, ground)
+    return {"believed": plan.makespan_s, "heft": end_s(competing, plan), "portfolio": end_s(competing, pick)}
 
 
 def _scattered(problem: Problem) -> float:

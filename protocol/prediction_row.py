@@ -41,6 +41,28 @@ class SkillPace(msgspec.Struct, frozen=True):
     accuracy: Accuracy
 
 
+class TokenUse(msgspec.Struct, frozen=True):
+    """What one run of a skill asks of a model: the median of the tokens read and written, and of those written the 90th
+    percentile."""
+
+    skill: str
+    runs: int
+    tokens_in: float
+    tokens_out: float
+    tokens_out_p90: float
+
+
+class ModelPace(msgspec.Struct, frozen=True):
+    """How fast the model of a worker is: seconds before the first token, tokens a second read and written (null: not to
+    be told from the rest)."""
+
+    worker: str
+    runs: int
+    latency_s: float
+    reads_s: float | None
+    writes_s: float
+
+
 class LinkPace(msgspec.Struct, frozen=True):
     """What is known of the link to a worker, from the files that went over it."""
 

@@ -55,6 +55,29 @@ def stats(output: str, server: str | None) -> None:
             ),
             answer["links"],
         )
+    if answer["tokens"]:
+        click.echo()
+        show.table(
+            (
+                ("asks a model", lambda row: row["skill"]),
+                ("runs", lambda row: f"{row['runs']:,}"),
+                ("tokens in", lambda row: f"{row['tokens_in']:,.0f}"),
+                ("out", lambda row: f"{row['tokens_out']:,.0f}"),
+                ("out, p90", lambda row: f"{row['tokens_out_p90']:,.0f}"),
+            ),
+            answer["tokens"],
+        )
+        click.echo()
+        show.table(
+            (
+                ("model of", lambda row: row["worker"]),
+                ("runs", lambda row: f"{row['runs']:,}"),
+                ("first token after", lambda row: show.span(row["latency_s"])),
+                ("reads", lambda row: "-" if row["reads_s"] is None else f"{row['reads_s']:,.0f} tokens/s"),
+                ("writes", lambda row: f"{row['writes_s']:,.0f} tokens/s"),
+            ),
+            answer["models"],
+        )
 
 
 def accuracy_text(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.outcome import Usage
 from protocol.skill import SkillSpec
 
 from ..placement.predictor import DEFAULT_S, Prediction
@@ -58,16 +59,19 @@ def typical_s(turn: Turn, load: Load) -> float:
 
 
 def noted(
-    turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, run_s: float
+    turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, usage: Usage
 ) -> None:
-    """The attempt has succeeded there after `run_s` seconds."""
+    """The attempt has succeeded there."""
+    run_s, skill = usage.run_s, attempt.skill or task.skill
+    if usage.tokens_in or usage.tokens_out:
+        turn.predictor.token_pace.note(skill, session.worker, usage.tokens_in, usage.tokens_out, run_s)
     device, elements = attempt.device, units(run, task) if task.parent >= 0 else 1
     predicted = load.predicted if load is not None else None
     if elements > 1:
         run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
     size = size_of(turn, run, task) if run_s >= _SHORT_S else input_bytes(run, task) if task.wiring.needs else 0
     turn.predictor.note(
-        attempt.skill or task.skill, session.device_class.get(device, device), session.worker,
+        skill, session.device_class.get(device, device), session.worker,
         session.speed.get(device, 1.0), size, run_s, predicted, (run.ix, task.ix, attempt.number),
     )  # fmt: skip
 

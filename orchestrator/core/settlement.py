@@ -60,7 +60,7 @@ def end_attempt(
             if session.health.rate:
                 went_well(turn, session)
             if load is None or not load.resumed:
-                noted(turn, session, run, task, attempt, load, usage.run_s)
+                noted(turn, session, run, task, attempt, load, usage)
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with
             turn.watch.done_s[run.ix] = turn.watch.done_s.get(run.ix, 0.0) + usage.run_s
         if task.cancelling:

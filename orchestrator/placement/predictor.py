@@ -24,6 +24,7 @@ from .device_factor import DeviceFactors
 from .history import FORMS, WINDOW, History
 from .passage import Passages
 from .score import Score, Tally
+from .token_pace import TokenPace
 
 DEFAULT_S: Final = 1.0
 REFIT_S: Final = 0.1
@@ -112,6 +113,7 @@ class Predictor:
         self.fits = 0
         """Counts how often anything was learned: what was predicted stays so until then."""
         self.passages = Passages()
+        self.token_pace = TokenPace()
         self._cells: dict[tuple[str, str], _Cell] = {}
         self._skills: dict[str, dict[str, _Cell]] = {}
         self._typical: dict[str, float] = {}
@@ -198,7 +200,7 @@ class Predictor:
         """What one attempt on that device is expected to take."""
         cell = self._cells.get((skill, device_class))
         if cell is None:
-            return self._elsewhere(skill, speed, input_bytes)
+            return self._by_tokens(skill, worker) or self._elsewhere(skill, speed, input_bytes)
         if not cell.history.runs:
             self._fit(skill, cell)
         return self._said(cell, device_class, worker, input_bytes)
@@ -232,6 +234,14 @@ class Predictor:
         run_s = history.centre(input_bytes) * self._factors.of(device_class, worker)
         by: By = "measured" if worker in cell.workers else "class"
         return Prediction(run_s, run_s * history.low, run_s * history.high, history.runs, by)
+
+    def _by_tokens(self, skill: str, worker: int) -> Prediction | None:
+        """A skill that asks a model, at an endpoint that is known from others."""
+        found = self.token_pace.run_s(skill, worker)
+        if found is None:
+            return None
+        run_s, most_s, n = found
+        return Prediction(run_s, run_s / _SCALED, max(most_s, run_s) * _SCALED, n, "skill")
 
     def _elsewhere(self, skill: str, speed: float, input_bytes: int) -> Prediction:
         """Nothing was measured on this class."""

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from protocol.prediction_row import Accuracy, LinkPace, Predicted, SkillPace
+from protocol.prediction_row import Accuracy, LinkPace, ModelPace, Predicted, SkillPace, TokenUse
 from protocol.report import SCHEMA, run_report, tasks_report
 
 from ..core.graph import Run, Task
@@ -101,7 +101,18 @@ class Accounts:
             for worker, path in predictor.passages.paths()
             if (record := self._state.workers.get(worker)) is not None
         ]
-        return msgspec.to_builtins({"schema": SCHEMA, "skills": skills, "links": links})  # type: ignore[no-any-return]
+        tokens = predictor.token_pace
+        uses = [TokenUse(skill, *msgspec.structs.astuple(found)) for skill, found in tokens.skills()]
+        models = [
+            ModelPace(
+                record.name, found.runs, found.latency_s, 1.0 / found.prefill_s if found.prefill_s > 0.0 else None,
+                1.0 / max(found.decode_s, 1e-12),
+            )
+            for worker, found in tokens.endpoints()
+            if (record := self._state.workers.get(worker)) is not None
+        ]  # fmt: skip
+        answer = {"schema": SCHEMA, "skills": skills, "links": links, "tokens": uses, "models": models}
+        return msgspec.to_builtins(answer)  # type: ignore[no-any-return]
 
     @property
     def _state(self) -> State:

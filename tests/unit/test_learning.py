@@ -8,7 +8,9 @@ from bench.placement.workflow import Workflow
 
 def recorded(took, kinds, reads=None):
     count = len(took)
-    return Workflow("w", took, [0.0] * count, [[] for _ in took], [[] for _ in took], kinds, reads or [0.0] * count)
+    return Workflow(
+        "w", took, [0.0] * count, [[] for _ in took], [[] for _ in took], kinds=kinds, reads=reads or [0.0] * count
+    )
 
 
 def test_what_takes_as_long_as_its_input_is_large_is_predicted_and_a_moving_mean_is_not():

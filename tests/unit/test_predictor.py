@@ -207,3 +207,22 @@ def test_what_was_learned_of_skills_and_links_is_learned_again_from_what_was_kep
     assert second.predict("x", "cpu", 7, input_bytes=100) == first.predict("x", "cpu", 7, input_bytes=100)
     assert second.transfer_s(7, LINK, 5_000_000) == first.transfer_s(7, LINK, 5_000_000)
     assert second.outcomes() == []
+
+
+def test_a_model_is_known_by_its_tokens_and_each_endpoint_by_its_rates():
+    predictor, luck = Predictor(), random.Random(7)
+    pace = predictor.token_pace
+    assert pace.tokens("llm.ask") is None
+    assert pace.rates(1) is None
+    for _ in range(50):
+        read, written = luck.randrange(200, 4_000), luck.randrange(20, 400)
+        pace.note("llm.ask", 1, read, written, 0.3 + read / 2_000 + written / 40)
+    rates = pace.rates(1)
+    assert 1 / rates.decode_s == pytest.approx(40, rel=0.1)
+    assert 1 / rates.prefill_s == pytest.approx(2_000, rel=0.2)
+    assert rates.latency_s == pytest.approx(0.3, abs=0.3)
+    pace.note("llm.classify", 2, 500, 8, 0.75)
+    found = predictor.predict("llm.classify", "cpu", 1)  # it never ran there, but others have asked that model
+    assert found.run_s == pytest.approx(0.3 + 500 / 2_000 + 8 / 40, abs=0.3)
+    assert found.by == "skill"
+    assert predictor.predict("llm.classify", "cpu", 3).by == "default"  # nothing is known of that worker's model

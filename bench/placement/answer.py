@@ -19,22 +19,25 @@ from .case import LEAST_FUTURES, POLICIES, Row
 from .decision import Decision
 from .foretold import Foretold
 from .hedging import Hedged, Hedging
+from .learning import Learning
 
 MOST: Final = {
     "online_geomean_lb2": 1.065, "online_worst_best_known": 1.15, "noise_geomean_lb": 1.24, "heft_max_deviation": 0.005,
     "bytes_against_random": 0.60, "bytes_makespan": 1.03, "portfolio_regret": 0.05, "hedging_extra": 0.10,
     "decision_us": 15.0, "decision_1000_us": 20.0, "forecast_median_error": 0.05, "forecast_p95_error": 0.15,
 }  # fmt: skip
-LEAST: Final = {"hedging_shorter": 0.35}
+LEAST: Final = {"hedging_shorter": 0.35, "prediction_covered": 0.94}
 
 
 class Core(msgspec.Struct, frozen=True):
-    """What was measured of the real core; `hedging_live` and `forecast` by real processes."""
+    """What was measured of the real core; `hedging_live` and `forecast` by real processes, `learning` of the predictor
+    on the recorded workflows."""
 
     decisions: tuple[Decision, ...] = ()
     hedging: Hedging | None = None
     hedging_live: Hedged | None = None
     forecast: Foretold | None = None
+    learning: Learning | None = None
 
     def figures(self) -> dict[str, float | None]:
         """The promised ones; None where nothing was measured."""
@@ -46,6 +49,9 @@ class Core(msgspec.Struct, frozen=True):
             "hedging_extra": self.hedging.extra if self.hedging is not None else None,
             "forecast_median_error": self.forecast.median_error if self.forecast is not None else None,
             "forecast_p95_error": self.forecast.p95_error if self.forecast is not None else None,
+            "prediction_error": self.learning.error if self.learning is not None else None,
+            "prediction_error_p90": self.learning.error_p90 if self.learning is not None else None,
+            "prediction_covered": self.learning.covered if self.learning is not None else None,
         }
 
 

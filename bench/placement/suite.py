@@ -23,7 +23,8 @@ from .answer import Answer, Core
 from .case import Job, Known, Row, measure
 from .decision import decision
 from .foretold import foretold
-from .workflow import read_fleets
+from .learning import Learning, learning
+from .workflow import read_fleets, read_workflow
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -56,15 +57,21 @@ def schedule(data: Path, sizes: Sizes, say: Callable[[str], None], processes: in
         core = msgspec.structs.replace(core, hedging_live=live, forecast=told)
     rows: list[Row] = []
     with multiprocessing.get_context("spawn").Pool(count) as pool:
+        learned = pool.apply_async(_learned, (tuple({job.path: None for job in jobs}),))
         hedged = pool.apply_async(hedging.hedging, (range(sizes.luck),)) if sizes.luck else None
         for row in pool.imap(measure, jobs):
             rows.append(row)
             say(f"{len(rows)} of {len(jobs)}: {row.instance} on {row.fleet}")
+        core = msgspec.structs.replace(core, learning=learned.get())
         if hedged is not None:
             core = msgspec.structs.replace(core, hedging=hedged.get())
     rows.sort(key=lambda row: (row.instance, row.fleet))
     seconds = round(time.perf_counter() - began, 1)
     return Answer(tuple(rows), core, sizes.decodes, sizes.futures, count, seconds)
+
+
+def _learned(paths: tuple[Path, ...]) -> Learning | None:
+    return learning(one for one in map(read_workflow, paths) if not one.synthetic)
 
 
 def _jobs(data: Path, sizes: Sizes) -> Iterator[Job]:

@@ -43,6 +43,8 @@ from .removal import Removals
 from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, corrupt, part_checksum, prepare
 
 GROUP_RECORDS: Final = 4096
+GROUP_BYTES: Final = 1024 * 1024
+"""A group is full at either: SQLite holds all of it in memory once more, and what it once took it keeps."""
 FULL_RETRY_S: Final = 0.25
 CLEAR_UP_S: Final = 0.5
 PACE_S: Final = 0.004
@@ -265,11 +267,12 @@ class SqliteJournal:
                 self._pressed.wait(patience_s)
         self._pressed.clear()  # whoever pressed has queued before: it is found now
         group: list[_Entry] = []
-        size = 0
+        count = size = 0
         while entry is not None:
             group.append(entry)
-            size += len(entry.records) + 1
-            if size >= GROUP_RECORDS:
+            count += len(entry.records) + 1
+            size += sum([len(record.body) for record in entry.records])
+            if count >= GROUP_RECORDS or size >= GROUP_BYTES:
                 return group, False
             try:
                 entry = self._queue.get_nowait()

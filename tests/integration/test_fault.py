@@ -15,6 +15,7 @@ from orchestrator.core import stimulus as s
 from orchestrator.core.event_codec import decode_events
 from orchestrator.core.lifecycle import Closed, Paused
 from orchestrator.core.machine import Machine
+from orchestrator.core.setting import CoreSettings
 from orchestrator.core.state import State
 from orchestrator.engine.engine import Engine
 from orchestrator.journal.journal import Journal
@@ -60,7 +61,7 @@ async def broken(policy: Broken, journal: Journal | None = None) -> AsyncIterato
     rig = Rig.__new__(Rig)
     rig.clock, rig.streams, rig.worker = Clock(), Streams(), 0
     recovered = recover(journal)
-    machine = Machine(recovered.state, policy=policy)
+    machine = Machine(recovered.state, CoreSettings(placement="eft"), policy)  # no plan goes before it
     rig.engine = Engine(machine, journal, rig.clock, seq=recovered.seq)
     rig.engine.connect(rig.streams)
     rig.ears = Ears(rig.engine)

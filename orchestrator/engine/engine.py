@@ -405,10 +405,10 @@ class Engine:
         """Post a Tick when the machine wants one. Only an earlier alarm disturbs the wait; a later one is found after
         the Tick."""
         while True:
-            if self._alarm is None:
+            while self._alarm is None:  # the event may be left from an alarm that was set as the last one rang
+                self._alarm_set = anyio.Event()
                 await self._alarm_set.wait()
             self._alarm_set = anyio.Event()
-            assert self._alarm is not None
             with anyio.move_on_after(max(0.0, self._alarm - self.clock())):
                 await self._alarm_set.wait()
                 continue

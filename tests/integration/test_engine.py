@@ -219,6 +219,17 @@ async def test_an_answer_comes_after_its_commit_and_after_all_commits_before() -
 
 
 @pytest.mark.anyio
+async def test_an_alarm_that_was_set_as_the_last_one_rang_ends_nothing() -> None:
+    async with running(MemoryJournal()) as rig:
+        await turns()
+        assert rig.engine._alarm is None
+        rig.engine._alarm_set.set()  # what is left when both fall into one turn of the loop
+        await turns()
+        await rig.join()
+        assert rig.streams.of(Welcome)
+
+
+@pytest.mark.anyio
 async def test_an_attempts_end_and_what_it_settled_share_a_record() -> None:
     journal = MemoryJournal()
     async with running(journal) as rig:

@@ -12,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .futures import graph_of
 from .peer import Action
-from .shape import Shape, upstreams
+from .shape import Shape
 
 
 class Dask:
@@ -28,25 +29,9 @@ class Dask:
             return 1 + max(before, default=0)
 
         client = self._client
-
-        def fan_out() -> int:
-            return sum(client.gather(client.map(noop, [0] * size, pure=False)))
-
-        def chain() -> int:
-            last = client.submit(noop, pure=False)
-            for _ in range(size - 1):
-                last = client.submit(noop, last, pure=False)
-            return int(last.result())
-
-        def layered() -> int:
-            row = [client.submit(noop, pure=False) for _ in range(size)]
-            kept = [row]  # a result that nobody holds is forgotten, and made again
-            for _ in range(size - 1):
-                row = [client.submit(noop, *(row[up] for up in upstreams(at, size)), pure=False) for at in range(size)]
-                kept.append(row)
-            return sum(client.gather(row))
-
-        return {"fan_out": fan_out, "chain": chain, "layered": layered}[shape]
+        if shape == "fan_out":
+            return lambda: sum(client.gather(client.map(noop, [0] * size, pure=False)))
+        return graph_of(lambda *before: client.submit(noop, *before, pure=False), client.gather, shape, size)
 
 
 @contextmanager

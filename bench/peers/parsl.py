@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from .futures import graph_of, results
 from .peer import Action
-from .shape import Shape, upstreams
+from .shape import Shape
 
 
 class Parsl:
@@ -28,24 +29,7 @@ class Parsl:
         self._noop = parsl.python_app(FunctionType(noop.__code__, {"__name__": "__main__"}, "noop"))
 
     def prepare(self, shape: Shape, size: int) -> Action:
-        noop = self._noop
-
-        def fan_out() -> int:
-            return sum(future.result() for future in [noop() for _ in range(size)])
-
-        def chain() -> int:
-            last = noop()
-            for _ in range(size - 1):
-                last = noop(last)
-            return int(last.result())
-
-        def layered() -> int:
-            row = [noop() for _ in range(size)]
-            for _ in range(size - 1):
-                row = [noop(*(row[up] for up in upstreams(at, size))) for at in range(size)]
-            return sum(future.result() for future in row)
-
-        return {"fan_out": fan_out, "chain": chain, "layered": layered}[shape]
+        return graph_of(self._noop, results, shape, size)
 
 
 @contextmanager

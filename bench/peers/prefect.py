@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .futures import graph_of, results
 from .peer import Action
-from .shape import Shape, upstreams
+from .shape import Shape
 
 
 class Prefect:
@@ -27,25 +28,7 @@ class Prefect:
         self._noop = prefect.task(noop).submit
 
     def prepare(self, shape: Shape, size: int) -> Action:
-        noop = self._noop
-
-        def fan_out() -> int:
-            return sum(future.result() for future in [noop() for _ in range(size)])
-
-        def chain() -> int:
-            last = noop()
-            for _ in range(size - 1):
-                last = noop(last)
-            return int(last.result())
-
-        def layered() -> int:
-            row = [noop() for _ in range(size)]
-            for _ in range(size - 1):
-                row = [noop(*(row[up] for up in upstreams(at, size))) for at in range(size)]
-            return sum(future.result() for future in row)
-
-        action: Action = {"fan_out": fan_out, "chain": chain, "layered": layered}[shape]
-        flow: Action = self._flow(task_runner=self._runner)(action)
+        flow: Action = self._flow(task_runner=self._runner)(graph_of(self._noop, results, shape, size))
         return flow
 
 

@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .futures import graph_of
 from .peer import Action
-from .shape import Shape, upstreams
+from .shape import Shape
 
 _STORE_BYTES = 200 << 20
 
@@ -28,26 +29,7 @@ class Ray:
         self._noop = ray.remote(num_cpus=1)(noop).remote
 
     def prepare(self, shape: Shape, size: int) -> Action:
-        noop, get = self._noop, self._get
-
-        def fan_out() -> int:
-            return sum(get([noop() for _ in range(size)]))
-
-        def chain() -> int:
-            last = noop()
-            for _ in range(size - 1):
-                last = noop(last)
-            return int(get(last))
-
-        def layered() -> int:
-            row = [noop() for _ in range(size)]
-            kept = [row]
-            for _ in range(size - 1):
-                row = [noop(*(row[up] for up in upstreams(at, size))) for at in range(size)]
-                kept.append(row)
-            return sum(get(row))
-
-        return {"fan_out": fan_out, "chain": chain, "layered": layered}[shape]
+        return graph_of(self._noop, self._get, shape, size)
 
 
 @contextmanager

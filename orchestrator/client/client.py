@@ -160,11 +160,11 @@ class AsyncClient(Reader):
 
     async def check(self, work: Work, **options: Any) -> dict[str, Any] | None:
         """What the server would say to a plan and expects of it (protocol/forecast_row); nothing is made of it.
-        `options` are those of submit. `here` joins if it brings skills.
+        `options` are those of submit. `here` joins, since it is one of those that the plan may run on.
 
         Raises: PlanRefused with every problem.
         """
-        home = await self.join() if self._joins and self._home.brings_skills else ""
+        home = await self.join() if self._joins else ""
         ready = submission(work, home=home, dry=True, **options)
         answer = await self.connection.submit(ready.header, ready.chunks)
         found = answer.get("forecast")

@@ -49,11 +49,6 @@ class Home:
     def running(self) -> bool:
         return bool(self._workers)
 
-    @property
-    def brings_skills(self) -> bool:
-        """Whether `here` knows what no built-in does."""
-        return bool(self._options.skills)
-
     async def start(self, connection: Connection) -> None:
         """Start every worker and wait until each has joined. Raises: what a worker ended with, ServerUnreachable."""
         for options in self._plan():

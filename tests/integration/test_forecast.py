@@ -54,6 +54,18 @@ def ran(home: Path, *flags: str, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+def test_a_dry_run_counts_with_the_machine_it_is_typed_on(home: Path) -> None:
+    assert ran(home)["state"] == "succeeded"  # a server is there from now on, and nobody else
+    (home / "nap.json").write_text(
+        json.dumps({"tasks": [{"id": "nap", "skill": "flow.sleep", "args": {"seconds": 3}}]})
+    )
+    words = _command("run", "-f", "nap.json", "--dry-run", "-o", "json")
+    done = subprocess.run(words, env=_environ(home), cwd=home, capture_output=True, check=True, timeout=60)
+    seen = json.loads(done.stdout)["forecast"]
+    assert [lane["worker"] for lane in seen["devices"]] == ["here"]
+    assert seen["makespan_s"] >= 3.0
+
+
 def test_what_was_measured_is_forecast_and_a_deadline_below_it_refused(home: Path) -> None:
     assert ran(home)["state"] == "succeeded"
     seen = ran(home, "--dry-run", "--deadline", "50ms", code=6)["forecast"]

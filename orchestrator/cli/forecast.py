@@ -58,7 +58,7 @@ def beside(foretold: Mapping[str, Any]) -> str:
 
 
 def bar(spans: Sequence[Sequence[Any]], slots: int, until_s: float) -> str:
-    """Time from left to right: `#` most slots are busy, `+` some, `.` none."""
+    """Time from left to right: `#` half of the slots or more are busy, `+` some, `.` none."""
     if until_s <= 0:
         return "." * _WIDTH
     busy = [0.0] * _WIDTH
@@ -66,7 +66,8 @@ def bar(spans: Sequence[Sequence[Any]], slots: int, until_s: float) -> str:
     for _, start, end in spans:
         for cell in range(min(_WIDTH - 1, int(start / step)), min(_WIDTH - 1, int(end / step)) + 1):
             busy[cell] += max(0.0, min(end, (cell + 1) * step) - max(start, cell * step))
-    return "".join("#" if part >= slots * step / 2 else "+" if part > 0 else "." for part in busy)
+    most = slots * step / 2 * (1 - 1e-6)  # what a cell holds is a sum of floats
+    return "".join("#" if part >= most else "+" if part > 0 else "." for part in busy)
 
 
 def _name(lane: Mapping[str, Any]) -> str:

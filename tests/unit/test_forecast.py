@@ -125,3 +125,8 @@ def test_the_shapes_that_forecasts_are_measured_on_are_plans_of_a_second_or_two(
     assert drawn == SHAPES[name](Random(1))
     plan = parse_plan({"tasks": drawn})
     assert 10 <= len(plan.tasks) <= 50
+
+
+def test_half_of_the_slots_all_the_time_make_one_unbroken_bar() -> None:
+    assert shown.bar([["a", 0.0, 3.0], ["b", 3.0, 6.01]], 2, 6.01) == "#" * 48
+    assert shown.bar([["a", 0.0, 1.0]], 4, 2.0) == "+" * 24 + "." * 24

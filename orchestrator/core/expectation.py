@@ -87,16 +87,19 @@ def moved(turn: Turn, session: Session, told: Sequence[float]) -> None:
 def size_of(turn: Turn, run: Run, task: Task) -> int:
     """What its run time goes by: the seconds that its own argument states (in microseconds), else its inputs' bytes."""
     stated = stated_s(task, turn.contract(task))
-    return input_bytes(run, task) if stated is None else int(min(max(stated, 0.0), _LONGEST_S) * 1e6)
+    return input_bytes(run, task) if stated is None else int(stated * 1e6)
 
 
 def stated_s(task: Task, spec: SkillSpec | None) -> float | None:
-    """What the task's own argument says it takes on a reference core, if the skill has such a one."""
+    """What the task's own argument says it takes on a reference core, if the skill has such a one; never below nothing
+    nor beyond what is counted with: a number in JSON may be larger than any float."""
     if spec is None or not spec.takes or task.alt:
         return None
     args = msgspec.json.decode(task.spec.args)
     stated = args.get(spec.takes) if isinstance(args, dict) else None
-    return float(stated) if isinstance(stated, int | float) and not isinstance(stated, bool) else None
+    if not isinstance(stated, int | float) or isinstance(stated, bool):
+        return None
+    return float(min(max(stated, 0), _LONGEST_S))
 
 
 def input_bytes(run: Run, task: Task) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..placement.heft import heft
+from ..placement.problem import INF
 from .fleet import Session
 from .graph import Run, Task
 from .queue import PATIENCE, Lane
@@ -85,6 +86,8 @@ def _make(turn: Turn, run: Run, plan: Plan) -> None:
     if ahead.unknown or ahead.nowhere or not ahead.problem.sites:
         return
     made = heft(ahead.problem)
+    if made.makespan_s == INF:  # something of it has no place
+        return
     plan.era, plan.version, plan.drifted, plan.end = turn.fleet.changes, run.version, False, made.makespan_s
     plan.starts, plan.lines = {}, {}
     for number in sorted(made.order, key=lambda number: -made.start_s[number]):

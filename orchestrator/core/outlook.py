@@ -238,8 +238,9 @@ class _Making:
         return self.rows[key]
 
     def needs_memory(self, task: Task, spec: SkillSpec | None) -> int:
+        """What it takes at least: a variant that needs more than a machine has must not keep the others from it."""
         own = task.spec.needs.memory if task.spec.needs is not None else 0
-        return max([own, *(variant.needs.memory for variant in spec.variants)] if spec is not None else [own])
+        return max(own, min((variant.needs.memory for variant in spec.variants), default=0) if spec is not None else 0)
 
     def result_bytes(self, task: Task) -> float:
         """What is passed on from it: as large as it is, else as large as such results are. Small values travel with the

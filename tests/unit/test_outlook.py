@@ -16,9 +16,12 @@ from orchestrator.core.setting import CoreSettings
 from orchestrator.core.sketch import sketch
 from orchestrator.engine.forecast_desk import ForecastDesk
 from orchestrator.placement.forecast import bound_late, forecast, guided
+from orchestrator.placement.heft import heft
 from orchestrator.placement.problem import INF
 from protocol.plan import parse_plan
 from protocol.profile import DeviceProfile, LinkProfile
+from protocol.resource import Resources
+from protocol.skill import SkillSpec, Variant
 
 
 def work(name: str, **more: object) -> dict[str, object]:
@@ -102,6 +105,24 @@ def test_unlike_devices_have_times_prices_and_links_of_their_own() -> None:
     ends = forecast(found.problem, bound_late(), found.spread, units=found.units)
     assert ends.course.schedule.makespan_s - sim.now == pytest.approx(3.0, rel=0.05)
     assert ends.price == pytest.approx(6.0, rel=0.5)
+
+
+def test_a_variant_that_fits_nowhere_keeps_no_other_from_its_machine() -> None:
+    small, large = Resources(memory=1 << 30), Resources(memory=64 << 30, gpu=1.0)
+    skill = SkillSpec("sim.two", effect="pure", variants=(Variant("cpu", small), Variant("gpu", large)))
+    machine = msgspec.structs.replace(profile_of(1), capacity=Resources(cpu=1.0, memory=8 << 30), skills=(skill,))
+    sim = Simulator(workers=[machine, machine])
+    teach(sim, "sim.two", 2.0)
+    found = seen(sim, {"tasks": [{"id": "a", "skill": "sim.two", "args": {}}]})
+    assert found.nowhere == ()
+    assert heft(found.problem).makespan_s - sim.now == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_stated_duration_beyond_all_numbers_counts_as_very_long() -> None:
+    sim = Simulator()
+    for seconds in (10**400, 1e300, -3):
+        found = seen(sim, {"tasks": [{"id": "s", "skill": "flow.sleep", "args": {"seconds": seconds}}]})
+        assert 0.0 <= found.problem.run_s[0][0] < 1e7
 
 
 def test_what_others_run_and_wait_for_is_ahead() -> None:

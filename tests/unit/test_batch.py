@@ -76,6 +76,27 @@ async def test_a_call_leaves_when_it_is_full_however_long_it_might_wait() -> Non
 
 
 @pytest.mark.anyio
+async def test_elements_that_name_other_arguments_go_with_their_like() -> None:
+    calls: list[tuple[list[int], list[int] | None]] = []
+
+    async def call(x: list[int], top: list[int] | None = None) -> list[int]:
+        calls.append((x, top))
+        return [one + extra for one, extra in zip(x, top or [0] * len(x), strict=True)]
+
+    found: dict[int, int] = {}
+    async with batcher(call, 4, 0.0) as made:
+
+        async def join(**arguments: int) -> None:
+            found[arguments["x"]] = (await made.join(arguments, AttemptId(1, arguments["x"], 1)))[0]
+
+        async with anyio.create_task_group() as group:
+            for arguments in ({"x": 1}, {"x": 2, "top": 100}, {"x": 3}, {"x": 4, "top": 200}):
+                group.start_soon(lambda given=arguments: join(**given))
+    assert calls == [([1, 3], None), ([2, 4], [100, 200])]
+    assert found == {1: 1, 2: 102, 3: 3, 4: 204}
+
+
+@pytest.mark.anyio
 async def test_a_call_leaves_with_fewer_once_it_has_waited_long_enough() -> None:
     stage = Stage()
     stage.open.set()

@@ -26,7 +26,7 @@ _HIT: Final = "a batched skill returns a list with one entry per element: its va
 
 
 def columns(elements: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Keyword arguments of the call of at least one element: a list of each."""
+    """Keyword arguments of the call of at least one element: a list of each. All must name the same."""
     return {name: [one[name] for one in elements] for name in elements[0]}
 
 
@@ -104,10 +104,19 @@ class Batcher:
             with anyio.CancelScope(deadline=self._waiting[0].at + self._spec.batch_wait_s):
                 while 0 < len(self._waiting) < self._spec.batch:
                     await self._changed()
-            batch, self._waiting = self._waiting[: self._spec.batch], self._waiting[self._spec.batch :]
+            batch = self._take()
             await self._fused(batch)
             for element in batch:
                 element.ended.set()
+
+    def _take(self) -> list[_Element]:
+        """The next call's: those that wait longest and name the same arguments. What one leaves out has a default for
+        the whole call, and what another one gives must not get lost."""
+        named = self._waiting[0].arguments.keys() if self._waiting else ()
+        batch = [one for one in self._waiting if one.arguments.keys() == named][: self._spec.batch]
+        taken = set(map(id, batch))
+        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        return batch
 
     async def _changed(self) -> None:
         self._news = anyio.Event()

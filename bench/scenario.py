@@ -26,7 +26,7 @@ import psutil
 
 from orchestrator.client.client import AsyncClient
 from orchestrator.local import read_endpoint, start_server
-from protocol.errors import AsterismError, ServerUnreachable
+from protocol.errors import AsterismError, ServerUnreachable, from_wire
 from protocol.security import Identity
 
 from .metric import children
@@ -63,10 +63,14 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """How a worker reaches the server: by another address than the client's; its command behind a prefix."""
+    """How a worker reaches the server: by another address than the client's; its command behind a prefix.
+
+    `environ`: what its processes have beside the fleet's.
+    """
 
     address: str = ""
     prefix: tuple[str, ...] = ()
+    environ: Mapping[str, str] = {}
 
 
 class Scenario:
@@ -94,8 +98,8 @@ class Scenario:
         self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
         # What the person has set for their own fleet, or a model that costs money, must not reach this one.
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_"))}
-        home = {"ASTERISM_HOME": str(self.folder / "home"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
-        self.environ = {**clean, **(environ or {}), **home}
+        home = {"ASTERISM_HOME": str(self.folder / "home"), "XDG_CONFIG_HOME": str(self.folder)}
+        self.environ = {**clean, **(environ or {}), **home, "GRPC_ENABLE_FORK_SUPPORT": "0"}
         if slots_here:
             self.environ["ASTERISM_HERE__SLOTS"] = str(slots_here)
         self.server_pid = 0
@@ -191,12 +195,12 @@ class Scenario:
     def _spawn(
         self, machine: Machine, credential: bytes, environ: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        prefix = self._ways.get(machine.name, Way()).prefix
-        argv = [*prefix, sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
+        way = self._ways.get(machine.name, Way())
+        argv = [*way.prefix, sys.executable, "-P", "-m", "asterism", "worker", "start", "--join", "-", *machine.argv()]
         with (self.folder / f"{machine.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 argv,
-                env=environ or self.environ,
+                env={**(environ or self.environ), **way.environ},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -214,6 +218,12 @@ class Scenario:
         child = self._workers[name]
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+    async def end_worker(self, name: str) -> None:
+        """SIGTERM: it hands back what it holds, says goodbye and ends; killed if that takes too long."""
+        self._workers[name].terminate()
+        if not await self.ended(name, STOP_GRACE_S):
+            self.kill_worker(name)
 
     async def restart_worker(self, client: AsyncClient, name: str) -> int:
         return await self.start_worker(client, self._machines[name])
@@ -238,14 +248,18 @@ class Scenario:
                     return
                 for name in names:
                     if self._workers[name].poll() is not None:
-                        raise ServerUnreachable(f"the worker {name} ended:\n{self._last_words(name)}")
+                        raise ServerUnreachable(f"the worker {name} ended: {self._last_words(name)}")
                 await anyio.sleep(delay)
                 delay = min(0.1, delay * 1.5)
         raise ServerUnreachable(f"{', '.join(names)} did not join in {JOIN_DEADLINE_S:g} s", hint="asterism doctor")
 
     def _last_words(self, name: str) -> str:
         log = self.folder / f"{name}.log"
-        return "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:]) if log.exists() else ""
+        lines = log.read_text("utf-8", "replace").splitlines()[-5:] if log.exists() else []
+        try:
+            return from_wire(msgspec.json.decode(lines[-1])["error"]).message
+        except (LookupError, TypeError, msgspec.DecodeError):
+            return "\n".join(lines)
 
     def close(self) -> None:
         """End every process that was started here and remove the folder, unless it is to be kept."""

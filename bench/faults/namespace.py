@@ -1,8 +1,9 @@
 """Machines of their own on this one: a network namespace a worker, a router between them and the server. Root only.
 
 The router forwards, or drops what comes from a worker or what goes to it: packets vanish without a word, as on a broken
-link, and neither end can tell from its own interface. The addresses are kept for benchmarks (RFC 2544). Invariant: the
-guard knows each namespace before it is made; with them go their links, addresses and routes.
+link, and neither end can tell from its own interface. A link is as narrow and long as `tc` can make it here. The
+addresses are kept for benchmarks (RFC 2544). Invariant: the guard knows each namespace before it is made; with them go
+their links, addresses and routes.
 """
 
 from __future__ import annotations
@@ -11,13 +12,30 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
+import msgspec
 
 from protocol.errors import Unavailable
 
 from ..guard import Guard
 from .network import Direction
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """What a link carries, each way."""
+
+    bits_per_s: int
+    latency_s: float
+
+
+_QUEUES: Final = (
+    ("tc netem", "netem delay {delay}us rate {rate}bit limit 10000", frozenset(("bandwidth", "latency"))),
+    ("tc tbf", "tbf rate {rate}bit burst {burst} latency 200ms", frozenset(("bandwidth",))),
+)
+"""Queueing disciplines by what they can do, the best first: which there are depends on the kernel."""
+_BURST_S: Final = 0.002
 
 
 def missing() -> str:
@@ -40,6 +58,8 @@ class NamespaceNetwork:
         self._router = f"asterism-{os.getpid()}"
         self._places = {name: place for place, name in enumerate(workers, 1)}
         self.server = f"{self._subnet}.1"
+        self.shaper = ""
+        """What has shaped a link here, in words."""
 
     async def build(self) -> None:
         """Make all of it. Raises: Unavailable."""
@@ -59,6 +79,27 @@ class NamespaceNetwork:
             await self._attach(self._router, f"w{place}", self._address(place, 1))
             await self._attach(space, "eth0", self._address(place, 2))
             await _ip("-n", space, "route", "add", "default", "via", self._address(place, 1))
+
+    async def remove(self) -> None:
+        """All of it, at once; a guard that outlives us would do it, too."""
+        for space in (self._router, *map(self._space_of, self._places)):
+            await anyio.run_process(["ip", "netns", "delete", space], check=False)
+
+    async def shape(self, worker: str, pace: Pace) -> frozenset[str]:
+        """Make a worker's link that narrow and long, as far as the kernel can; which of the two now holds."""
+        ends = ((self._router, f"w{self._places[worker]}"), (self._space_of(worker), "eth0"))
+        size = {"delay": round(pace.latency_s * 1e6), "rate": pace.bits_per_s}
+        size["burst"] = max(32_768, round(pace.bits_per_s / 8 * _BURST_S))
+        for name, words, held in _QUEUES if shutil.which("tc") else ():
+            try:
+                for space, device in ends:
+                    rule = words.format(**size).split()
+                    await _run("tc", "-n", space, "qdisc", "replace", "dev", device, "root", *rule)
+            except Unavailable:
+                continue
+            self.shaper = name
+            return held
+        return frozenset()
 
     def prefix(self, worker: str) -> tuple[str, ...]:
         """Put before a command, it runs on that worker's machine."""
@@ -103,4 +144,4 @@ async def _run(*command: str) -> None:
     done = await anyio.run_process(command, check=False)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
-        raise Unavailable(f"{' '.join(command)}: {said}", hint="choose other cases with --case, or be root")
+        raise Unavailable(f"{' '.join(command)}: {said}", hint="be root, or leave out what needs it")

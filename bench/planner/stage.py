@@ -45,14 +45,8 @@ class Stage:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             self.server = await stack.enter_async_context(ScriptedServer(self._turn, clock=RunClock()))
-            self.fleet = Scenario()
-            self.fleet.environ = {
-                **{key: value for key, value in self.fleet.environ.items() if not key.startswith("OPENAI_")},
-                "OPENAI_BASE_URL": self.server.base_url,
-                "ASTERISM_MODEL": MODEL,
-                "XDG_CONFIG_HOME": str(self.fleet.folder),  # a person's own settings of a model are not measured
-                **self._environ,
-            }
+            model = {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL}
+            self.fleet = Scenario(environ={**model, **self._environ})
             await stack.enter_async_context(self.fleet)
             self.client = await stack.enter_async_context(self.fleet.client())
             await self.fleet.start_worker(self.client, WORKER)

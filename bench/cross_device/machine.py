@@ -1,0 +1,74 @@
+"""The five machines of the suite, as data: what each has, may do and is allowed, and the link that leads to it.
+
+They are processes of one machine. What of them is not real says so: a label `simulated` comes from the worker itself,
+`gpu=simulated` from here. It must not know how a machine is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+
+from devices.gpu import Card
+
+from ..faults.namespace import Pace
+from ..scenario import Machine
+
+SKILLS: Final = ("bench.kernels", "bench.cross_device.skills")
+_MBIT: Final = 1_000_000
+GPU: Final = "gpu-box"
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One of them. `speed` relative to the machine that all of them run on, `pace` of its link."""
+
+    name: str
+    slots: int
+    labels: tuple[str, ...]
+    pace: Pace
+    speed: float
+    memory: str = "1GiB"
+    resources: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ("process.*",)
+
+    def machine(self, root: str, shaped: Collection[str]) -> Machine:
+        """How its worker is started. `shaped`: what of its link (bandwidth, latency) need not be simulated."""
+        slow = {
+            "speed": f"{self.speed:g}" if self.speed < 1 else "",
+            "bandwidth": f"{self.pace.bits_per_s // _MBIT}Mbit",
+            "latency": f"{self.pace.latency_s * 1000:g}ms",
+        }
+        return Machine(
+            self.name,
+            self.slots,
+            root,
+            self.labels,
+            # Memory and disk are said, not found: who finds another amount at every start is somebody else each time.
+            (f"cpu={self.slots}", f"memory={self.memory}", f"disk={self.memory}", *self.resources),
+            SKILLS,
+            self.allow,
+            ",".join(f"{name}={value}" for name, value in slow.items() if value and name not in shaped),
+        )
+
+
+FIVE: Final = (
+    Member("workstation", 8, ("role=desk",), Pace(1000 * _MBIT, 0.0002), 0.4),
+    Member(GPU, 8, ("role=compute",), Pace(1000 * _MBIT, 0.0003), 0.4, "4GiB"),
+    Member("db-server", 8, ("role=db", "disk=ssd"), Pace(400 * _MBIT, 0.0005), 0.2, allow=()),
+    Member("log-server", 8, ("role=logs",), Pace(200 * _MBIT, 0.001), 0.2),
+    Member("edge-cam", 2, ("role=camera", "zone=far"), Pace(20 * _MBIT, 0.010), 0.1, "256MiB", ("camera=1",)),
+)
+"""Slower than the machine that stands for all of them: five times the work of one has to fit into two cores. A worker
+that acts slower waits for the rest of the time, and so keeps the cores free for the others."""
+
+
+def gpu_of(cards: tuple[Card, ...]) -> tuple[Member, str]:
+    """The machine with the GPU as it can be here, and what its GPU is, in words."""
+    found = next(member for member in FIVE if member.name == GPU)
+    if cards:
+        return msgspec.structs.replace(found, labels=(*found.labels, "gpu=real")), f"a real {cards[0].name}"
+    labels, declared = (*found.labels, "gpu=simulated"), ("gpu=1", "vram=16GiB")
+    simulated = msgspec.structs.replace(found, labels=labels, resources=declared)
+    return simulated, "simulated: no card was found here, so its kernels compute on the processor"

@@ -226,6 +226,8 @@ def _put_report(message: Any, item: Report) -> None:
         message.peak_bytes = usage.peak_bytes
     if usage.bytes_in:
         message.bytes_in = usage.bytes_in
+    if usage.bring_s:
+        message.bring_s = usage.bring_s
     if usage.tokens_in or usage.tokens_out or usage.price:
         message.tokens_in = usage.tokens_in
         message.tokens_out = usage.tokens_out
@@ -245,12 +247,12 @@ def _report(message: Any) -> Report:
 
 def _usage(message: Any) -> Usage:
     """What it used; nothing of it is believed where it can't be true: sums of these are journaled."""
-    run_s, cpu_s, price = message.run_s, message.cpu_s, message.price
+    run_s, cpu_s, price, bring_s = message.run_s, message.cpu_s, message.price, message.bring_s
     tokens_in, tokens_out, peak, into = message.tokens_in, message.tokens_out, message.peak_bytes, message.bytes_in
     sound = 0.0 <= run_s <= USAGE_LIMIT and 0.0 <= cpu_s <= USAGE_LIMIT and 0.0 <= price <= USAGE_LIMIT
-    if not sound or max(tokens_in, tokens_out, peak, into) > USAGE_LIMIT:
+    if not sound or not 0.0 <= bring_s <= USAGE_LIMIT or max(tokens_in, tokens_out, peak, into) > USAGE_LIMIT:
         return Usage()
-    return Usage(run_s, message.device, cpu_s, peak, tokens_in, tokens_out, price, into)
+    return Usage(run_s, message.device, cpu_s, peak, tokens_in, tokens_out, price, into, bring_s)
 
 
 def _outcome(message: Any) -> Outcome:

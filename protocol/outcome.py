@@ -37,7 +37,10 @@ Outcome = Success | Failure | Stopped
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc=False):
-    """What the attempt took: seconds from start to end on its worker, device used, peak bytes, LLM spend."""
+    """What the attempt took: seconds from start to end on its worker, device used, peak bytes, LLM spend.
+
+    `bytes_in` were fetched for it; `bring_s`: how long it waited for them before its start, which `run_s` leaves out.
+    """
 
     run_s: float = 0.0
     device: str = "cpu"
@@ -47,3 +50,4 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, array_like=True, gc
     tokens_out: int = 0
     price: float = 0.0
     bytes_in: int = 0
+    bring_s: float = 0.0

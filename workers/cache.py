@@ -50,6 +50,7 @@ class Cache:
         self._held: Counter[str] = Counter()
         self._locks: dict[str, anyio.Lock] = {}
         self._changed: dict[str, bool] = {}
+        self._unclaimed: set[str] = set()
         self.received_bytes = 0
 
     @property
@@ -62,6 +63,12 @@ class Cache:
             return None
         self._sizes[digest] = self._sizes.pop(digest)
         return self._folder / digest[7:]
+
+    def claim(self, digests: Iterable[str]) -> int:
+        """Bytes of those that were fetched and that nobody has claimed: what bringing them has moved, counted once."""
+        mine = self._unclaimed.intersection(digests)
+        self._unclaimed -= mine
+        return sum(self._sizes[digest] for digest in mine)
 
     def hold(self, digests: Iterable[str]) -> None:
         """Keep these from eviction until as many `release`s."""
@@ -182,6 +189,7 @@ class Cache:
     def _enter(self, digest: str, size: int) -> None:
         self._total += size - self._sizes.pop(digest, 0)
         self._sizes[digest] = size
+        self._unclaimed.add(digest)
         self._tell(digest, here=True)
 
     def _evict(self, keep: Container[str]) -> None:
@@ -193,6 +201,7 @@ class Cache:
             if digest in keep or self._held[digest] > 0:
                 continue
             self._total -= self._sizes.pop(digest)
+            self._unclaimed.discard(digest)
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / digest[7:]).unlink()
             self._tell(digest, here=False)

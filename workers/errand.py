@@ -115,6 +115,8 @@ class Errands:
         self._cells: dict[AttemptId, Cell] = {}
         self._on_cards: set[AttemptId] = set()
         self._seq: dict[AttemptId, int] = {}
+        self._brought: dict[AttemptId, tuple[int, float]] = {}
+        """Bytes that were fetched for an attempt, and how long it waited for them."""
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
         self._group, self._pool = group, pool
@@ -141,7 +143,7 @@ class Errands:
 
     async def _prepare(self, instruction: Start) -> None:
         """Bring the artifacts and the files of other machines that an attempt names here, then run it."""
-        attempt = instruction.assign.attempt
+        attempt, began = instruction.assign.attempt, time.perf_counter()
         with self._preparing[attempt] as scope:
             try:
                 await self._bring(digests(instruction.assign))
@@ -157,7 +159,10 @@ class Errands:
         if scope.cancelled_caught:
             self._finish(attempt, Stopped("cancelled"))
         else:
+            self._brought[attempt] = (self._cache.claim(digests(instruction.assign)), time.perf_counter() - began)
             self._run(instruction)
+            if self._owner.results:  # no Start is being handled that would pass on what ended at once
+                self._owner.step(Ended(()))
 
     async def _bring(self, wanted: Iterable[str]) -> None:
         """Have these artifacts in the cache: the small ones in bundles, then the others side by side.
@@ -296,11 +301,12 @@ class Errands:
             value = self._inline.start(assign, work, self._located)
             outcome = self._kept(assign.attempt, value) if isinstance(value, bytes) else None
         except Exception as error:  # noqa: BLE001 - what a skill raises ends its attempt, never the daemon
-            self._owner.results.append(Result(assign.attempt, failure_of(error)))
+            self._owner.results.append(self._result(assign.attempt, failure_of(error)))
             return
         if isinstance(value, bytes):
             assert outcome is not None
-            self._owner.results.append(Result(assign.attempt, outcome, Usage(time.perf_counter() - began, work.device)))
+            usage = Usage(time.perf_counter() - began, work.device)
+            self._owner.results.append(self._result(assign.attempt, outcome, usage))
             return
         self._preparing[assign.attempt] = anyio.CancelScope()
         self._group.start_soon(self._await_inline, assign.attempt, value)
@@ -328,6 +334,8 @@ class Errands:
         held = self._holding.pop(attempt, None)
         if held:
             self._cache.release(held)
+            if fetched := self._cache.claim(held):  # while it waited for room, or as it ran
+                usage = msgspec.structs.replace(usage, bytes_in=fetched)
         made = self._made.pop(attempt, None)
         if made is not None:
             with contextlib.suppress(OSError):
@@ -336,13 +344,19 @@ class Errands:
         if cell is not None:
             cell.close()
         self._seq.pop(attempt, None)
-        result = Result(attempt, outcome, usage)
+        result = self._result(attempt, outcome, usage)
         if attempt in self._on_cards:
             self._on_cards.remove(attempt)
             if isinstance(outcome, Failure):
                 self._group.start_soon(self._finish_doubtful, result)
                 return
         self._owner.step(Ended((result,)))
+
+    def _result(self, attempt: AttemptId, outcome: Outcome, usage: Usage = _NO_USAGE) -> Result:
+        brought = self._brought.pop(attempt, None)
+        if brought is not None:
+            usage = msgspec.structs.replace(usage, bytes_in=usage.bytes_in + brought[0], bring_s=brought[1])
+        return Result(attempt, outcome, usage)
 
     async def _finish_doubtful(self, result: Result) -> None:
         """It failed on a card. If that fell off, another one may do it: so look first."""

@@ -42,7 +42,7 @@ def examine(message: FromHost) -> None:
 
 def _examine_end(message: Finished) -> None:
     usage, outcome = message.usage, message.outcome
-    numbers = (usage.run_s, usage.cpu_s, usage.price)
+    numbers = (usage.run_s, usage.cpu_s, usage.price, usage.bring_s)
     counts = (usage.peak_bytes, usage.tokens_in, usage.tokens_out, usage.bytes_in)
     if not all(abs(number) <= USAGE_LIMIT for number in numbers) or not all(
         0 <= count <= USAGE_LIMIT for count in counts

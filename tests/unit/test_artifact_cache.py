@@ -56,6 +56,26 @@ def test_download_is_verified_kept_and_found_again(tmp_path: Path) -> None:
     anyio.run(main)
 
 
+def test_what_was_fetched_is_claimed_once(tmp_path: Path) -> None:
+    contents = [b"a" * 30, b"b" * 12]
+    source, names = Source(*contents), [digest_of(one) for one in contents]
+
+    async def main() -> None:
+        cache = Cache(tmp_path, cap_bytes=60)
+        for name in names:
+            await cache.get(name, source.fetch)
+        assert cache.claim(names[:1]) == 30
+        assert cache.claim([*names, digest_of(b"never came")]) == 12
+        assert cache.claim(names) == 0
+        large = Source(b"c" * 55)
+        await cache.get(digest_of(b"c" * 55), large.fetch)  # the others had to make room
+        assert cache.claim(names) == 0
+        await cache.get(names[0], source.fetch)
+        assert cache.claim(names) == 30
+
+    anyio.run(main)
+
+
 def test_broken_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
     content = bytes(range(95))
     source = Source(content)

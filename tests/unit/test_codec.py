@@ -100,6 +100,7 @@ SAMPLES: dict[str, Item] = {
     "progress": Progress(A, 3, "progress", b'{"done":0.5}', "", 2.5),
     "log": Progress(A, 2**40, "log", b"\xff not text\n", "stderr", 2.5),
     "report": Report(A, F, PIN, Success(b'{"lines":3}'), Usage(0.5, "gpu", 0.4, 2**33, 10, 20, 0.01, 9)),
+    "report_of_what_was_brought": Report(A, F, PIN, Success(b"1"), Usage(0.5, bytes_in=9, bring_s=0.25)),
     "report_artifact": Report(B, F, PIN, Success(REF)),
     "report_failed": Report(A, F, PIN, Failure("Timeout", "too slow", "transient", "Traceback é", "give it more time")),
     "report_stopped": Report(A, F, PIN, Stopped("cancelled")),
@@ -330,6 +331,7 @@ def test_a_report_that_makes_no_sense_fails_its_attempt_and_not_the_session() ->
         Usage(run_s=-1.0),
         Usage(cpu_s=float("inf")),
         Usage(price=-5.0),
+        Usage(bring_s=-0.5),
         Usage(tokens_in=2**60),
     ],
 )

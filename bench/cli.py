@@ -8,10 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import click
 import msgspec
+
+if TYPE_CHECKING:
+    from .sweep import Sweep
 
 
 @click.command()
@@ -185,6 +189,48 @@ def schedule(quick: bool, data: Path, output: str, out: Path | None) -> None:
         page.write_schedule(found, out)
     body = found.document()
     click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2) if output == "json" else answer.table(found))
+
+
+@bench.command()
+@click.option("--suite", required=True, metavar="NAME", help="What is run at each point: overhead, schedule, scale.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE,...", help="Values of one param; for several.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="So many seeds at each point.")
+@click.option("--quick", is_flag=True, help="Smaller runs, and none that would begin after 40 seconds.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also a page of charts, in HTML.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def sweep(
+    suite: str, params: tuple[str, ...], seed: int, repeat: int, quick: bool, out: Path | None, output: str
+) -> None:
+    """Run a suite at every point of a grid of settings, with the same seeds at each, and fit what it levels off at.
+
+    A param that the suite doesn't know is refused with those it knows. Ends with exit code 1 if some point failed or
+    was left out.
+    """
+    from .sweep import QUICK_S, read_grid
+    from .sweep import sweep as play
+    from .sweep_page import table, write_sweep
+    from .sweep_suite import suite_named
+
+    one = suite_named(suite, quick)
+    grid = read_grid(one, params)
+
+    async def played() -> Sweep:
+        return await play(
+            one,
+            grid,
+            seed=seed,
+            repeat=repeat,
+            say=lambda text: click.echo(text, err=True),
+            until_s=QUICK_S if quick else 0.0,
+        )
+
+    found = anyio.run(played)
+    if out is not None:
+        write_sweep(found, out)
+    body = found.document()
+    click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2) if output == "json" else table(found))
+    sys.exit(0 if found.whole else 1)
 
 
 @bench.command()

@@ -7,7 +7,6 @@ workers it is the exponent that says how far from constant a task's cost is: 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 import msgspec
 
 from .chart import Series, lines, short
+from .curve import Fit, fit
 from .page import Section, write_page
 from .rehearsal import Cost, Rehearsal
 from .report import aligned
@@ -27,15 +27,6 @@ _TASKS: Final = 10_000
 _FEW: Final = 2
 _REPEATS: Final = 3
 """The least of so many runs of the same size counts: whatever else the machine does only adds to it."""
-
-
-class Fit(msgspec.Struct, frozen=True):
-    """`y = base + slope * x` by least squares with its R squared, and the exponent of `y = a * x ** exponent`."""
-
-    slope: float
-    base: float
-    r2: float
-    exponent: float
 
 
 class Growth(msgspec.Struct, frozen=True):
@@ -81,26 +72,6 @@ def _growth(
         costs.append(cost)
     made = Growth(name, across, tuple(costs), Fit(0.0, 0.0, 0.0, 0.0))
     return msgspec.structs.replace(made, fit=fit(made.points()))
-
-
-def fit(points: Sequence[tuple[float, float]]) -> Fit:
-    """Raises: ValueError for fewer than two different places, or a number that is not positive."""
-    slope, base, r2 = _line(points)
-    exponent, _, _ = _line([(math.log(x), math.log(y)) for x, y in points])
-    return Fit(slope, base, r2, exponent)
-
-
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    count = len(points)
-    mean_x, mean_y = sum(x for x, _ in points) / max(1, count), sum(y for _, y in points) / max(1, count)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    if not spread:
-        raise ValueError("a line needs two different places")
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
-    base = mean_y - slope * mean_x
-    total = sum((y - mean_y) ** 2 for _, y in points)
-    missed = sum((y - base - slope * x) ** 2 for x, y in points)
-    return slope, base, 1.0 - missed / total if total else 1.0
 
 
 def table(answer: Scale) -> str:

@@ -127,12 +127,12 @@ def measure(job: Job) -> Row:
 
 
 def bound(problem: Problem, work_s: Sequence[float]) -> float:
-    """No schedule is shorter: the critical path on the fastest site, all work on all of them."""
-    speeds = [site.speed for site in problem.sites]
+    """No schedule is shorter: the critical path on the fastest site, all work on all of their slots."""
     path = [0.0] * problem.size
     for task in reversed(topological(problem)):
         path[task] = work_s[task] + max((path[child] for child, _ in problem.children[task]), default=0.0)
-    return max(max(path) / max(speeds), sum(work_s) / sum(speeds))
+    fastest = max(site.speed for site in problem.sites)
+    return max(max(path) / fastest, sum(work_s) / sum(site.speed * site.slots for site in problem.sites))
 
 
 def _shared(problem: Problem, plan: Schedule, ground: Ground) -> dict[str, float]:

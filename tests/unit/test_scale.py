@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from bench.curve import fit
 from bench.rehearsal import Cost, Rehearsal
-from bench.scale import Growth, Scale, fit, table, write_scale
+from bench.scale import Growth, Scale, table, write_scale
 from bench.workload import chain, fan_out, layered
 
 
@@ -15,22 +14,6 @@ def test_a_rehearsal_plays_every_task_of_a_run_through_the_core_and_the_codec() 
         cost = rehearsal.play(plan)
         assert (cost.tasks, cost.workers) == (tasks, 3)
         assert min(cost.submit_s, cost.run_s) > 0
-
-
-def test_a_fit_finds_the_line_and_the_exponent_that_points_were_made_with() -> None:
-    found = fit([(x, 0.5 + 2.0 * x) for x in (1.0, 2.0, 5.0, 9.0)])
-    assert (found.slope, found.base, found.r2) == pytest.approx((2.0, 0.5, 1.0))
-    assert fit([(x, 3.0 * x**1.5) for x in (1.0, 10.0, 100.0)]).exponent == pytest.approx(1.5)
-    assert fit([(x, 7.0) for x in (2.0, 10.0, 100.0)]).exponent == pytest.approx(0.0)
-
-
-def test_growth_that_bends_upwards_shows_in_the_exponent() -> None:
-    assert fit([(x, 1e-5 * x + 1e-9 * x * x) for x in (1e3, 1e4, 1e5)]).exponent > 1.3
-
-
-def test_a_fit_of_one_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="two different places"):
-        fit([(1.0, 1.0), (1.0, 2.0)])
 
 
 def test_the_answer_is_told_as_a_table_and_drawn(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ _BUDGET_COUNTS: Final = ("tasks", "depth", "attempts", "calls", "tokens")
 @click.option("--deadline", metavar="TIME", help="End the run after this long, such as 90s or 10m.")
 @click.option("--best-effort", is_flag=True, help="Start although the forecast says that the deadline can't be met.")
 @click.option(
+    "--schedule-grace", metavar="TIME", help="A task may be so long without a worker that could run it (30s)."
+)
+@click.option(
     "--prefer", type=click.Choice(["time", "price", "energy"]), help="What to spare once the deadline allows it."
 )
 @click.option("--budget", metavar="K=N,..", help="Caps, such as tokens=20000,price=0.5.")
@@ -82,6 +85,7 @@ def run(
     on_failure: str | None,
     deadline: str | None,
     best_effort: bool,
+    schedule_grace: str | None,
     prefer: str | None,
     budget: str | None,
     replan: str | None,
@@ -136,6 +140,7 @@ def run(
         "deadline": deadline or 0,
         "prefer": prefer or "",
         "best_effort": best_effort,
+        "schedule_grace": schedule_grace,
         "budget": read_budget(budget),
         "replan": read_bounds(replan),
         "review": review,

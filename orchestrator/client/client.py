@@ -116,6 +116,7 @@ class AsyncClient(Reader):
         sla: str = "",
         prefer: str = "",
         best_effort: bool = False,
+        schedule_grace: float | str | None = None,
         labels: Mapping[str, str] | None = None,
         planner: str = "",
         detach: bool = False,
@@ -124,8 +125,9 @@ class AsyncClient(Reader):
         """Hand in a request, a plan file, a plan document or a Graph. Returns once the server has it on disk.
 
         `id` makes it idempotent: the same id is the same run. `prefer` (time, price, energy): what placement spares
-        once the deadline allows it; `best_effort`: start although the deadline can't be met. `request` says in words
-        what a plan is for, so that it can be an example for planners. Raises: PlanRefused with every problem,
+        once the deadline allows it; `best_effort`: start although the deadline can't be met. `schedule_grace`: how
+        long a task may be without any worker that could run it. `request` says in words what a plan is for, so that it
+        can be an example for planners. Raises: PlanRefused with every problem,
         PlannerAbstained, DeadlineTooShort with the forecast in `partial`, UsageError.
         """
         defaults = self._settings.run
@@ -146,6 +148,7 @@ class AsyncClient(Reader):
             sla=sla or defaults.sla,
             prefer=prefer,
             best_effort=best_effort,
+            schedule_grace=schedule_grace,
             labels=labels,
             planner=planner,
             detach=detach,

@@ -53,6 +53,7 @@ def submission(
     sla: str = "",
     prefer: str = "",
     best_effort: bool = False,
+    schedule_grace: float | str | None = None,
     labels: Mapping[str, str] | None = None,
     planner: str = "",
     detach: bool = False,
@@ -69,6 +70,8 @@ def submission(
         settings["on_failure"] = on_failure
     if deadline and (limit := span_s(deadline)):
         settings["deadline"] = limit
+    if schedule_grace is not None:
+        settings["schedule_grace"] = span_s(schedule_grace)
     if budget:
         settings["budget"] = dict(budget)
     if replan:

@@ -458,8 +458,9 @@ def test_exit_codes_say_what_kept_a_run_from_its_end(shell: Shell) -> None:
     assert shell.json("run", "-f", nap, "--deadline", "200ms", "--best-effort", code=124)["error"]["code"] == "TimedOut"
     late = shell.run("run", "-q", "-f", nap, "--deadline", "200ms", "--best-effort")
     assert "TimedOut" in late.stderr
-    needs = {"run": {"schedule_grace": 0.2}, "tasks": [{**two[0], "needs": {"gpu": 99}}]}
-    assert shell.json("run", "-f", shell.write("needs.json", needs), code=6)["error"]["code"] == "NoEligibleWorker"
+    needs = {"run": {"schedule_grace": "1h"}, "tasks": [{**two[0], "needs": {"gpu": 99}}]}
+    lonely = ("run", "-f", shell.write("needs.json", needs), "--schedule-grace", "200ms")
+    assert shell.json(*lonely, code=6)["error"]["code"] == "NoEligibleWorker"
     assert shell.run("graph", "--version", "9").returncode == 3
     assert shell.run("status", "r999").returncode == 3
 

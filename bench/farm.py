@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final
 
 import msgspec
@@ -67,14 +68,16 @@ def reap(seeds: Iterable[int], processes: int = 0, say: Callable[[str], None] = 
     chunks = [wanted[at : at + CHUNK] for at in range(0, len(wanted), CHUNK)]
     found = Harvest(processes=min(processes or os.cpu_count() or 1, max(1, len(chunks))))
     began = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(found.processes, initializer=_settle) as pool:
-        for n, one in enumerate(pool.imap_unordered(play, chunks), 1):
-            found.add(one)
-            if n % 50 == 0:
-                say(f"{found.schedules} of {len(wanted)}")
-            if len(found.failures) >= MOST_FAILURES:
-                break
-        pool.terminate()
+    with ProcessPoolExecutor(found.processes, multiprocessing.get_context("spawn"), _settle) as pool:
+        try:
+            for n, one in enumerate(as_completed([pool.submit(play, chunk) for chunk in chunks]), 1):
+                found.add(one.result())
+                if n % 50 == 0:
+                    say(f"{found.schedules} of {len(wanted)}")
+                if len(found.failures) >= MOST_FAILURES:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
     found.failures.sort(key=lambda outcome: (outcome.decisions, outcome.seed))
     found.seconds = time.perf_counter() - began
     return found

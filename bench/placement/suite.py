@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,15 +57,15 @@ def schedule(data: Path, sizes: Sizes, say: Callable[[str], None], processes: in
         live, told = anyio.run(hedging.live), anyio.run(foretold)
         core = msgspec.structs.replace(core, hedging_live=live, forecast=told)
     rows: list[Row] = []
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
-        learned = pool.apply_async(_learned, (tuple({job.path: None for job in jobs}),))
-        hedged = pool.apply_async(hedging.hedging, (range(sizes.luck),)) if sizes.luck else None
-        for row in pool.imap(measure, jobs):
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        learned = pool.submit(_learned, tuple({job.path: None for job in jobs}))
+        hedged = pool.submit(hedging.hedging, range(sizes.luck)) if sizes.luck else None
+        for row in pool.map(measure, jobs):
             rows.append(row)
             say(f"{len(rows)} of {len(jobs)}: {row.instance} on {row.fleet}")
-        core = msgspec.structs.replace(core, learning=learned.get())
+        core = msgspec.structs.replace(core, learning=learned.result())
         if hedged is not None:
-            core = msgspec.structs.replace(core, hedging=hedged.get())
+            core = msgspec.structs.replace(core, hedging=hedged.result())
     rows.sort(key=lambda row: (row.instance, row.fleet))
     seconds = round(time.perf_counter() - began, 1)
     return Answer(tuple(rows), core, sizes.decodes, sizes.futures, count, seconds)

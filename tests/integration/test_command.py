@@ -21,6 +21,7 @@ import pytest
 
 import asterism
 from orchestrator import local
+from protocol import unpickling
 
 SKILLS = """
     import subprocess
@@ -42,6 +43,11 @@ ASK = {"tasks": [{"id": "h", "skill": "human.ask", "args": {"question": "Which c
 NAP = {"tasks": [{"id": "nap", "skill": "flow.sleep", "args": {"seconds": 60}}]}
 
 
+def _no_daemon() -> None:
+    """The hook of a daemon would outlive the test: later ones couldn't read what their own processes send them."""
+    raise AssertionError("a daemon is a process of its own: use start")
+
+
 class Shell:
     """The command in this very process, in a folder and an ASTERISM_HOME."""
 
@@ -60,6 +66,7 @@ class Shell:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ASTERISM_HOME", str(home or self.home))
             patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(unpickling, "refuse_unpickling", _no_daemon)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
                 asterism.main([*args])
         texts = []

@@ -17,11 +17,17 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import log, shop
+from .generator import image, log, sensor, shop, text
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
-GENERATORS: Final[dict[str, Generator]] = {**log.GENERATORS, **shop.GENERATORS}
+GENERATORS: Final[dict[str, Generator]] = {
+    **image.GENERATORS,
+    **log.GENERATORS,
+    **sensor.GENERATORS,
+    **shop.GENERATORS,
+    **text.GENERATORS,
+}
 
 
 def dice_of(seed: int, *names: str) -> Dice:

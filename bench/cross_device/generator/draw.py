@@ -1,8 +1,10 @@
-"""What generators share: their form, and draws from lists and ranges."""
+"""What generators share: their form, draws from lists and ranges, and how a file that was written is told of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.placement.dice import Dice
@@ -28,3 +30,17 @@ def some(dice: Dice, items: Sequence[T], count: int) -> list[T]:
         other = at + dice.below(len(left) - at)
         left[at], left[other] = left[other], left[at]
     return [items[at] for at in sorted(left[:count])]
+
+
+def told(name: str, data: bytes) -> dict[str, Any]:
+    """What a truth says of every file."""
+    return {"name": name, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+
+
+def written(path: Path, data: bytes) -> dict[str, Any]:
+    path.write_bytes(data)
+    return told(path.name, data)
+
+
+def hashes(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {row["name"]: row["sha256"] for row in rows}

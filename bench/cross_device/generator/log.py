@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from orchestrator.placement.dice import Dice
 
-from .draw import Generator, between, pick
+from .draw import Generator, between, hashes, pick, written
 
 _NAMES: Final = ("auth", "billing", "cart", "catalog", "gateway", "mail", "orders", "search")
 _LEVELS: Final = ("DEBUG", "INFO", "INFO", "INFO", "INFO", "WARN", "WARN", "ERROR")
@@ -28,13 +28,11 @@ def logs(folder: Path, dice: Dice, *, files: int = 6, lines: int = 400, users: i
         lean = dice.below(4)  # some services fail more than others
         made = [_line(dice, service, number, lean, users) for number in range(lines)]
         text = "".join(_text(one, pad) for one in made)
-        (folder / f"{service}.log").write_text(text)
         rows.append(
             {
-                "name": f"{service}.log",
+                **written(folder / f"{service}.log", text.encode()),
                 "service": service,
                 "lines": lines,
-                "bytes": len(text),
                 "errors": sum(one["level"] == "ERROR" for one in made),
                 "warnings": sum(one["level"] == "WARN" for one in made),
                 "slow": sum(one["took"] >= SLOW_MS for one in made),
@@ -48,6 +46,8 @@ def logs(folder: Path, dice: Dice, *, files: int = 6, lines: int = 400, users: i
     return {
         "files": rows,
         "names": [row["name"] for row in rows],
+        "hashes": hashes(rows),
+        "sha256": [row["sha256"] for row in rows],
         "table": [{"name": row["name"], "errors": row["errors"]} for row in rows],
         "errors_per_file": [row["errors"] for row in rows],
         "warnings_per_file": [row["warnings"] for row in rows],
@@ -56,6 +56,9 @@ def logs(folder: Path, dice: Dice, *, files: int = 6, lines: int = 400, users: i
         "errors": len(wrong),
         "warnings": sum(row["warnings"] for row in rows),
         "slow": sum(row["slow"] for row in rows),
+        "slowest": max(one["took"] for one in every),
+        "per_service": [{"service": row["service"], "errors": row["errors"]} for row in rows],
+        "worst_reasons": _tally([one for one in wrong if one["service"] == worst["service"]], "reason"),
         "worst": worst,
         "reasons": _tally(wrong, "reason"),
         "statuses": _tally(every, "status"),

@@ -17,14 +17,14 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import image, log, sensor, shop, text
+from .generator import gauge, image, log, shop, text
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
 GENERATORS: Final[dict[str, Generator]] = {
+    **gauge.GENERATORS,
     **image.GENERATORS,
     **log.GENERATORS,
-    **sensor.GENERATORS,
     **shop.GENERATORS,
     **text.GENERATORS,
 }

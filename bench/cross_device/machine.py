@@ -16,7 +16,15 @@ from devices.gpu import Card
 from ..faults.namespace import Pace
 from ..scenario import Machine
 
-SKILLS: Final = ("bench.kernels", "bench.cross_device.skills")
+SKILLS: Final = (
+    "bench.kernels",
+    "bench.cross_device.skills",
+    "bench.cross_device.book",
+    "bench.cross_device.database",
+    "bench.cross_device.gauge",
+    "bench.cross_device.picture",
+    "bench.cross_device.record",
+)
 _MBIT: Final = 1_000_000
 GPU: Final = "gpu-box"
 

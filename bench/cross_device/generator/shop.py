@@ -12,7 +12,7 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .draw import Generator, between, pick
+from .draw import Generator, between, pick, some
 
 Row = dict[str, Any]
 
@@ -32,8 +32,13 @@ def shop(
     months: int = 4,
     form: str = "csv",
     split: bool = False,
+    broken: int = 0,
+    torn: int = 0,
 ) -> Any:
     """`form`: csv, jsonl or sqlite (shop.sqlite). `split`: the orders of each month in a file of their own.
+
+    `broken`: in so many of these files (csv) amounts are written as `45 EUR`. `torn`: so many lines of the orders
+    (jsonl) end in the middle; `whole` is the truth about the others.
 
     Prices are whole, so that sums are exact whoever adds them up. What a customer has bought is `amount`.
     """
@@ -48,11 +53,29 @@ def shop(
     ]  # fmt: skip
     sold = [_order(dice, at, people, goods, f"2026-{at * months // orders + 1:02d}") for at in range(orders)]
     books: dict[str, list[Row]] = {"customers": people, "products": goods}
-    books |= _by_month(sold) if split else {"orders": sold}
+    parts = _by_month(sold)
+    wrong = some(dice, sorted(parts), broken)
+    for name in wrong:
+        parts[name] = [{**one, "amount": f"{one['amount']} EUR"} for one in parts[name]]
+    books |= parts if split else {"orders": sold}
     if form not in _WRITERS:
         raise UsageError(f"a shop has no form {form!r}", hint=f"there are {', '.join(_WRITERS)}")
     _WRITERS[form](folder, books)
-    return _truth(people, goods, sold)
+    lost = some(dice, range(orders), torn)
+    for number in lost if form == "jsonl" else ():
+        _tear(folder / "orders.jsonl", number)
+    whole = [one for at, one in enumerate(sold) if at not in lost]
+    return {
+        **_truth(people, goods, sold),
+        "broken": [f"{name}.csv" for name in wrong],
+        "whole": {"count": len(whole), "lost": torn, "revenue": sum(one["amount"] for one in whole)},
+    }
+
+
+def _tear(path: Path, number: int) -> None:
+    lines = path.read_text().splitlines()
+    lines[number] = lines[number][: len(lines[number]) // 2]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def _order(dice: Dice, at: int, people: Sequence[Row], goods: Sequence[Row], month: str) -> Row:
@@ -92,6 +115,7 @@ def _truth(people: Sequence[Row], goods: Sequence[Row], sold: Sequence[Row]) -> 
         "by_customer": _table("customer", spent),
         "best": {"customer": best, "name": name[best], "amount": spent[best]},
         "largest": max(one["amount"] for one in sold),
+        "largest_per_month": [max(row["amount"] for row in rows) for _, rows in sorted(_by_month(sold).items())],
     }
 
 

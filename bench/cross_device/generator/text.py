@@ -13,8 +13,8 @@ from orchestrator.placement.dice import Dice
 from .draw import Generator, between, hashes, pick, told, written
 
 _WORDS: Final = (
-    "a", "the", "of", "and", "under", "over", "light", "stone", "harbour", "winter", "letter", "engine", "glass", "river",
-    "quiet", "copper", "signal", "orchard", "paper", "window", "lantern", "salt", "meadow", "clock", "bridge", "thread",
+    "a", "the", "of", "and", "under", "over", "light", "stone", "harbour", "winter", "letter", "engine", "glass",
+    "river", "quiet", "copper", "signal", "orchard", "paper", "window", "lantern", "salt", "meadow", "clock", "wire",
 )  # fmt: skip
 TERMS: Final = ("Asterism", "Boreas", "Cygnus", "Draco")
 

@@ -29,13 +29,17 @@ CATEGORIES: Final = (
 
 
 class Fixture(msgspec.Struct, frozen=True):
-    """What lies on machines before a play; `name` is that of its truth."""
+    """What lies on machines before a play; `name` is that of its truth.
+
+    Fixtures of one `draw` are drawn alike, so that two machines can hold the same; without it each is on its own.
+    """
 
     make: str
     on: tuple[str, ...]
     path: str
     name: str
     args: dict[str, Any] = {}
+    draw: str = ""
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -292,7 +296,9 @@ def _case(name: str, file: CaseFile) -> Case:
         absent=tuple(file.absent),
         run=file.run,
         state=file.state,
-        fixtures=tuple(Fixture(one.make, tuple(one.on), one.path, one.name, one.args) for one in file.fixture),
+        fixtures=tuple(
+            Fixture(one.make, tuple(one.on), one.path, one.name, one.args, one.draw) for one in file.fixture
+        ),
         replans=tuple(msgspec.convert(one.model_dump(), Said) for one in file.replan),
         answers=tuple(Answer(one.task, one.do, one.value) for one in file.answer),
     )

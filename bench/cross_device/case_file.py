@@ -30,6 +30,7 @@ class FixtureTable(_Table):
     on: Annotated[Machines, Field(min_length=1)]
     path: str
     name: Name = Field(alias="as")
+    draw: str = ""
     args: dict[str, Any] = {}
 
 

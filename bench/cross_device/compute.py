@@ -11,6 +11,7 @@ import json
 import math
 import random
 import time
+from operator import mul
 from typing import Annotated, Any, Final, TypedDict
 
 from devices.kernel import card
@@ -157,9 +158,8 @@ def multiply(
     seconds: Slept = 0.01,
 ) -> Product:
     """Multiplies two integer matrices and writes the product beside the sum of its elements."""
-    columns = list(zip(*json.loads(right.read_text()), strict=True))
-    rows = [[sum(map(int.__mul__, row, column)) for column in columns] for row in json.loads(left.read_text())]
-    return _product(ctx, left, rows, "python", seconds)
+    rows = product(json.loads(left.read_text()), json.loads(right.read_text()))
+    return _written(ctx, left, rows, "python", seconds)
 
 
 @multiply.on("gpu", needs=Resources(cpu=1, gpu=0.25))
@@ -170,7 +170,7 @@ def _(ctx: SkillContext, left: File, right: File, seconds: float = 0.01) -> Prod
         return multiply(ctx, left, right, seconds)
     factors = [json.loads(file.read_text()) for file in (left, right)]
     made = _on_card(engine.library, engine.by, factors, engine.card)
-    return _product(ctx, left, made, engine.by, seconds)
+    return _written(ctx, left, made, engine.by, seconds)
 
 
 class Root(TypedDict):
@@ -221,6 +221,11 @@ def collatz(ctx: SkillContext, numbers: list[int], seconds: Slept = 0.01) -> Ste
     return Steps(numbers=len(numbers), steps=sum(map(_collatz, numbers)), leaves=1)
 
 
+def product(left: list[list[int]], right: list[list[int]]) -> list[list[int]]:
+    columns = list(zip(*right, strict=True))
+    return [[sum(map(mul, row, column)) for column in columns] for row in left]
+
+
 def _is_prime(number: int) -> bool:
     return all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
@@ -241,7 +246,7 @@ def _on_card(library: Any, by: str, factors: list[Any], card_number: int) -> lis
     return [[int(cell) for cell in row] for row in (left @ right).tolist()]
 
 
-def _product(ctx: SkillContext, left: File, rows: list[list[int]], by: str, seconds: float) -> Product:
+def _written(ctx: SkillContext, left: File, rows: list[list[int]], by: str, seconds: float) -> Product:
     time.sleep(seconds)
     made = ctx.file(f"product-of-{left.name}")
     made.path.write_text(json.dumps(rows))

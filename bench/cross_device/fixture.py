@@ -17,7 +17,7 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import gauge, image, log, shop, text
+from .generator import gauge, image, log, number, shop, text
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
@@ -25,6 +25,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     **gauge.GENERATORS,
     **image.GENERATORS,
     **log.GENERATORS,
+    **number.GENERATORS,
     **shop.GENERATORS,
     **text.GENERATORS,
 }

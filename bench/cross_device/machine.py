@@ -20,6 +20,7 @@ SKILLS: Final = (
     "bench.kernels",
     "bench.cross_device.skills",
     "bench.cross_device.book",
+    "bench.cross_device.compute",
     "bench.cross_device.database",
     "bench.cross_device.gauge",
     "bench.cross_device.picture",

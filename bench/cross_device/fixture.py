@@ -17,7 +17,7 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import gauge, image, log, number, shop, text
+from .generator import gauge, image, log, number, shop, source, text
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
@@ -27,6 +27,7 @@ GENERATORS: Final[dict[str, Generator]] = {
     **log.GENERATORS,
     **number.GENERATORS,
     **shop.GENERATORS,
+    **source.GENERATORS,
     **text.GENERATORS,
 }
 

@@ -65,15 +65,15 @@ class Answer(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True):
     """Where to look and what must be there. `expects`: predicates by name, all of which must hold.
 
-    Of a subtask: the value of task `id`. Of a check: the output `output`, or the file `file` ("MACHINE:PATH") read as
-    `form`. `value` points into it.
+    Of a subtask: the value of task `id`. Of a check: the output `output`, with a `form` the file that this is; or the
+    file `file` ("MACHINE:PATH"), as text if no `form` is given. `value` points into it.
     """
 
     expects: dict[str, Any]
     id: str = ""
     output: str = ""
     file: str = ""
-    form: str = "text"
+    form: str = ""
     query: str = ""
     value: str = ""
     within: float = 0.0

@@ -72,7 +72,7 @@ class SubtaskTable(ClaimTable):
 class CheckTable(ClaimTable):
     output: str = ""
     file: str = ""
-    form: Literal["text", "json", "csv", "lines", "bytes", "sqlite", "archive"] = Field("text", alias="as")
+    form: Literal["", "text", "json", "csv", "lines", "bytes", "sqlite", "archive"] = Field("", alias="as")
     query: str = ""
 
 

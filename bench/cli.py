@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 from typing import TYPE_CHECKING
 
 import anyio
@@ -161,6 +162,56 @@ def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
         body, text, sound = found.document(), answer.table(found), found.sound
     click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2) if output == "json" else text)
     sys.exit(0 if sound else 1)
+
+
+@bench.command("cross-device")
+@click.option(
+    "--mode", type=click.Choice(["gold", "catalog", "llm"]), default="gold", show_default=True, help="Who plans."
+)
+@click.option("--quick", is_flag=True, help="A few cases of each category, under 50 seconds on two cores.")
+@click.option("--select", multiple=True, metavar="KIND:WORD", help="Only category:, tag: or machine: (repeatable).")
+@click.option("--task", "names", multiple=True, metavar="NAME", help="Only this one (repeatable).")
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Each so often; medians are told.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all data and all blows.")
+@click.option("--tasks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Cases of your own.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Keep the plays there, and go on there.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def cross_device(
+    mode: Literal["gold", "catalog", "llm"],
+    quick: bool,
+    select: tuple[str, ...],
+    names: tuple[str, ...],
+    repeat: int,
+    seed: int,
+    tasks: Path | None,
+    out: Path | None,
+    output: str,
+) -> None:
+    """Tasks across five unlike machines: what is reached, and how much sooner than one after the other.
+
+    gold: a scripted model says each task's own plan; catalog: no model at all; llm: the model that the environment
+    names. Checks look at the real outcome. Ends with exit code 1 if something was not reached, 3 if something could
+    not be played.
+    """
+    from .cross_device.case import FOLDER, load_cases
+    from .cross_device.store import Store
+    from .cross_device.suite import Order, suite
+
+    model = {key: value for key, value in os.environ.items() if key.startswith("OPENAI_")} if mode == "llm" else {}
+    order = Order(mode, seed, repeat, quick=quick, model=model)
+    loaded = load_cases(tasks or FOLDER, select, names)
+    found = anyio.run(suite, order, loaded, Store(out, order.settings()), lambda step, play: None)
+    for one in found.plays:
+        twin = "sequential" if one.sequential else ""
+        click.echo(
+            f"{one.category:<16} {one.case:<30} {twin:<10} {one.state:<10} {one.latency_s:6.2f} s  {one.problem}"
+        )
+        for finding in one.findings:
+            if not finding.ok:
+                click.echo(f"    {finding.kind} {finding.id}: {finding.why}")
+    for problem in found.problems:
+        click.echo(problem, err=True)
+    sys.exit(3 if not found.whole else 0 if found.succeeded else 1)
 
 
 @bench.command()

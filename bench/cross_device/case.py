@@ -29,9 +29,9 @@ CATEGORIES: Final = (
 
 
 class Fixture(msgspec.Struct, frozen=True):
-    """What lies on machines before a play; `name` is that of its truth.
+    """What lies on machines before a play; `name` is that of its truth, which is by machine if there are several.
 
-    Fixtures of one `draw` are drawn alike, so that two machines can hold the same; without it each is on its own.
+    Fixtures of one `draw` are drawn alike, whatever their name and machine.
     """
 
     make: str
@@ -55,10 +55,13 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is done when this task waits for a person."""
+    """What is done when this task waits for a person; `task` may be a pattern.
+
+    `retry` and `fail` are for a task of which nobody knows whether it acted.
+    """
 
     task: str
-    do: Literal["approve", "reject", "answer"]
+    do: Literal["approve", "reject", "answer", "retry", "fail"]
     value: Any = None
 
 
@@ -294,7 +297,7 @@ def _case(name: str, file: CaseFile) -> Case:
         tags=tuple(file.tags),
         needs=tuple(file.needs),
         absent=tuple(file.absent),
-        run=file.run,
+        run=file.run.model_dump(exclude_none=True),
         state=file.state,
         fixtures=tuple(
             Fixture(one.make, tuple(one.on), one.path, one.name, one.args, one.draw) for one in file.fixture

@@ -21,11 +21,11 @@ MachineName = Literal["workstation", "gpu-box", "db-server", "log-server", "edge
 Machines = Annotated[list[MachineName], BeforeValidator(_listed)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
 
-class FixtureTable(_Table):
+class FixtureTable(Table):
     make: Name
     on: Annotated[Machines, Field(min_length=1)]
     path: str
@@ -34,20 +34,20 @@ class FixtureTable(_Table):
     args: dict[str, Any] = {}
 
 
-class SaidTable(_Table):
+class SaidTable(Table):
     reply: dict[str, Any] | None = None
     text: str = ""
     calls: list[dict[str, Any]] = []
     match: str = ""
 
 
-class AnswerTable(_Table):
+class AnswerTable(Table):
     task: Name
-    do: Literal["approve", "reject", "answer"]
+    do: Literal["approve", "reject", "answer", "retry", "fail"]
     value: Any = None
 
 
-class ClaimTable(_Table):
+class ClaimTable(Table):
     equals: Any = None
     near: Any = None
     contains: Any = None
@@ -76,7 +76,18 @@ class CheckTable(ClaimTable):
     query: str = ""
 
 
-class CaseFile(_Table):
+class RunTable(Table):
+    """What is asked of the run beside its plan: options of `asterism run`."""
+
+    on_failure: Literal["continue", "stop", "replan"] | None = None
+    replan: dict[str, int] | None = None
+    budget: dict[str, int | float] | None = None
+    review: int | None = None
+    deadline: str | float | None = None
+    schedule_grace: str | float | None = None
+
+
+class CaseFile(Table):
     form: Literal["asterism/case/v1"] = Field(alias="schema")
     title: Name
     category: Literal[
@@ -88,7 +99,7 @@ class CaseFile(_Table):
     tags: list[str] = []
     needs: Machines = []
     absent: Machines = []
-    run: dict[str, Any] = {}
+    run: RunTable = RunTable()
     state: Literal["succeeded", "partial", "failed"] = "succeeded"
     fixture: list[FixtureTable] = []
     replan: list[SaidTable] = []

@@ -44,7 +44,7 @@ def read_content(content: Content, form: str, query: str = "") -> Any:
         assert isinstance(content, bytes)
         return _READ[form](content) if form != "sqlite" else _rows(content, query)
     except (ValueError, csv.Error, sqlite3.Error, tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error,
-            RecursionError, NotImplementedError) as error:  # fmt: skip
+            RecursionError) as error:  # fmt: skip
         raise Misread(f"it is not {form}: {error}") from error
 
 

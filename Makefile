@@ -6,7 +6,7 @@ PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
 SECONDS ?= 60
 N ?= 10000
-.PHONY: install dev demo test check simulate mutants fuzz peers format docs lock proto clean
+.PHONY: install dev demo test test-integration test-rest check simulate mutants fuzz peers format docs lock proto clean
 
 install: $(VENV)/installed            ## .venv with `asterism` in it (runtime lock only)
 
@@ -25,15 +25,22 @@ $(VENV)/dev: $(VENV)/installed requirements/dev.lock
 demo: install                         ## the tour: one request, three workers, one real failure
 	@$(BIN)/asterism demo
 
-test: dev                             ## every test, offline, some 8 minutes on 2 cores
-	$(BIN)/python -m pytest
+test: dev                             ## every test, offline, in two halves at once: some 8 minutes on 2 cores
+	@$(MAKE) --no-print-directory --jobs=2 test-integration test-rest
+
+test-integration: dev                 # mostly waits for processes
+	$(BIN)/python -m pytest tests/integration
+
+test-rest: dev                        # mostly computes; shown in one piece, so that the two don't mix
+	@told=$$(mktemp); $(BIN)/python -m pytest --ignore tests/integration > $$told 2>&1; \
+	status=$$?; cat $$told; rm $$told; exit $$status
 
 check: dev                            ## format, lint, types, import contracts, generated code, docs, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 simulate: dev                         ## N=10000 drawn schedules of faults on a virtual clock, all cores
 	@$(BIN)/asterism bench simulate $(N)

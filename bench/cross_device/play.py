@@ -28,6 +28,7 @@ from .script import Script
 from .sequence import sequential as made_sequential
 from .site import FiveMachines
 from .tamper import unfailing
+from .trace import Trace, trace
 
 LIMIT_S: Final = 60.0
 """No play takes longer, whatever is done to it."""
@@ -39,10 +40,9 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     """`state`: the run's, "" if there was none; `problem`: why it couldn't be played or looked at, "" otherwise.
 
     `sequential`: the same graph, one task after the other. `latency_s`: from the request to the end of its run, by the
-    client's clock. `report`: the run's, as `asterism result -o json` prints it. `bytes_moved` between machines.
-    `critical_path_s`: the longest way through the graph by what each task ran. `recovery_s`: how long each blow of the
-    fault took to make good. `partial` names what is missing of a result that can't be whole. `unfailing`: checks that
-    would not have noticed another outcome.
+    client's clock. `report`: the run's, as `asterism result -o json` prints it. `trace`: what its time went by.
+    `recovery_s`: how long each blow of the fault took to make good. `partial` names what is missing of a result that
+    can't be whole. `unfailing`: checks that would not have noticed another outcome.
     """
 
     case: str
@@ -57,8 +57,7 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     latency_s: float = 0.0
     report: dict[str, Any] = {}
-    bytes_moved: int = 0
-    critical_path_s: float = 0.0
+    trace: Trace = Trace()
     recovery_s: tuple[float, ...] = ()
     partial: str = ""
     unfailing: tuple[str, ...] = ()
@@ -148,13 +147,14 @@ async def _played(stage: FiveMachines, case: Case, script: Script, play: Play, t
     outcome = await _outcome(stage, case, live, report, loose)
     findings = check(case, outcome, truths, loose=loose)
     rows = [row async for row in stage.client.events(live.run, follow=False)]
+    graph = await stage.client.ask("graph", live.run)
     return msgspec.structs.replace(
         play,
         state=report["state"],
         findings=tuple(findings),
         latency_s=latency_s,
         report=report,
-        bytes_moved=sum(row["usage"].get("bytes_in", 0) for row in rows if row["kind"] == "attempt_ended"),
+        trace=trace(rows, graph, stage.latencies, stage.slots),
         partial=_missing(report) if report["state"] != "succeeded" else "",
         unfailing=() if loose else tuple(unfailing(case, outcome, truths)),
     )

@@ -78,6 +78,15 @@ class FiveMachines:
         """Those that are part of the fleet, in order."""
         return tuple(name for name in self._members if name not in self.missing)
 
+    @property
+    def latencies(self) -> dict[str, float]:
+        """Seconds one way to each machine, as its link is shaped or simulated."""
+        return {name: one.pace.latency_s if self._shaped else 0.0 for name, one in self._members.items()}
+
+    @property
+    def slots(self) -> dict[str, int]:
+        return {name: one.slots for name, one in self._members.items()}
+
     def root(self, machine: str) -> Path:
         """The folder whose files its skills may use."""
         return self.fleet.folder / machine

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 import msgspec
@@ -168,6 +169,7 @@ class _Story:
         for source, target, _ in graph.get("edges", ()):
             self.upstreams[target].add(source)
         self.chained = {task["id"]: set(_EACH.findall(_text(task))) for task in graph.get("tasks", ())}
+        self.limits = {task["id"]: (task.get("map") or {}).get("limit", 0) for task in graph.get("tasks", ())}
         self.of: dict[str, list[_Attempt]] = defaultdict(list)
         for attempt in self.attempts:
             self.of[attempt.task].append(attempt)
@@ -226,6 +228,16 @@ class _Story:
                     winner.won = True
             case _:
                 pass
+
+    def at_once(self, moment: float, which: Callable[[_Attempt], bool]) -> int:
+        """How many of them were out just before this moment."""
+        return sum(one.at < moment <= (one.ended or self.end) and which(one) for one in self.attempts)
+
+    def single(self, one: _Attempt) -> bool:
+        """Of this skill, there, no two ever ran side by side."""
+        alike = [other for other in self.attempts if (other.skill, other.worker) == (one.skill, one.worker)]
+        alike.sort(key=lambda other: other.start)
+        return all(first.ended - first.latency <= then.start for first, then in pairwise(alike))
 
     def parent(self, task: str) -> str:
         return task.rpartition(".")[0]
@@ -368,21 +380,22 @@ class _Way:
                     stack += self._story.needed(name)
 
     def _place(self, one: _Attempt, ready: float) -> _Attempt | None:
-        """Whose end made room for this one: on a machine whose slots were all taken, or by the same skill, which may
-        need what there is one of, or be bounded by its map."""
-        story = self._story
+        """Whose end made room for this one: among the children of a map as many as may run at once, on a machine whose
+        slots were all taken, or at a device that took one attempt of this skill at a time."""
         if one.start - one.latency - one.bring_s - ready < _NEAR_S:
             return None
-        there = [
-            other for other in story.attempts
-            if other is not one and other.worker == one.worker and other.at <= ready < other.ended <= one.start
-        ]  # fmt: skip
-        full = len(there) + sum(
-            other.worker == one.worker and other.at <= ready and other.ended > one.start for other in story.attempts
-        ) >= story.slots.get(one.worker, 1 << 30)
-        return max(
-            (other for other in there if full or other.skill == one.skill), key=lambda other: other.ended, default=None
-        )
+        story, parent = self._story, self._story.parent(one.task)
+        limit, slots = story.limits.get(parent, 0), story.slots.get(one.worker, 0)
+        earlier = [other for other in story.attempts if other is not one and ready < other.ended <= one.start]
+        for other in sorted(earlier, key=lambda other: -other.ended):
+            if limit and story.parent(other.task) == parent:
+                if story.at_once(other.ended, lambda at: story.parent(at.task) == parent) >= limit:
+                    return other
+            elif other.worker == one.worker:
+                taken = story.at_once(other.ended, lambda at: at.worker == one.worker)
+                if (slots and taken >= slots) or (other.skill == one.skill and story.single(one)):
+                    return other
+        return None
 
     def _gap(self, one: _Attempt, ready: float, now: float, written: float, again: bool) -> None:
         """Between what it had waited for and its start: fetched, told, asked, planned; the rest is ours."""

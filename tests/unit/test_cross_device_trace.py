@@ -14,6 +14,7 @@ class Told:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.limits: dict[str, int] = {}
         self.say(0.0, "run_submitted")
 
     def say(self, at: float, kind: str, **fields: Any) -> None:
@@ -32,7 +33,9 @@ class Told:
     def of(self, end: float, *edges: tuple[str, str], slots: int = 8, **args: dict[str, Any]) -> Trace:
         self.rows.sort(key=lambda row: row["at"])
         self.say(end, "run_settled", state="succeeded")
-        graph = {"edges": [[*edge, "data"] for edge in edges], "tasks": [{"id": k, "args": v} for k, v in args.items()]}
+        tasks = [{"id": name, "args": said} for name, said in args.items()]
+        tasks += [{"id": name, "map": {"limit": limit}} for name, limit in self.limits.items()]
+        graph = {"edges": [[*edge, "data"] for edge in edges], "tasks": tasks}
         found = trace(self.rows, graph, {"far": 0.02}, {"near": slots, "far": slots})
         assert found.shares.total_s == pytest.approx(end)
         return found
@@ -76,6 +79,18 @@ def test_waiting_for_a_place_is_the_work_of_who_had_it() -> None:
     assert found.way == ("a", "b")
     assert parts(found) == shares(work_s=0.5)
     assert found.critical_path_s == pytest.approx(0.3)
+
+
+def test_waiting_for_the_child_before_it_is_the_work_of_that_child() -> None:
+    told = Told()
+    told.say(0.0, "map_expanded", task="one", items=3, chunk=1)
+    told.ran("one.0", "near", 0.0, 0.1, 0.1)
+    told.ran("one.1", "far", 0.11, 0.25, 0.1)
+    told.ran("one.2", "near", 0.25, 0.35, 0.1)
+    told.limits["one"] = 1
+    found = told.of(0.35)
+    assert found.way == ("one.0", "one.1", "one.2")
+    assert parts(found) == shares(work_s=0.3, link_s=0.04, engine_s=0.01)
 
 
 def test_dawdling_beside_room_is_ours() -> None:

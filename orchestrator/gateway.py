@@ -19,6 +19,7 @@ import anyio.abc
 import msgspec
 
 from orchestrator.core.stimulus import Stimulus, WorkerGone, WorkerJoined, WorkerSent
+from protocol.bell import Bell
 from protocol.errors import AsterismError, WireError
 from protocol.frame import (
     PROTOCOL_VERSIONS,
@@ -71,8 +72,8 @@ class _Session:
         self.link = Link("orchestrator")
         self.joined = False
         self.clean = False
-        self.news = anyio.Event()
-        self.acks = anyio.Event()
+        self.news = Bell()
+        self.acks = Bell()
         """Acknowledgements wait, and nothing else."""
         self.late = False
         """They have waited long enough."""
@@ -127,7 +128,7 @@ class Gateway:
         if link.unconfirmed > bounds.unconfirmed:
             self._overflowed(session, f"{link.unconfirmed} frames of work went out, and it confirms none")
             return
-        (session.acks if type(item) is Ack and link.only_acks else session.news).set()
+        (session.acks if type(item) is Ack and link.only_acks else session.news).ring()
 
     def _overflowed(self, session: _Session, why: str) -> None:
         self.counts["overflowed"] += 1
@@ -286,7 +287,7 @@ class Gateway:
                 break
             else:
                 session.late = False
-                session.news = anyio.Event()
+                session.news.still()
                 await session.news.wait()
         session.scope.cancel()
 
@@ -295,14 +296,15 @@ class Gateway:
         while True:
             await session.acks.wait()
             await anyio.sleep(self._settings.ack_delay_s)
-            session.acks, session.late = anyio.Event(), True
-            session.news.set()
+            session.acks.still()
+            session.late = True
+            session.news.ring()
 
     def _say_bye(self, session: _Session, bye: Bye) -> None:
         """Queue the last word; the stream ends when it has left, or `bye_s` from now."""
         session.link.put(bye)  # out of place only where it was said before
         session.scope.deadline = min(session.scope.deadline, anyio.current_time() + self._settings.bye_s)
-        session.news.set()
+        session.news.ring()
 
     def _bye_for(self, session: _Session, code: str, reason: str, retry_after_s: float | None = None) -> None:
         """It said something that ends its session; it hears why, and so do people."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from .bell import Bell
 from .codec import METHODS
 from .errors import (
     AsterismError,
@@ -177,8 +179,9 @@ class CallStream:
         self._end_of = ended
         self._close = close
         self.peer = peer
-        self._arrived: asyncio.Queue[bytes | AsterismError | None] = asyncio.Queue()
-        self._room = asyncio.Event()
+        self._arrived: deque[bytes | AsterismError | None] = deque()
+        self._news = Bell()
+        self._room = Bell()
         self.held_bytes = 0
         self._over = False
         self._last: AsterismError | None = None
@@ -192,14 +195,17 @@ class CallStream:
                 data = await self._read()
                 if data is grpc.aio.EOF:
                     break
-                self._arrived.put_nowait(data)
+                self._hand(data)
                 self.held_bytes += len(data)
-                if self._arrived.qsize() >= _READ_AHEAD or self.held_bytes >= _READ_AHEAD_BYTES:
-                    self._room.clear()
+                while len(self._arrived) >= _READ_AHEAD or self.held_bytes >= _READ_AHEAD_BYTES:
                     await self._room.wait()
         except (grpc.aio.BaseError, grpc.RpcError, asyncio.CancelledError) as error:
             end = error.with_traceback(None)  # else it holds this frame, and this frame holds it
-        self._arrived.put_nowait(self._end_of(end))
+        self._hand(self._end_of(end))
+
+    def _hand(self, found: bytes | AsterismError | None) -> None:
+        self._arrived.append(found)
+        self._news.ring()
 
     async def send(self, frame: Frame) -> None:
         data = self._codec.request.encode(frame)
@@ -215,8 +221,10 @@ class CallStream:
 
     async def receive(self) -> Frame | None:
         while not self._over:
-            found = await self._arrived.get()
-            self._room.set()
+            while not self._arrived:
+                await self._news.wait()
+            found = self._arrived.popleft()
+            self._room.ring()
             if isinstance(found, bytes):
                 self.held_bytes -= len(found)
                 frame: Frame = self._codec.response.decode(found)
@@ -229,7 +237,7 @@ class CallStream:
     def lost(self) -> None:
         """The call is over whatever the reader still waits for: what has arrived can still be received."""
         self._reader.cancel()
-        self._arrived.put_nowait(None)  # also where the reader was cancelled before it ever ran
+        self._hand(None)  # also where the reader was cancelled before it ever ran
 
     async def aclose(self) -> None:
         self._over = True

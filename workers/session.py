@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 import anyio
-import anyio.lowlevel
 
+from protocol.bell import Bell
 from protocol.errors import AsterismError, WireError
 from protocol.frame import Frame, FromWorker, Heartbeat, Item
 from protocol.link import Fault, Link
@@ -28,7 +28,7 @@ class Session:
         self._heard = heard
         self._link = Link("worker", edge=edge)
         self._ready: deque[Frame] = deque()
-        self._wake = anyio.Event()
+        self._wake = Bell()
         self._finishing = False
         self._scope = anyio.CancelScope()
         self._pumps = (stream.pump,) if isinstance(stream, ShapedStream) else ()
@@ -42,12 +42,12 @@ class Session:
             # What it says of the inventory is true of the frames seen up to now: number it before another arrives.
             while (frame := self._link.cut()) is not None:
                 self._ready.append(frame)
-        self._wake.set()
+        self._wake.ring()
 
     def finish(self) -> None:
         """Send what is queued, then end the stream."""
         self._finishing = True
-        self._wake.set()
+        self._wake.ring()
 
     def hang_up(self) -> None:
         """End at once."""
@@ -84,10 +84,9 @@ class Session:
 
     async def _write(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            await anyio.lowlevel.checkpoint()  # one turn, so that everything ready goes along
             while (frame := self._ready.popleft() if self._ready else self._link.cut()) is not None:
                 await self._stream.send(frame)
             if self._finishing:
                 return
+            self._wake.still()
+            await self._wake.wait()  # everything that is ready in this turn goes along

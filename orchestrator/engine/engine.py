@@ -19,16 +19,16 @@ from typing import Any, Protocol
 
 import anyio
 import anyio.abc
-import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from protocol.bell import Bell
 from protocol.errors import AsterismError, from_wire
 from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
-from ..core.event import Event, RunRemoved, run_of
+from ..core.event import Event, RunRemoved, RunSettled, run_of
 from ..core.machine import Machine
 from ..instrument import Instrument
 from ..journal.journal import Commit, Journal, LogLine
@@ -103,7 +103,7 @@ class Engine:
         self._gateway: Gateway | None = None
         self._inbox: list[s.Stimulus] = []
         self._logs: list[LogLine] = []
-        self._wake = anyio.Event()
+        self._wake = Bell()
         self._pending: deque[_Pending] = deque()
         self._last = Commit()
         self._questions = Questions()
@@ -139,7 +139,7 @@ class Engine:
     def post(self, stimulus: s.Stimulus) -> None:
         """Hand in what happened; handled on the next turn, in order."""
         self._inbox.append(stimulus)
-        self._wake.set()
+        self._wake.ring()
 
     async def ask(self, make: Callable[[int], s.Stimulus], *, patient: bool = False) -> Any:
         """Post the stimulus that `make(reply)` builds and wait for its answer, which comes after the commit.
@@ -169,7 +169,7 @@ class Engine:
         """Keep a line of an attempt; written with the next group, never waited for."""
         if self.pressure.takes_line(len(self._logs)):
             self._logs.append(line)
-            self._wake.set()
+            self._wake.ring()
 
     def disk_full(self, full: bool) -> None:
         """For the journal (journal.Health)."""
@@ -180,7 +180,7 @@ class Engine:
     def failed(self, error: AsterismError) -> None:
         """For the journal (journal.Health): nothing more can be promised."""
         self._error = error
-        self._wake.set()
+        self._wake.ring()
 
     # life
 
@@ -201,9 +201,7 @@ class Engine:
                     group.start_soon(self._artifacts.run)
                 task_status.started()
                 while not self._stopping:
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
-                    await anyio.lowlevel.checkpoint()  # let every stream hand in what it has: placement runs once
+                    await self._wake.wait()  # every stream hands in what it has in this turn: placement runs once
                     if self._error is not None:
                         raise self._error
                     if self._fault is not None:
@@ -226,7 +224,7 @@ class Engine:
         if self._fault is None:
             await self._turn().wait()
         self._stopping = True
-        self._wake.set()
+        self._wake.ring()
         if self._fault is not None:
             return  # replay is right
         await self._snapshots.take(self.seq, self.clock()).wait()
@@ -286,7 +284,7 @@ class Engine:
         self.instrument.count("decision_failed")
         again = [stimulus] if isinstance(stimulus, s.Started | s.DiskState) else []
         self._inbox[:0] = [*again, *rest]
-        self._wake.set()
+        self._wake.ring()
         self._questions.answer(getattr(stimulus, "reply", 0), error=fault.told())
         if fault.conn and self._gateway is not None:
             self._gateway.send(fault.conn, Bye(LONGEST_PAUSE_S, "the server failed to decide on this", "InternalError"))
@@ -317,8 +315,10 @@ class Engine:
             logged = list({line.run for line in logs})
             self._pending.append(_Pending(first, at, events, later, logged, forget))
             self.pressure.appended(len(events))
-            pressing = not events or any(
-                type(command) is not c.Send or type(command.item) is not Ack for command in later
+            pressing = (
+                not events
+                or any(type(command) is not c.Send or type(command.item) is not Ack for command in later)
+                or any(type(event) is RunSettled for event in events)
             )
             self._last = self.journal.append(records, logs, self._committed, pressing=pressing, forget=forget)
             return self._last
@@ -376,7 +376,7 @@ class Engine:
 
     def _start(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self._jobs.append((work, args))
-        self._wake.set()
+        self._wake.ring()
 
     def _foresee(self, command: c.Foresee) -> None:
         self._start(self.forecasts.foresee, command, self.post)

@@ -47,7 +47,7 @@ GROUP_BYTES: Final = 1024 * 1024
 """A group is full at either: SQLite holds all of it in memory once more, and what it once took it keeps."""
 FULL_RETRY_S: Final = 0.25
 CLEAR_UP_S: Final = 0.5
-PACE_S: Final = 0.004
+PACE_S: Final = 0.016
 """Between two commits that nobody waits for."""
 
 

@@ -1,0 +1,104 @@
+"""The parts of a play without a fleet: the sequential twin, the script, the store."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bench.cross_device.case import Answer, Case, Said
+from bench.cross_device.check import Finding
+from bench.cross_device.play import Play
+from bench.cross_device.script import Script
+from bench.cross_device.sequence import in_turn
+from bench.cross_device.store import NAME, Store
+from planner.scripted.asked import Asked
+from planner.scripted.request import HttpRequest
+from protocol.errors import NotFound, UsageError
+from protocol.plan import parse_plan
+
+PLAN = {
+    "tasks": [
+        {"id": "a", "skill": "fs.find", "args": {"path": "x"}},
+        {"id": "b", "skill": "fs.find", "args": {"path": "y"}, "map": {"chunk": 1}},
+        {"id": "c", "skill": "text.count", "args": {"file": {"ref": "b/files[]/file"}}, "after": ["a"]},
+        {"id": "d", "skill": "flow.echo", "args": {"value": {"ref": ["c", "a"]}}},
+        {"id": "e", "skill": "flow.echo", "args": {"value": 1}, "when": [{"ref": "d", "is": "failed"}]},
+        {"id": "f", "skill": "flow.echo", "args": {"value": 1}, "when": [{"ref": "a", "is": "succeeded"}]},
+    ]
+}
+
+
+def test_the_sequential_twin_waits_for_one_task_after_the_other() -> None:
+    tasks = {task["id"]: task for task in in_turn(PLAN)["tasks"]}
+    parse_plan({"tasks": [*tasks.values()]})
+    assert tasks["b"]["when"] == [{"ref": "a", "is": "finished"}]
+    assert tasks["b"]["map"] == {"chunk": 1, "limit": 1}
+    assert tasks["c"]["after"] == ["a", "b"]
+    assert "when" not in tasks["d"]
+    assert tasks["e"]["when"] == PLAN["tasks"][4]["when"]
+    assert tasks["f"]["when"] == [{"ref": "a", "is": "succeeded"}, {"ref": "e", "is": "finished"}]
+    assert in_turn({"edits": [1]}) == {"edits": [1]}
+
+
+def asked(*messages: str, tools: bool = False) -> Asked:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": text} for text in messages]}
+    if tools:
+        body["tools"] = [{}]
+    return Asked(0, HttpRequest("POST", "/v1/chat/completions", {}, msgspec.json.encode(body)), 0.0)
+
+
+SYSTEM = "You plan for Asterism: ..."
+STATE = '# State of the graph\n{"kind":"%s","base":1,"tasks":[{"id":"a"}]}\nbase: 1'
+CASE = Case(
+    "c", "content", "t", "r", PLAN, (), (),
+    replans=(Said({"tasks": [], "edits": [{"op": "give_up", "id": "a"}]}), Said(text="done", match="tell me")),
+    answers=(Answer("ship*", "approve"), Answer("ask", "answer", 7)),
+)  # fmt: skip
+
+
+def test_the_model_says_the_plan_then_the_replies_then_nothing_new() -> None:
+    script = Script(CASE)
+    plan = script.turn(asked(SYSTEM, "Request r"))
+    assert msgspec.json.decode(plan.text) == PLAN
+    assert script.turn(asked(SYSTEM, "Request r", "nonsense", "A part of that can't be used")) == plan
+    cut = msgspec.json.decode(script.turn(asked(SYSTEM, STATE % "plan")).text)
+    assert [task["id"] for task in cut["tasks"]] == ["b", "c", "d", "e", "f"]
+    replan = script.turn(asked(SYSTEM, STATE % "replan"))
+    assert "give_up" in replan.text
+    assert script.turn(asked(SYSTEM, STATE % "replan")) == replan
+    assert msgspec.json.decode(script.turn(asked(SYSTEM, STATE % "review")).text) == {"tasks": [], "edits": []}
+    assert script.turn(asked("You are an agent", "tell me", tools=True)).text == "done"
+    with pytest.raises(NotFound):
+        script.turn(asked("You are an agent", "tell me more", tools=True))
+
+
+def test_the_person_answers_what_the_case_says() -> None:
+    script = Script(CASE)
+    assert script.answer("ship.3", "approve", "reject") == CASE.answers[0]
+    assert script.answer("t7", "approve", "reject") is None
+    assert script.answer("t7", "approve", "reject", loose=True) == CASE.answers[0]
+    assert script.answer("ask", "approve", "reject") is None
+    assert script.answer("ask", "answer") == CASE.answers[1]
+
+
+def test_plays_are_kept_and_found_again_but_for_those_that_could_not_be_made(tmp_path: Path) -> None:
+    settings = {"seed": 1}
+    store = Store(tmp_path / "out", settings)
+    good = Play(case="a", category="content", findings=(Finding("check", "x", True),), recovery_s=(0.5,))
+    store.keep(good)
+    store.keep(Play(case="b", category="content", problem="no machine"))
+    with (tmp_path / "out" / NAME).open("ab") as file:
+        file.write(b'{"case": "torn')
+    again = Store(tmp_path / "out", settings)
+    assert again.find(case="a", sequential=False) == good
+    assert good.succeeded
+    assert again.find(case="a", sequential=True) is None
+    assert again.find(case="b") is None
+    again.keep(msgspec.structs.replace(good, case="b"))
+    assert Store(tmp_path / "out", settings).find(case="b") is not None
+    with pytest.raises(UsageError, match="plays of another suite"):
+        Store(tmp_path / "out", {"seed": 2})
+    (tmp_path / "out" / NAME).write_bytes(b"{nonsense\n")
+    with pytest.raises(UsageError, match="can't be used"):
+        Store(tmp_path / "out", settings)

@@ -43,18 +43,14 @@ def bench() -> None:
 @bench.command()
 @click.option("--quick", is_flag=True, help="Fewer repeats, under 50 seconds on two cores.")
 @click.option("--peers/--no-peers", default=True, show_default=True, help="Beside other runtimes, where installed.")
-@click.option("--scale", is_flag=True, help="Instead: up to 100,000 tasks and 1,000 simulated workers, and the fit.")
 @click.option("--out", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Also a page of charts.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def overhead(quick: bool, peers: bool, scale: bool, out: Path | None, output: str) -> None:
+def overhead(quick: bool, peers: bool, out: Path | None, output: str) -> None:
     """What the fabric itself costs: tasks a second, latency of a hop, memory. Real processes, journal on disk.
 
     Other runtimes do the same work in the same call where `make peers` has installed them; --quick leaves those out
-    for which it has no time. With --scale nothing is started: the orchestrator's own parts are played in this process.
+    for which it has no time.
     """
-    if scale:
-        _scale(quick, out, output)
-        return
     from .overhead import QUICK, Sizes, overhead
     from .report import document, table
 
@@ -69,10 +65,20 @@ def overhead(quick: bool, peers: bool, scale: bool, out: Path | None, output: st
         click.echo(table(found))
 
 
-def _scale(quick: bool, out: Path | None, output: str) -> None:
-    from .scale import scale, table, write_scale
+@bench.command()
+@click.option("--quick", is_flag=True, help="Fewer sizes, each once, under 50 seconds on two cores.")
+@click.option("--core", is_flag=True, help="Only the orchestrator's own parts: no streams, no journal, no watcher.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also a page of charts, in HTML.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def scale(quick: bool, core: bool, out: Path | None, output: str) -> None:
+    """What a task costs among up to 100,000, and on up to 1,000 simulated workers, and the fit.
 
-    found = scale(quick, lambda text: click.echo(text, err=True))
+    A whole server with its journal on the disk and all its workers in one process, over loopback instead of sockets.
+    """
+    from .scale import scale as measure
+    from .scale import table, write_scale
+
+    found = measure(quick, lambda text: click.echo(text, err=True), core=core)
     if out is not None:
         write_scale(found, out)
     if output == "json":

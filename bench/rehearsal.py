@@ -33,18 +33,21 @@ from protocol.resource import Resources
 from protocol.task import RunSettings
 
 SLOTS: Final = 4
-_VALUE: Final = b'{"value":[1,2,3]}'
+VALUE: Final = b'{"value":[1,2,3]}'
 _TURN_S: Final = 0.0005
 _HINT: Final = "the numbers of a failed run mean nothing"
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """CPU seconds of one run: until its plan is accepted, and from there until it is settled."""
+    """CPU seconds of one run: until its plan is accepted, and from there until it is settled. Where they were measured:
+    seconds on the wall from its submission to its end, and bytes of memory that it left behind."""
 
     workers: int
     tasks: int
     submit_s: float
     run_s: float
+    wall_s: float | None = None
+    kept_bytes: int | None = None
 
     @property
     def cpu_s(self) -> float:
@@ -61,7 +64,7 @@ class _Worker:
     def hears(self, data: bytes) -> None:
         for item in _taken(self.far, data).items:
             if isinstance(item, Assign):
-                self.says(Report(item.attempt, item.fence, item.pin, Success(_VALUE), Usage(1e-5)))
+                self.says(Report(item.attempt, item.fence, item.pin, Success(VALUE), Usage(1e-5)))
 
     def says(self, item: FromWorker) -> None:
         _accept(self.far.put(item))

@@ -22,7 +22,7 @@ from protocol.errors import UsageError
 
 from .metric import MIB
 from .placement.case import bound
-from .rehearsal import Rehearsal
+from .scaling import SHAPES, play_apart
 from .scenario import Machine, Scenario
 from .stopwatch import timed
 from .sweep import Param, Suite, Value
@@ -117,25 +117,25 @@ def _drawn(seed: int, point: Mapping[str, Value]) -> tuple[Problem, list[float]]
 
 
 class ScaleSweep:
-    """CPU of the orchestrator's own parts; workers are simulated and answer at once."""
+    """A whole server and its simulated workers in a process of their own, over loopback."""
 
     name = "scale"
-    figures = ("cpu_us_per_task",)
+    figures = ("cpu_us_per_task", "tasks_per_s", "kept_bytes_per_task")
     configured = False
 
     def __init__(self, quick: bool) -> None:
         self.params = (
             Param("tasks", 2_000 if quick else 10_000),
             Param("workers", 2),
-            Param("shape", "fan-out", choices=("fan-out", "layers", "chain")),
+            Param("shape", "fan-out", choices=tuple(SHAPES)),
         )
 
     async def play(self, point: Mapping[str, Value], environ: Mapping[str, str], seed: int) -> dict[str, float]:
-        tasks, side = int(point["tasks"]), max(1, math.isqrt(int(point["tasks"])))
-        plan = {"fan-out": lambda: fan_out(tasks), "layers": lambda: layered(side, side), "chain": lambda: chain(tasks)}
-        rehearsal = Rehearsal(int(point["workers"]))
-        cost = min((rehearsal.play(plan[str(point["shape"])]()) for _ in range(_PLAYS)), key=lambda one: one.cpu_s)
-        return {"cpu_us_per_task": cost.cpu_s / cost.tasks * 1e6}
+        cost = play_apart(str(point["shape"]), int(point["tasks"]), int(point["workers"]))
+        assert cost.wall_s is not None
+        assert cost.kept_bytes is not None
+        rates = (cost.cpu_s * 1e6 / cost.tasks, cost.tasks / cost.wall_s, cost.kept_bytes / cost.tasks)
+        return dict(zip(self.figures, rates))
 
 
 SUITES: Final[dict[str, Callable[[bool], Suite]]] = {

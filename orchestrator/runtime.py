@@ -23,6 +23,7 @@ import msgspec
 
 from protocol.clock import RunClock
 from protocol.collector import tune
+from protocol.door import Refused
 from protocol.port import Server as Port
 from protocol.report import ServerInfo
 from protocol.security import ServerFile, forget_server, home, private_directory
@@ -81,11 +82,17 @@ class ServerSettings(msgspec.Struct, frozen=True):
 
 
 class Runtime:
-    """One server. `run` from start to end; `shut_down` asks for the end."""
+    """One server. `run` from start to end; `shut_down` asks for the end. `entrance` makes where it can be reached."""
 
-    def __init__(self, settings: ServerSettings, version: str = "") -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        version: str = "",
+        entrance: Callable[[EntranceSettings, Path, Refused], Entrance] = Entrance,
+    ) -> None:
         self._settings = settings
         self._version = version
+        self._open = entrance
         self._choice = PlannerChoice(settings.llm, settings.planner, os.environ)
         self._started = time.time()
         self._called_at = time.monotonic()
@@ -134,7 +141,7 @@ class Runtime:
         journal.start(engine)
         gateway = self._gateway = Gateway(engine.post, ProgressDesk(engine).take, refused=engine.refusals.refused)
         engine.connect(gateway)
-        entrance = self._entrance = Entrance(self._settings.entrance, directory / "server", engine.refusals.refused)
+        entrance = self._entrance = self._open(self._settings.entrance, directory / "server", engine.refusals.refused)
         enrolment = Enrolment(engine, state, clock.now, entrance.authority)
         attachments = self._attachments = Attachments(engine, state, enrolment.dismiss, self._settings.leave_s)
         garbage = Garbage(store, state, directory / "workers")

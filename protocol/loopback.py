@@ -133,6 +133,9 @@ class MemoryStream:
         return None
 
     async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._over = True
         self._out.close()
         self._back.close()
@@ -187,6 +190,12 @@ class LoopbackServer:
 
         self._group.start_soon(session)
         return near
+
+    def end(self, who: Principal) -> None:
+        """As port.Server.end, of streams: calls are answered in the turn in which they come, or soon."""
+        for stream, _ in self._streams:
+            if (stream.peer["name"], stream.peer["role"]) == (who.name, who.role):
+                stream.close()
 
     async def aclose(self, grace_s: float = 0.5) -> None:
         self.open = False

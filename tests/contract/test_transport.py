@@ -704,6 +704,24 @@ def test_a_port_in_use_is_said_with_the_fix() -> None:
     anyio.run(main)
 
 
+def test_in_memory_a_principal_whose_credential_ends_loses_its_streams_and_nobody_else_does() -> None:
+    async def main() -> None:
+        async with (
+            loopback.serve(Desk(), RING.authenticate) as server,
+            loopback.dial(server, "worker-secret") as channel,
+        ):
+            stream = await channel.link()
+            await stream.send(Frame(1, 0, ()))
+            assert await stream.receive() is not None
+            server.end(SECRETS["admin-secret"])
+            await stream.send(Frame(2, 0, ()))
+            assert await stream.receive() is not None
+            server.end(SECRETS["worker-secret"])
+            assert await stream.receive() is None
+
+    anyio.run(main)
+
+
 def test_a_scripted_network_loses_delays_and_doubles_frames_in_virtual_time() -> None:
     fates = {1: (5.0,), 2: (), 3: (0.0, 2.0), 4: (0.0,)}
     clock = VirtualClock(0.0)

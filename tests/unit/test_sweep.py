@@ -112,12 +112,12 @@ def test_the_same_seed_draws_the_same_graphs_and_more_slots_end_no_later() -> No
 
 def test_the_command_prints_json_and_writes_a_page(tmp_path: Path) -> None:
     page = tmp_path / "sweep.html"
-    args = ["sweep", "--suite", "scale", "--param", "tasks=50,100", "--out", str(page), "-o", "json"]
+    args = ["sweep", "--suite", "schedule", "--param", "tasks=50,100", "--out", str(page), "-o", "json"]
     result = CliRunner().invoke(bench, args)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert [point["settings"] for point in found["points"]] == [{"tasks": 50}, {"tasks": 100}]
-    assert found["points"][0]["figures"]["cpu_us_per_task"]["runs"] == 1
+    assert found["points"][0]["figures"]["speedup"]["runs"] == 1
     assert "<svg" in page.read_text()
 
 

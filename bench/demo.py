@@ -185,10 +185,8 @@ class Demo:
     async def _restart(self, killed: Killed, pid: int) -> None:
         with anyio.CancelScope(shield=True):
             await anyio.sleep(CRASHED_S)
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._fleet.start_server)
-                await self._fleet.server_after(pid)
-                killed.back_at = time.time()
+            await self._fleet.restart_server(pid)
+            killed.back_at = time.time()
 
     def _tell(self, story: Story, report: dict[str, Any]) -> None:
         for at, text in story.lines(report):

@@ -144,13 +144,15 @@ class Scenario:
         before.write_text(endpoint.address)
         self.server_pid = endpoint.pid
 
-    async def server_after(self, pid: int) -> None:
-        """Wait for another server than process `pid`; a client that misses it may start it as well as we."""
-        while True:
-            found = read_endpoint(self.environ)
-            if found is not None and found.pid != pid:
-                return
-            await anyio.sleep(0.01)
+    async def restart_server(self, pid: int) -> None:
+        """Start it after process `pid` was killed, and wait until it, or the one that a client started, is there."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.start_server)
+            while True:
+                found = read_endpoint(self.environ)
+                if found is not None and found.pid != pid:
+                    return
+                await anyio.sleep(0.01)
 
     def kill_server(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -227,6 +229,11 @@ class Scenario:
 
     async def restart_worker(self, client: AsyncClient, name: str) -> int:
         return await self.start_worker(client, self._machines[name])
+
+    async def dismiss_worker(self, client: AsyncClient, name: str) -> None:
+        """Tell the fleet that it won't come back. If it does, it is enrolled anew."""
+        del self._identities[name]
+        await client.connection.call("dismiss", worker=name)
 
     def freeze_worker(self, name: str) -> None:
         """SIGSTOP to the daemon and everything below it, as when its machine stands still."""

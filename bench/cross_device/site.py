@@ -31,6 +31,7 @@ from ..faults.process import told
 from ..guard import Guard
 from ..scenario import Scenario, Way
 from .machine import FIVE, GPU, Member, gpu_of
+from .mishap import FOLDER
 
 _NO_CARD: Final = {"CUDA_VISIBLE_DEVICES": ""}
 _CHUNK: Final = 64 * 1024
@@ -62,6 +63,8 @@ class FiveMachines:
         self.client: AsyncClient
         self.server: ScriptedServer
         self.network: Network
+        self.mishaps = guard.folder / "mishaps"
+        """Where a fault says what befalls skills (mishap)."""
         self._guard = guard
         self._shaped = shaped
         self._cards = find_gpus()
@@ -99,7 +102,7 @@ class FiveMachines:
             address = spaces.server if spaces is not None else ""
             model = self._model or {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL}
             listen = f"{address}:0" if address else ""
-            self.fleet = Scenario(self._guard.folder, listen=listen, environ=model)
+            self.fleet = Scenario(self._guard.folder, listen=listen, environ={**model, FOLDER: str(self.mishaps)})
             for name in self._members:
                 self.fleet.new_folder(name)
             await stack.enter_async_context(self.fleet)
@@ -123,19 +126,24 @@ class FiveMachines:
         else:  # what went wrong in the body leaves as it is, in no group
             await self._stack.aclose()
 
-    def lose(self, machine: str) -> None:
+    def kill(self, machine: str) -> None:
         """SIGKILL to its worker: no goodbye, no flush."""
         self.fleet.kill_worker(machine)
 
+    async def leave(self, machine: str) -> None:
+        """Its worker says goodbye, and is dismissed: nothing waits for it."""
+        await self.fleet.end_worker(machine)
+        await self.dismiss(machine)
+
+    async def dismiss(self, machine: str) -> None:
+        """A person says that it won't come back (`asterism worker dismiss`)."""
+        await self.fleet.dismiss_worker(self.client, machine)
+
     async def back(self, *machines: str) -> None:
-        """Start again who was lost or left, each as the same worker, and wait until they are there."""
+        """Start those that were killed or left, and wait until they are there; as the same workers if they can be."""
         for machine in machines:
             await self.fleet.restart_worker(self.client, machine)
         await self.fleet.joined(self.client, *machines)
-
-    async def leave(self, machine: str) -> None:
-        """Its worker says goodbye and ends."""
-        await self.fleet.end_worker(machine)
 
     async def _start(self, member: Member) -> None:
         shaped = self._held[member.name] if self._shaped else ("bandwidth", "latency")

@@ -16,6 +16,8 @@ from workers.context import SkillContext
 from workers.file import File
 from workers.skill import skill
 
+from .mishap import install
+
 _MOST_FRAMES: Final = 256
 _SIDE: Final = 64
 
@@ -63,3 +65,6 @@ def scene(seed: int, n: int) -> bytes:
     dice = random.Random(f"{seed}/{n}")
     level = dice.randrange(30, 200)
     return bytes(level + one % 40 for one in dice.randbytes(_SIDE * _SIDE))
+
+
+install()

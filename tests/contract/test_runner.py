@@ -239,6 +239,16 @@ def test_file_arguments_become_local_files_that_remember_their_uri(hosted: Stage
         hosted.run(read, {"file": "file://pi-1/etc/passwd"})
 
 
+def test_a_file_that_was_named_by_its_path_may_be_fetched_by_the_name_it_is_given_back_under(
+    hosted: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "named.txt").write_text("x")
+    found = msgspec.json.decode(hosted.run(give_back, {"file": "named.txt"}))
+    assert found == hosted.roots.uri(tmp_path / "named.txt")
+    assert hosted.desk is not None
+    assert hosted.desk.issued == [os.path.realpath(tmp_path / "named.txt")]
+
+
 def test_result_files_are_issued_and_stay_below_the_roots(hosted: Stage, tmp_path: Path) -> None:
     (tmp_path / "made.txt").write_text("x")
     assert msgspec.json.decode(hosted.run(make, {"name": "made.txt"})) == hosted.roots.uri(tmp_path / "made.txt")

@@ -68,6 +68,7 @@ class Desk:
         path = self._roots.allow(text)
         if not os.path.exists(path):
             raise NotFound(f"{text} does not exist on {self._roots.worker}")
+        self.issued.append(path)  # the skill may give it back by the URI that it gets here
         return File(path, self._roots.uri(path))
 
     def uri(self, path: str) -> str:

@@ -48,7 +48,7 @@ class Primes(TypedDict):
     examples=("count the primes of {span}",),
     tags=("number", "prime"),
 )
-def primes(span: Annotated[Span, "both ends included"], seconds: Slept = 0.01) -> Primes:
+def primes(span: Annotated[Span, "both ends included"], seconds: Slept = 0.03) -> Primes:
     """Counts the primes of a range and adds them up, by trial division."""
     time.sleep(seconds)
     found = [n for n in range(max(2, span["first"]), span["last"] + 1) if _is_prime(n)]
@@ -73,7 +73,7 @@ class Hits(TypedDict):
     examples=("throw the darts of {piece}",),
     tags=("monte", "carlo", "pi", "random"),
 )
-def darts(piece: Annotated[Piece, "a seed, and how many darts"], seconds: Slept = 0.01) -> Hits:
+def darts(piece: Annotated[Piece, "a seed, and how many darts"], seconds: Slept = 0.03) -> Hits:
     """Throws seeded darts at a square of 2^16 steps a side and counts those inside the quarter circle."""
     time.sleep(seconds)
     source, hits = random.Random(piece["seed"]), 0
@@ -103,7 +103,7 @@ class Height(TypedDict):
     examples=("measure the height of {point}",),
     tags=("grid", "parameter", "evaluate"),
 )
-def height(point: Annotated[Point, "where, and where it is lowest"], seconds: Slept = 0.01) -> Height:
+def height(point: Annotated[Point, "where, and where it is lowest"], seconds: Slept = 0.03) -> Height:
     """The height of a point in a long valley; it takes both coordinates together to go down."""
     time.sleep(seconds)
     across, along = point["x"] - point["low_x"], point["y"] - point["low_y"]
@@ -116,7 +116,7 @@ class Advanced(TypedDict):
 
 
 @skill(name="compute.start", effect="pure", examples=("take the start value of {file}",), tags=("value", "begin"))
-def start(file: Annotated[File, "JSON with a value"], seconds: Slept = 0.01) -> Advanced:
+def start(file: Annotated[File, "JSON with a value"], seconds: Slept = 0.03) -> Advanced:
     """The value that a chain begins with."""
     time.sleep(seconds)
     return Advanced(value=int(json.loads(file.read_text())["value"]), rounds=0)
@@ -129,7 +129,7 @@ def start(file: Annotated[File, "JSON with a value"], seconds: Slept = 0.01) -> 
     examples=("advance {value} by {rounds} rounds",),
     tags=("chain", "step"),
 )
-def advance(value: Annotated[int, "what the step before came to"], rounds: int, seconds: Slept = 0.01) -> Advanced:
+def advance(value: Annotated[int, "what the step before came to"], rounds: int, seconds: Slept = 0.03) -> Advanced:
     """Squares the value modulo 2^31 - 1 so many times: a chain that nobody can cut."""
     time.sleep(seconds)
     for _ in range(rounds):
@@ -155,7 +155,7 @@ def multiply(
     ctx: SkillContext,
     left: Annotated[File, "JSON rows of integers"],
     right: Annotated[File, "JSON rows of integers"],
-    seconds: Slept = 0.01,
+    seconds: Slept = 0.03,
 ) -> Product:
     """Multiplies two integer matrices and writes the product beside the sum of its elements."""
     rows = product(json.loads(left.read_text()), json.loads(right.read_text()))
@@ -163,7 +163,7 @@ def multiply(
 
 
 @multiply.on("gpu", needs=Resources(cpu=1, gpu=0.25))
-def _(ctx: SkillContext, left: File, right: File, seconds: float = 0.01) -> Product:
+def _(ctx: SkillContext, left: File, right: File, seconds: float = 0.03) -> Product:
     try:
         engine = card()
     except Unavailable:  # a simulated card: the processor stands for it, and `by` says so
@@ -180,7 +180,7 @@ class Root(TypedDict):
 
 
 @skill(name="compute.root", effect="pure", takes="seconds", examples=("take the root of {number}",), tags=("square",))
-def root(number: int, seconds: Slept = 0.01) -> Root:
+def root(number: int, seconds: Slept = 0.03) -> Root:
     """The whole square root in floating point; refuses what that can't hold."""
     time.sleep(seconds)
     if number > _LARGEST_EXACT:
@@ -189,7 +189,7 @@ def root(number: int, seconds: Slept = 0.01) -> Root:
 
 
 @skill(name="compute.long_root", effect="pure", takes="seconds", tags=("square",))
-def long_root(number: int, seconds: Slept = 0.01) -> Root:
+def long_root(number: int, seconds: Slept = 0.03) -> Root:
     """The whole square root of any number, digit by digit."""
     time.sleep(seconds)
     return Root(number=number, root=math.isqrt(number), how="long")
@@ -208,7 +208,7 @@ class Steps(TypedDict):
     examples=("add up the collatz steps of {numbers}",),
     tags=("tree", "spawn", "halves"),
 )
-def collatz(ctx: SkillContext, numbers: list[int], seconds: Slept = 0.01) -> Steps:
+def collatz(ctx: SkillContext, numbers: list[int], seconds: Slept = 0.03) -> Steps:
     """Adds up how many Collatz steps each number takes to 1; a long list is halved, each half a task of its own."""
     if len(numbers) > _FEW:
         middle = len(numbers) // 2

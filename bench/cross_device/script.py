@@ -31,6 +31,7 @@ class Script:
     def __init__(self, case: Case) -> None:
         self.asked = 0
         self._plan = case.plan
+        self._request = f"# Request\n{case.request.strip()}"
         self._left = list(case.replans)
         self._answers = case.answers
         self._said: dict[tuple[str, ...], Turn] = {}
@@ -54,7 +55,7 @@ class Script:
         return next(iter(exact or (fitting if loose else [])), None)
 
     def _next(self, said: str, *, planner: bool, tools: bool) -> Turn:
-        if planner and _GOAL not in said:
+        if planner and _GOAL not in said and self._request in said:  # else a sub-plan is asked for
             done = _begun(said)
             if done is not None:
                 left = [task for task in self._plan["tasks"] if task["id"] not in done]

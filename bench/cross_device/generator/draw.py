@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -44,3 +45,11 @@ def written(path: Path, data: bytes) -> dict[str, Any]:
 
 def hashes(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {row["name"]: row["sha256"] for row in rows}
+
+
+def table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of like columns as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -6,7 +6,6 @@ two sums.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from orchestrator.placement.dice import Dice
 
-from .draw import Generator, between, some
+from .draw import Generator, between, some, table
 
 _MERSENNE: Final = (1 << 31) - 1
 _EXACT: Final = 1 << 52
@@ -26,7 +25,7 @@ def spans(folder: Path, dice: Dice, *, parts: int = 16, upto: int = 24_000) -> A
     """spans.csv: ranges of unequal length that cover 1 to `upto`."""
     cuts = [*some(dice, range(1, upto), parts - 1), upto]
     rows = [{"first": low + 1, "last": high} for low, high in zip([0, *cuts], cuts, strict=False)]
-    _table(folder / "spans.csv", rows)
+    table(folder / "spans.csv", rows)
     sieve = bytearray([0, 0]) + bytearray([1]) * (upto - 1)
     for factor in range(2, math.isqrt(upto) + 1):
         sieve[factor * factor :: factor] = bytes(len(range(factor * factor, upto + 1, factor)))
@@ -38,7 +37,7 @@ def spans(folder: Path, dice: Dice, *, parts: int = 16, upto: int = 24_000) -> A
 def darts(folder: Path, dice: Dice, *, pieces: int = 32, darts: int = 2_000) -> Any:
     """pieces.csv: a seed for so many darts each; which of them hit is drawn once more here."""
     rows = [{"seed": between(dice, 1, 10**9), "darts": darts} for _ in range(pieces)]
-    _table(folder / "pieces.csv", rows)
+    table(folder / "pieces.csv", rows)
     hits = [_hits(row["seed"], darts) for row in rows]
     return {"hits_per_piece": hits, "hits": sum(hits), "darts": pieces * darts}
 
@@ -58,7 +57,7 @@ def valley(folder: Path, dice: Dice, *, points: int = 24, step: int = 8) -> Any:
     off = between(dice, 1, step // 2 - 1)
     middle = between(dice, points // 4, 3 * points // 4)
     rows = [{"x": low["low_x"] + off + (at - middle) * step, "y": low["low_y"], **low} for at in range(points)]
-    _table(folder / "grid.csv", rows)
+    table(folder / "grid.csv", rows)
     heights = [3 * (off + (at - middle) * step) ** 2 for at in range(points)]
     best = {"x": low["low_x"] + off, "y": low["low_y"], "height": 3 * off**2}
     return {"heights": heights, "best": best, "low": {"x": low["low_x"], "y": low["low_y"], "height": 0}}
@@ -119,13 +118,6 @@ def walkers(folder: Path, dice: Dice, *, numbers: int = 64) -> Any:
             known[passed] = known[number] + back
     (folder / "numbers.json").write_text(json.dumps(drawn) + "\n")
     return {"numbers": drawn, "steps": sum(known[number] for number in drawn), "count": numbers}
-
-
-def _table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 GENERATORS: Final[dict[str, Generator]] = {

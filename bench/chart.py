@@ -17,6 +17,7 @@ WIDTH: Final = 720
 _LABEL: Final = 190
 _ROW: Final = 26
 _BAR: Final = 15
+_THIN: Final = 15
 _HEIGHT: Final = 300
 _LEFT: Final = 64
 _FOOT: Final = 40
@@ -45,12 +46,13 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class Span(msgspec.Struct, frozen=True):
-    """One stretch of a lane, in seconds. `kind` picks its colour."""
+    """One stretch of a lane, in seconds. `kind` picks its colour; `faint`: it came to nothing."""
 
     start_s: float
     end_s: float
     label: str
     kind: int = 0
+    faint: bool = False
 
 
 def short(value: float) -> str:
@@ -173,6 +175,38 @@ def lanes(title: str, rows: Sequence[tuple[str, Sequence[Span]]]) -> str:
             )
     body.append(_text(WIDTH - 24, height - 4, "seconds", "end"))
     return _svg(title, height, body)
+
+
+def gantt(title: str, rows: Sequence[tuple[str, Sequence[Span]]], end_s: float) -> str:
+    """Lanes whose spans may overlap: each lane is as high as it has spans at once. From zero to `end_s`, so that two of
+    them can stand over each other; a span that is long enough bears its label."""
+    scale = _linear_scale(0.0, end_s or 1.0, _LABEL, WIDTH - _LABEL - 24)
+    body: list[str] = []
+    y = 0.0
+    for label, spans in rows:
+        busy: list[float] = []
+        top = y
+        for span in sorted(spans, key=lambda one: (one.start_s, one.end_s)):
+            row = next((at for at, free in enumerate(busy) if free <= span.start_s), len(busy))
+            busy[row : row + 1] = [span.end_s]
+            body.append(_block(span, scale, top + 3 + row * _THIN))
+        y += max(1, len(busy)) * _THIN + 6
+        body.append(_text(_LABEL - 8, (top + y) / 2 + 4, label, "end", limit=_LABEL - 12))
+        body.append(f'<path class="grid" d="M0 {y:.1f}H{WIDTH - 24}"/>')
+    height = y + _FOOT
+    body.append(_text(WIDTH - 24, height - 4, f"seconds, {title}", "end"))
+    return _svg(title, height, [*_columns(ticks(0.0, end_s), scale, height), *body])
+
+
+def _block(span: Span, scale: Callable[[float], float], y: float) -> str:
+    x, width = scale(span.start_s), max(1.0, scale(span.end_s) - scale(span.start_s))
+    told = f"{span.label}: {short(span.start_s)} to {short(span.end_s)} s"
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_THIN - 2}"'
+    colour = f"c{span.kind % _COLOURS}{' faint' if span.faint else ''}"
+    found = f'<rect class="{colour}" {place} rx="2"><title>{escape(told)}</title></rect>'
+    if len(span.label) * _CHARACTER < width - 6:
+        found += f'<text class="on" x="{x + 4:.1f}" y="{y + _THIN - 5:.1f}">{escape(span.label)}</text>'
+    return found
 
 
 def _linear_scale(low: float, high: float, start: float, length: float) -> Callable[[float], float]:

@@ -29,22 +29,28 @@ p { margin: 0.3rem 0 0.8rem; color: var(--soft); } svg { width: 100%; height: au
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } .grid { stroke: var(--line); fill: none; }
 .own { fill: var(--own); } .other { fill: var(--other); } .range { stroke: var(--ink); stroke-width: 1.5; fill: none; }
 .bound { stroke: var(--bound); stroke-dasharray: 5 4; fill: none; } .line { fill: none !important; stroke-width: 2; }
-.fit { stroke-dasharray: 5 4; } .wide { overflow-x: auto; }
+.faint { opacity: 0.35; } .fit { stroke-dasharray: 5 4; } .wide { overflow-x: auto; }
 .c0 { fill: var(--c0); stroke: var(--c0); } .c1 { fill: var(--c1); stroke: var(--c1); }
 .c2 { fill: var(--c2); stroke: var(--c2); } .c3 { fill: var(--c3); stroke: var(--c3); }
 .c4 { fill: var(--c4); stroke: var(--c4); } .c5 { fill: var(--c5); stroke: var(--c5); }
+text.on { font-size: 10px; fill: var(--ground); pointer-events: none; } details { margin: 0.3rem 0; }
+summary { cursor: pointer; } details > p { margin-left: 1rem; }
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; } th, td { padding: 0.2rem 0.7rem 0.2rem 0;
   text-align: left; border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; }
 """
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A heading, a sentence, charts (SVG from bench.chart), and the numbers as rows, the first of them the head."""
+    """A heading, a sentence, charts (SVG from bench.chart), and the numbers as rows, the first of them the head.
+
+    `folded`: only its heading shows until somebody opens it.
+    """
 
     heading: str
     text: str = ""
     charts: tuple[str, ...] = ()
     rows: Sequence[Sequence[str]] = ()
+    folded: bool = False
 
 
 def page(title: str, about: str, sections: Iterable[Section]) -> str:
@@ -71,7 +77,10 @@ def write_page(path: Path, title: str, about: str, sections: Iterable[Section]) 
 
 def _section(section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
-    return f"<h2>{escape(section.heading)}</h2>{text}{''.join(section.charts)}{_table(section.rows)}"
+    inside = f"{text}{''.join(section.charts)}{_table(section.rows)}"
+    if section.folded:
+        return f"<details><summary>{escape(section.heading)}</summary>{inside}</details>"
+    return f"<h2>{escape(section.heading)}</h2>{inside}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -95,4 +104,4 @@ def _line(tag: str, row: Sequence[str], numeric: Sequence[bool]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return not text or text.lstrip("x -+").replace(",", "").replace(".", "", 1).replace("e-", "").isdigit()
+    return not text or text.lstrip("x -+").rstrip("%").replace(",", "").replace(".", "", 1).replace("e-", "").isdigit()

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.chart import Bar, Series, Span, bars, decades, lanes, lines, short, ticks
+from bench.chart import Bar, Series, Span, bars, decades, gantt, lanes, lines, short, ticks
 from bench.page import Section, page, write_page
 from protocol.errors import UsageError
 
@@ -73,3 +73,17 @@ def test_numbers_are_short(value: float, text: str) -> None:
 def test_marks_are_round() -> None:
     assert ticks(0.0, 9.0) == [0.0, 2.0, 4.0, 6.0, 8.0]
     assert decades(1000, 100_000) == [1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000]
+
+
+def test_spans_of_a_lane_that_overlap_lie_below_each_other_and_others_beside() -> None:
+    spans = [Span(0.0, 1.0, "first"), Span(0.5, 2.0, "second"), Span(1.0, 4.0, "third")]
+    blocks = ElementTree.fromstring(gantt("t", [("gpu", spans)], 4.0)).iter(f"{_SVG}rect")
+    first, second, third = ({name: float(one.attrib[name]) for name in ("x", "y", "width")} for one in blocks)
+    assert first["y"] == third["y"] < second["y"]
+    assert third["width"] == pytest.approx(3 * first["width"], abs=0.2)
+    assert third["x"] == pytest.approx(first["x"] + first["width"], abs=0.2)
+
+
+def test_what_is_folded_shows_its_heading_only() -> None:
+    text = page("t", "a", [Section("h & h", "inside", folded=True)])
+    assert "<details><summary>h &amp; h</summary><p>inside</p></details>" in text

@@ -1,0 +1,143 @@
+"""The answer of `bench cross-device` for a terminal: figures with their bounds, categories, faults, what went wrong.
+
+Invariant: no number that the answer doesn't hold, and nothing that went wrong is left out. It must not know how
+anything was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import fill
+from typing import Final
+
+from ..report import aligned
+from .answer import APART, PUBLISHED, UFO, Answer, answer, machine_words
+from .figure import LEAST, MOST, Blow, Figures
+from .suite import Suite
+
+SHARES: Final = ("task_success_rate", "subtask_completion_rate", "latency_reduction", "critical_path_ratio",
+                 "engine_overhead", "planner_share")  # fmt: skip
+WORDS: Final = {
+    "tasks": "tasks", "plays": "plays", "task_success_rate": "tasks that succeeded",
+    "subtask_completion_rate": "subtasks completed", "abstained": "planner abstained",
+    "wrong_successes": "wrong results called a success", "mean_width": "mean width", "max_width": "largest width",
+    "latency_s": "latency of all, s", "sequential_s": "one task after the other, s",
+    "latency_reduction": "less latency than sequential", "twins": "  cases that it is the median of",
+    "critical_path_ratio": "critical path in the latency", "engine_overhead": "engine on the critical path",
+    "planner_share": "planner on the critical path", "bytes_moved": "bytes moved", "retries": "retries",
+    "lost": "attempts lost", "hedges": "hedges", "replans": "re-plans", "recovery_s": "recovery, s",
+    "recovery_max_s": "  at most, s",
+}  # fmt: skip
+
+
+def table(suite: Suite) -> str:
+    """Everything, blocks apart."""
+    found = answer(suite)
+    blocks = [_figures(found), _categories(found), _faults(found), _published(found), _failed(found)]
+    wrong = f"called a success, and wrong: {', '.join(found.wrong)}" if found.wrong else ""
+    problems = "\n".join(["not played, or not judged:", *(f"  {one}" for one in suite.problems)])
+    blocks += [wrong, problems if suite.problems else "", machine_words(found.machine)]
+    return "\n\n".join(filter(None, blocks))
+
+
+def cell(name: str, value: float | None) -> str:
+    """A figure as people read it; "-" for one that nothing was measured for."""
+    if value is None:
+        return "-"
+    if name in SHARES:
+        return f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+def bound(name: str) -> str:
+    """What is promised of a figure in gold mode; "" for nothing."""
+    if name in LEAST:
+        return f">= {LEAST[name]:.0%}"
+    return f"<= {MOST[name]:.0%}" if name in MOST else ""
+
+
+def figure_rows(found: Answer) -> Iterator[tuple[str, str, str, str]]:
+    """In words, the figure, its bound, and whether that was missed."""
+    gold = found.suite.order.mode == "gold"
+    for name, words in WORDS.items():
+        value = getattr(found.figures, name)
+        if value is not None and (value or name in (*SHARES, "tasks", "wrong_successes")):
+            yield words, cell(name, value), bound(name) if gold else "", "missed" if name in found.missed else ""
+
+
+CATEGORY: Final = ("tasks", "task_success_rate", "subtask_completion_rate", "mean_width", "max_width", "latency_s",
+                   "sequential_s", "latency_reduction", "engine_overhead")  # fmt: skip
+CATEGORY_HEAD: Final = ("category", "tasks", "succeeded", "subtasks", "width", "max", "latency s", "sequential s",
+                        "less latency", "engine")  # fmt: skip
+
+
+def category_rows(found: Answer) -> Iterator[tuple[str, ...]]:
+    for name, one in [*found.categories.items(), ("all", found.figures)]:
+        yield (name, *(cell(key, getattr(one, key)) for key in CATEGORY))
+
+
+FAULT_HEAD: Final = ("fault", "tasks", "struck", "succeeded", "partial", "latency s", "without s", "slower",
+                     "recovery s", "at most s", "lost", "retries", "hedges", "re-plans")  # fmt: skip
+
+
+def fault_rows(found: Answer) -> Iterator[tuple[str, ...]]:
+    """The fault-free row first."""
+    if found.blows:
+        calm = found.figures
+        yield ("none", str(calm.tasks), "", cell("task_success_rate", calm.task_success_rate), "",
+               cell("", calm.latency_s), "", "", "", "", *_made_good(calm))  # fmt: skip
+    for one in found.blows:
+        yield _fault_row(one)
+
+
+def _fault_row(one: Blow) -> tuple[str, ...]:
+    seen = one.figures
+    slower = f"x {one.slower:.2f}" if one.slower is not None else "-"
+    return (one.fault, str(seen.tasks), str(one.struck), cell("task_success_rate", seen.task_success_rate),
+            str(len(one.partial)), cell("", seen.latency_s), cell("", one.beside_s), slower,
+            cell("", seen.recovery_s), cell("", seen.recovery_max_s), *_made_good(seen))  # fmt: skip
+
+
+def _made_good(found: Figures) -> tuple[str, ...]:
+    return tuple(str(getattr(found, name)) for name in ("lost", "retries", "hedges", "replans"))
+
+
+PUBLISHED_HEAD: Final = ("", "tasks", "succeeded", "subtasks", "width", "less latency")
+
+
+def published_rows(found: Answer) -> Iterator[tuple[str, ...]]:
+    """Ours beside theirs."""
+    names = ("tasks", "task_success_rate", "subtask_completion_rate", "mean_width", "latency_reduction")
+    yield (f"here, {found.suite.order.mode}", *(cell(name, getattr(found.figures, name)) for name in names))
+    yield (UFO, *(cell(name, PUBLISHED[name]) for name in names))
+
+
+def _figures(found: Answer) -> str:
+    return aligned([("", "", "bound", ""), *figure_rows(found)], numbers=(1,))
+
+
+def _categories(found: Answer) -> str:
+    return aligned([CATEGORY_HEAD, *category_rows(found)], numbers=range(1, len(CATEGORY_HEAD)))
+
+
+def _faults(found: Answer) -> str:
+    if not found.blows:
+        return ""
+    shown = aligned([FAULT_HEAD, *fault_rows(found)], numbers=range(1, len(FAULT_HEAD)))
+    failed = [f"{one.fault}, {case}: {why}" for one in found.blows for case, why in one.failed.items()]
+    partial = [
+        f"{one.fault}: ended as a named partial result, as they must: {', '.join(one.partial)}"
+        for one in found.blows
+        if one.partial
+    ]
+    return "\n".join([shown, *partial, *failed])
+
+
+def _published(found: Answer) -> str:
+    shown = aligned([PUBLISHED_HEAD, *published_rows(found)], numbers=range(1, len(PUBLISHED_HEAD)))
+    return f"{shown}\n{fill(APART, 110)}"
+
+
+def _failed(found: Answer) -> str:
+    rows: Sequence[str] = [f"  {one.category}/{one.case}: {text}" for one in found.rows for text in one.why]
+    return "\n".join(["not reached:", *rows]) if rows else ""

@@ -179,7 +179,9 @@ def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Each so often; medians are told.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all data and all blows.")
 @click.option("--tasks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Cases of your own.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Keep the plays there, and go on there.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Keep plays and report there, and go on there."
+)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def cross_device(
     mode: Literal["gold", "catalog", "llm"],
@@ -198,25 +200,25 @@ def cross_device(
     names. Checks look at the real outcome. Ends with exit code 1 if something was not reached, 3 if something could
     not be played.
     """
+    from .cross_device.answer import answer, document
     from .cross_device.case import FOLDER, load_cases
+    from .cross_device.page import keep
+    from .cross_device.progress import Progress
     from .cross_device.store import Store
     from .cross_device.suite import Order, suite
+    from .cross_device.table import table
 
     model = {key: value for key, value in os.environ.items() if key.startswith("OPENAI_")} if mode == "llm" else {}
     order = Order(mode, seed, repeat, quick=quick, model=model)
     loaded = load_cases(tasks or FOLDER, select, names)
-    found = anyio.run(suite, order, loaded, Store(out, order.settings()), lambda step, play: None)
-    for one in found.plays:
-        twin = "sequential" if one.sequential else ""
-        click.echo(
-            f"{one.category:<16} {one.case:<30} {twin:<10} {one.state:<10} {one.latency_s:6.2f} s  {one.problem}"
-        )
-        for finding in one.findings:
-            if not finding.ok:
-                click.echo(f"    {finding.kind} {finding.id}: {finding.why}")
-    for problem in found.problems:
-        click.echo(problem, err=True)
-    sys.exit(3 if not found.whole else 0 if found.succeeded else 1)
+    with Progress() as watch:
+        found = answer(anyio.run(suite, order, loaded, Store(out, order.settings()), watch))
+    if out is not None:
+        keep(found, out)
+    click.echo(
+        msgspec.json.format(msgspec.json.encode(document(found)), indent=2) if output == "json" else table(found)
+    )
+    sys.exit(3 if not found.suite.whole else 0 if found.suite.succeeded and not found.wrong else 1)
 
 
 @bench.command()

@@ -85,9 +85,9 @@ def machine_words(found: dict[str, Any]) -> str:
     return "; ".join([own, f"load {found['load']:g} at the end", *found["site"]])
 
 
-def document(suite: Suite) -> dict[str, Any]:
+def document(found: Answer) -> dict[str, Any]:
     """What `-o json` prints, and `--out` keeps."""
-    found = answer(suite)
+    suite = found.suite
     order = suite.order
     return {
         "schema": SCHEMA,

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ..chart import Bar, Span, bars, gantt
 from ..page import Section, write_page
-from .answer import APART, UFO, Answer, answer, machine_words
+from .answer import APART, UFO, Answer, document, machine_words
 from .case import MACHINES
 from .figure import LEAST, MOST, why
 from .play import Play
-from .suite import Suite
 from .table import (
     CATEGORY_HEAD,
     FAULT_HEAD,
@@ -35,10 +36,15 @@ PARTS: Final = {
 }  # fmt: skip
 
 
-def write_suite(suite: Suite, path: Path) -> None:
+def keep(found: Answer, folder: Path) -> None:
+    """The answer and its page as files of this folder. Raises: UsageError when they can't be written."""
+    write_suite(found, folder / "report.html")
+    (folder / "answer.json").write_bytes(msgspec.json.format(msgspec.json.encode(document(found)), indent=2))
+
+
+def write_suite(found: Answer, path: Path) -> None:
     """Raises: UsageError when the file can't be written."""
-    found = answer(suite)
-    order = suite.order
+    order = found.suite.order
     times = f", {order.repeat} times each" if order.repeat > 1 else ""
     what = f"{found.figures.tasks} tasks, planner: {order.mode}, seed {order.seed}{times}"
     about = f"{what}. {machine_words(found.machine)}."

@@ -11,9 +11,8 @@ from textwrap import fill
 from typing import Final
 
 from ..report import aligned
-from .answer import APART, PUBLISHED, UFO, Answer, answer, machine_words
+from .answer import APART, PUBLISHED, UFO, Answer, machine_words
 from .figure import LEAST, MOST, Blow, Figures
-from .suite import Suite
 
 SHARES: Final = ("task_success_rate", "subtask_completion_rate", "latency_reduction", "critical_path_ratio",
                  "engine_overhead", "planner_share")  # fmt: skip
@@ -30,9 +29,9 @@ WORDS: Final = {
 }  # fmt: skip
 
 
-def table(suite: Suite) -> str:
+def table(found: Answer) -> str:
     """Everything, blocks apart."""
-    found = answer(suite)
+    suite = found.suite
     blocks = [_figures(found), _categories(found), _faults(found), _published(found), _failed(found)]
     wrong = f"called a success, and wrong: {', '.join(found.wrong)}" if found.wrong else ""
     problems = "\n".join(["not played, or not judged:", *(f"  {one}" for one in suite.problems)])

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.cross_device.answer import PUBLISHED, document
+from bench.cross_device.answer import PUBLISHED, Answer, answer, document
 from bench.cross_device.case import Case, Claim
 from bench.cross_device.check import Finding
 from bench.cross_device.figure import blows, by_category, figures, missed, rows
@@ -43,10 +43,10 @@ def made(case: str, latency_s: float, *, width: tuple[float, int] = (2.0, 3), **
     return Play(case=case, latency_s=latency_s, **{**known, **fields})
 
 
-def suite(plays: Sequence[Play], *, problems: Sequence[str] = (), **order: Any) -> Suite:
+def suite(plays: Sequence[Play], *, problems: Sequence[str] = (), **order: Any) -> Answer:
     names = dict.fromkeys((one.case, one.category) for one in plays)
     cases = tuple(Case(name, kind, f"Title of {name}", "", {}, (), (Claim({}),)) for name, kind in names)
-    return Suite(Order(**order), cases, tuple(plays), tuple(problems), ("loopback",), 1.0)
+    return answer(Suite(Order(**order), cases, tuple(plays), tuple(problems), ("loopback",), 1.0))
 
 
 def test_latency_is_compared_with_the_twin_where_something_could_run_side_by_side() -> None:
@@ -129,7 +129,7 @@ PROBLEMS = (
 )
 
 
-def broken() -> Suite:
+def broken() -> Answer:
     away = Play(case="c", category="backup", problem="a machine that it needs is not there: edge-cam: no such device")
     raised = (Finding("check", "state", True), Finding("check", "total", False, "the checker raised ZeroDivisionError"))
     plays = [
@@ -184,7 +184,7 @@ def test_progress_says_each_case_once_with_its_twin_and_why_it_failed() -> None:
     ]
     with Progress(said, live=False) as watch:
         for number, play in enumerate(plays, 1):
-            (case,) = suite([play]).cases
+            (case,) = suite([play]).suite.cases
             step = Step(case, play.sequential, play.fault, 0, number, len(plays))
             watch(step, None)
             watch(step, play)
@@ -201,7 +201,7 @@ def test_progress_says_each_case_once_with_its_twin_and_why_it_failed() -> None:
 def test_on_a_terminal_the_last_line_says_what_is_played_and_is_gone_in_the_end() -> None:
     said = io.StringIO()
     with Progress(said, live=True) as watch:
-        (case,) = suite([made("a", 1.0)]).cases
+        (case,) = suite([made("a", 1.0)]).suite.cases
         watch(Step(case, True, "", 0, 3, 9), None)
     assert "3 of 9" in said.getvalue()
     assert "collection/a one task after the other" in said.getvalue()

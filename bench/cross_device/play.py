@@ -29,6 +29,7 @@ from .sequence import sequential as made_sequential
 from .site import FiveMachines
 from .tamper import unfailing
 from .trace import Trace, trace
+from .warm import warm
 
 LIMIT_S: Final = 60.0
 """No play takes longer, whatever is done to it."""
@@ -101,6 +102,7 @@ async def _laid(stage: FiveMachines, case: Case, play: Play) -> AsyncIterator[Ma
         with anyio.CancelScope(shield=True):
             if gone:
                 await stage.back(*gone)
+                await warm(stage, gone)
             await anyio.to_thread.run_sync(_clear, folders)
 
 

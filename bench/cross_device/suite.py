@@ -17,6 +17,7 @@ from .case import CATEGORIES, Case, Loaded
 from .play import Play, play
 from .site import FiveMachines
 from .store import Store
+from .warm import NOTE, warm
 
 QUICK: Final = 2
 """Cases of each category with --quick."""
@@ -92,7 +93,8 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
         with guarded("asterism-suite-") as guard:
             async with FiveMachines(guard, order.seed, model=order.model) as stage:
                 problems += [f"{name} could not be started: {why}" for name, why in stage.missing.items()]
-                notes = stage.notes
+                await warm(stage, stage.machines)
+                notes = (*stage.notes, NOTE)
                 for step in left:
                     watch(step, None)
                     made = await play(

@@ -20,7 +20,10 @@ NAME: Final = "plays.jsonl"
 
 
 class Store:
-    """`settings` are what plays must have in common to stand beside each other. Raises: UsageError."""
+    """`settings` are what plays must have in common to stand beside each other; of two of the same the later counts.
+
+    Raises: UsageError.
+    """
 
     def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
         self.plays: list[Play] = []
@@ -37,11 +40,6 @@ class Store:
             self._path.write_bytes(b"".join(kept) or msgspec.json.encode(settings) + b"\n")
         except (OSError, msgspec.MsgspecError) as error:
             raise UsageError(f"{folder} can't be used: {error}", hint="another --out, or remove it") from error
-
-    def find(self, **key: Any) -> Play | None:
-        """The play with these fields that could be made; one with a problem is made again."""
-        found = (one for one in self.plays if all(getattr(one, name) == value for name, value in key.items()))
-        return next((one for one in found if not one.problem), None)
 
     def keep(self, play: Play) -> None:
         self.plays.append(play)

@@ -40,19 +40,24 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A play that is to be made, the `number`th of `of`."""
+    """A play that is to be made, the `number`th of `of`. `again`: with the graph of the play before it."""
 
     case: Case
     sequential: bool
     fault: str
     repeat: int
+    again: bool = False
     number: int = 0
     of: int = 0
 
-    def key(self) -> dict[str, Any]:
-        return {
-            "case": self.case.name, "sequential": self.sequential, "fault": self.fault, "repeat": self.repeat,
-        }  # fmt: skip
+    @property
+    def key(self) -> tuple[str, bool, str, int]:
+        return self.case.name, self.sequential, self.fault, self.repeat
+
+    def wanted(self, order: Order) -> Play:
+        case, mode, seed = self.case, order.mode, order.seed
+        play = Play(case=case.name, category=case.category, mode=mode, seed=seed, fault=self.fault)
+        return msgspec.structs.replace(play, sequential=self.sequential, repeat=self.repeat)
 
 
 class Suite(msgspec.Struct, frozen=True):
@@ -85,34 +90,35 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
     cases = quick(loaded.cases) if order.quick else loaded.cases
     steps = [*_steps(order, cases)]
     steps = [msgspec.structs.replace(one, number=at, of=len(steps)) for at, one in enumerate(steps, 1)]
-    plays = {step.number: store.find(**step.key()) for step in steps}
+    kept = {key_of(one): one for one in store.plays if not one.problem}
+    plays = {step.key: kept[step.key] for step in steps if step.key in kept}
     problems = [*loaded.problems]
     notes: tuple[str, ...] = ()
-    left = [step for step in steps if plays[step.number] is None]
-    if left:
+    if len(plays) < len(steps):
         with guarded("asterism-suite-") as guard:
             async with FiveMachines(guard, order.seed, model=order.model) as stage:
                 problems += [f"{name} could not be started: {why}" for name, why in stage.missing.items()]
                 await warm(stage, stage.machines)
                 notes = (*stage.notes, NOTE)
-                for step in left:
+                for step in steps:
+                    graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None
+                    if step.key in plays or (step.again and not graph):
+                        continue  # a graph that has not reached its end has no sequential twin
                     watch(step, None)
-                    made = await play(
-                        stage,
-                        step.case,
-                        mode=order.mode,
-                        seed=order.seed,
-                        sequential=step.sequential,
-                        repeat=step.repeat,
-                    )
+                    plays[step.key] = made = await play(stage, step.case, step.wanted(order), graph)
                     store.keep(made)
-                    plays[step.number] = made
                     watch(step, made)
-    made_all = tuple(one for one in plays.values() if one is not None)
-    for one in made_all:
-        name = f"{one.category}/{one.case}{' (sequential)' if one.sequential else ''}{one.fault and f' ({one.fault})'}"
-        problems += [f"{name}: {why}" for why in (one.problem, *one.unfailing) if why]
-    return Suite(order, tuple(cases), made_all, tuple(problems), notes, time.monotonic() - began)
+    problems += [f"{_words(one)}: {why}" for one in plays.values() for why in (one.problem, *one.unfailing) if why]
+    return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), notes, time.monotonic() - began)
+
+
+def key_of(one: Play) -> tuple[str, bool, str, int]:
+    return one.case, one.sequential, one.fault, one.repeat
+
+
+def _words(one: Play) -> str:
+    how = ", ".join(filter(None, ("sequential" if one.sequential else "", one.fault)))
+    return f"{one.category}/{one.case}" + (f" ({how})" if how else "")
 
 
 def quick(cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -121,12 +127,14 @@ def quick(cases: Sequence[Case]) -> tuple[Case, ...]:
 
 
 def _steps(order: Order, cases: Sequence[Case]) -> Iterator[Step]:
-    """Each case with its sequential twin, which is played first every other time; then each fault over all cases."""
+    """Each case with its sequential twin, then each fault over all cases.
+
+    The twin of a gold play is played first every other time; that of another planner's plan can only be played after.
+    """
+    gold = order.mode == "gold"
     for repeat in range(order.repeat):
         for number, case in enumerate(cases):
-            twins = (False, True) if order.mode == "gold" else (False,)
-            for sequential in twins if (number + repeat) % 2 else twins[::-1]:
-                yield Step(case, sequential, "", repeat)
+            twins = [Step(case, False, "", repeat), Step(case, True, "", repeat, again=not gold)]
+            yield from twins[:: -1 if gold and (number + repeat) % 2 else 1]
     for fault in order.faults:
-        for case in cases:
-            yield Step(case, False, fault, 0)
+        yield from (Step(case, False, fault, 0) for case in cases)

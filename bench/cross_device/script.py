@@ -21,7 +21,6 @@ from .case import Answer, Case, Said
 TOKEN: Final = 4096
 """Characters a token: the pace of a model is not what is measured."""
 _STATE: Final = "# State of the graph\n"
-_GOAL: Final = "# What a running task asks for"
 _NOTHING: Final[dict[str, Any]] = {"tasks": [], "edits": []}
 
 
@@ -55,7 +54,7 @@ class Script:
         return next(iter(exact or (fitting if loose else [])), None)
 
     def _next(self, said: str, *, planner: bool, tools: bool) -> Turn:
-        if planner and _GOAL not in said and self._request in said:  # else a sub-plan is asked for
+        if planner and self._request in said:  # else a sub-plan is asked for
             done = _begun(said)
             if done is not None:
                 left = [task for task in self._plan["tasks"] if task["id"] not in done]

@@ -49,7 +49,7 @@ def asked(*messages: str, tools: bool = False) -> Asked:
 
 
 SYSTEM = "You plan for Asterism: ..."
-STATE = '# State of the graph\n{"kind":"%s","base":1,"tasks":[{"id":"a"}]}\nbase: 1'
+STATE = '# Request\nr\n# State of the graph\n{"kind":"%s","base":1,"tasks":[{"id":"a"}]}\nbase: 1'
 CASE = Case(
     "c", "content", "t", "r", PLAN, (), (),
     replans=(Said({"tasks": [], "edits": [{"op": "give_up", "id": "a"}]}), Said(text="done", match="tell me")),
@@ -59,9 +59,9 @@ CASE = Case(
 
 def test_the_model_says_the_plan_then_the_replies_then_nothing_new() -> None:
     script = Script(CASE)
-    plan = script.turn(asked(SYSTEM, "Request r"))
+    plan = script.turn(asked(SYSTEM, "# Request\nr"))
     assert msgspec.json.decode(plan.text) == PLAN
-    assert script.turn(asked(SYSTEM, "Request r", "nonsense", "A part of that can't be used")) == plan
+    assert script.turn(asked(SYSTEM, "# Request\nr", "nonsense", "A part of that can't be used")) == plan
     cut = msgspec.json.decode(script.turn(asked(SYSTEM, STATE % "plan")).text)
     assert [task["id"] for task in cut["tasks"]] == ["b", "c", "d", "e", "f"]
     replan = script.turn(asked(SYSTEM, STATE % "replan"))

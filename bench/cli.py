@@ -177,6 +177,7 @@ def planner(quick: bool, data: Path | None, live: bool, output: str) -> None:
 @click.option("--select", multiple=True, metavar="KIND:WORD", help="Only category:, tag: or machine: (repeatable).")
 @click.option("--task", "names", multiple=True, metavar="NAME", help="Only this one (repeatable).")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Each so often; medians are told.")
+@click.option("--faults", metavar="NAME,...", default="", help="Also under these faults; all is every one.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of all data and all blows.")
 @click.option("--tasks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Cases of your own.")
 @click.option(
@@ -189,6 +190,7 @@ def cross_device(
     select: tuple[str, ...],
     names: tuple[str, ...],
     repeat: int,
+    faults: str,
     seed: int,
     tasks: Path | None,
     out: Path | None,
@@ -202,6 +204,7 @@ def cross_device(
     """
     from .cross_device.answer import answer, document
     from .cross_device.case import FOLDER, load_cases
+    from .cross_device.fault import faults_named
     from .cross_device.page import keep
     from .cross_device.progress import Progress
     from .cross_device.store import Store
@@ -209,7 +212,7 @@ def cross_device(
     from .cross_device.table import table
 
     model = {key: value for key, value in os.environ.items() if key.startswith("OPENAI_")} if mode == "llm" else {}
-    order = Order(mode, seed, repeat, quick=quick, model=model)
+    order = Order(mode, seed, repeat, faults_named(faults), quick, model)
     loaded = load_cases(tasks or FOLDER, select, names)
     with Progress() as watch:
         found = answer(anyio.run(suite, order, loaded, Store(out, order.settings()), watch))

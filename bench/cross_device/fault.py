@@ -93,10 +93,24 @@ class Fault:
             self.bound_s = harm.bound_s[any(one.acts for one in hit)]
 
 
+def faults_named(text: str) -> tuple[str, ...]:
+    """The scenarios that a person names: `all`, or some with commas between. Raises: UsageError."""
+    names = NAMES if text == "all" else tuple(filter(None, text.split(",")))
+    for name in names:
+        _known(name)
+    return names
+
+
 def fault_of(name: str, stage: FiveMachines, case: Case, seed: int) -> Fault:
     """Raises: UsageError for a scenario that there is not."""
-    if name not in HARMS:
-        raise UsageError(f"there is no fault {name}", hint=nearest(name, HARMS) or f"one of {', '.join(NAMES)}")
+    _known(name)
     dice = random.Random(f"{seed}/{case.name}/{name}")
     moment = dice.randint(1, max(1, len(case.plan["tasks"]) // 2))
     return Fault(HARMS[name](stage, case, dice), moment)
+
+
+def _known(name: str) -> None:
+    if name not in HARMS:
+        raise UsageError(
+            f"there is no fault {name}", hint=nearest(name, HARMS) or f"all, or some of {', '.join(NAMES)}"
+        )

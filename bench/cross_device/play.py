@@ -20,6 +20,7 @@ from protocol.report import FINAL_RUN, FINAL_TASK
 
 from .case import Case
 from .check import Finding, Outcome, check
+from .fault import Fault, fault_of
 from .gather import gather
 from .ground import ground
 from .script import Script
@@ -31,6 +32,8 @@ from .trace import Trace, trace
 
 LIMIT_S: Final = 60.0
 """No play takes longer, whatever is done to it."""
+GRACE_S: Final = 1.0
+"""How long a run waits for a machine that is gone for good, where its case says nothing else."""
 PLANNERS: Final = {"gold": "llm", "catalog": "catalog", "llm": "llm"}
 _ASKS: Final = ("approval_asked", "task_waited", "task_unknown", "run_settled")
 
@@ -85,11 +88,16 @@ async def play(stage: FiveMachines, case: Case, wanted: Play, graph: Mapping[str
             truths = await stack.enter_async_context(ground(stage, placed, _salt(wanted), wanted.seed))
             script = Script(made_sequential(placed) if wanted.sequential else placed)
             stage.answer = script.turn
-            return await _played(stage, placed, wanted, truths, script, graph)
-    except AsterismError as error:
-        return msgspec.structs.replace(wanted, problem=str(error))
-    except Exception as error:  # noqa: BLE001 - a case that breaks the bench is named, and the rest goes on
-        return msgspec.structs.replace(wanted, problem=f"the bench broke: {type(error).__name__}: {error}")
+            fault = fault_of(wanted.fault, stage, placed, wanted.seed) if wanted.fault else None
+            if fault is not None:
+                await stack.enter_async_context(fault)
+            return await _played(stage, placed, wanted, truths, script, fault, graph)
+    except Exception as found:  # noqa: BLE001 - a case that breaks the bench is named, and the rest goes on
+        error: BaseException = found
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        words = str(error) if isinstance(error, AsterismError) else f"the bench broke: {type(error).__name__}: {error}"
+        return msgspec.structs.replace(wanted, problem=words)
 
 
 async def _played(
@@ -98,22 +106,27 @@ async def _played(
     wanted: Play,
     truths: Mapping[str, Any],
     script: Script,
+    fault: Fault | None,
     graph: Mapping[str, Any] | None,
 ) -> Play:
     client, loose = stage.client, wanted.mode != "gold"
+    options = {"schedule_grace": GRACE_S, **case.run}
     began = time.monotonic()
     try:
         if graph is not None:
-            live = await client.submit(in_turn(graph), request=case.request, **case.run)
+            live = await client.submit(in_turn(graph), request=case.request, **options)
         else:
-            live = await client.submit(case.request, planner=PLANNERS[wanted.mode], **case.run)
+            live = await client.submit(case.request, planner=PLANNERS[wanted.mode], **options)
     except PlannerAbstained as error:
         findings = check(case, Outcome("abstained"), truths, loose=loose)
         return msgspec.structs.replace(wanted, state="abstained", partial=error.message, findings=tuple(findings))
     latency_s = 0.0
     with anyio.move_on_after(LIMIT_S):
-        await _attend(live, script, loose)
-        latency_s = time.monotonic() - began
+        async with anyio.create_task_group() as group:
+            if fault is not None:
+                group.start_soon(fault.follow, live)
+            await _attend(live, script, loose)
+            latency_s = time.monotonic() - began
     report = await client.report(live.run)
     if report["state"] not in FINAL_RUN:
         await live.cancel()
@@ -132,8 +145,9 @@ async def _played(
         report=report,
         trace=trace(rows, there, stage.latencies, stage.slots),
         partial="" if succeeded else _missing(report),
-        unfailing=() if loose else tuple(unfailing(case, outcome, truths)),
+        unfailing=() if loose or fault is not None else tuple(unfailing(case, outcome, truths)),
         graph={name: there[name] for name in ("tasks", "outputs")} if loose and succeeded else {},
+        **(_struck(fault) if fault is not None else {}),
     )
 
 
@@ -161,6 +175,15 @@ async def _attend(live: AsyncLive, script: Script, loose: bool) -> None:
                 await live.resolve(task, said.do if said is not None else "fail")
         except AsterismError:
             continue  # it was settled meanwhile, as after a fault
+
+
+def _struck(fault: Fault) -> dict[str, Any]:
+    return {
+        "struck": fault.what,
+        "lost": fault.lost,
+        "recovery_s": fault.recovery_s,
+        "bound_s": fault.bound_s,
+    }
 
 
 def _open(row: Mapping[str, Any]) -> bool:

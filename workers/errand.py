@@ -47,7 +47,7 @@ from .cache import Cache
 from .cell import Cell, taken
 from .custody import Custody
 from .folder import Folders
-from .instruction import Fetch, Kill, Start
+from .instruction import Answer, Fetch, Kill, Start
 from .pipe import Begin
 from .pool import Pool
 from .root import Issued, Roots
@@ -55,9 +55,10 @@ from .rule import unheld
 from .runner.failure import failure_of
 from .runner.inline import InlineRunner
 from .runner.job import outcome_of
-from .shaping import Shape
+from .shaping import Shape, sleep_until
 from .staging import foreign, may_be_foreign, own
 from .stimulus import Asked, Ended, Result, Stimulus
+from .tally import Tally
 from .transfer import Transfer
 
 MOST_ASKED_BYTES: Final = 1024 * 1024
@@ -115,8 +116,7 @@ class Errands:
         self._cells: dict[AttemptId, Cell] = {}
         self._on_cards: set[AttemptId] = set()
         self._seq: dict[AttemptId, int] = {}
-        self._brought: dict[AttemptId, tuple[int, float]] = {}
-        """Bytes that were fetched for an attempt, and how long it waited for them."""
+        self._tally = Tally(shape)
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
         self._group, self._pool = group, pool
@@ -159,7 +159,8 @@ class Errands:
         if scope.cancelled_caught:
             self._finish(attempt, Stopped("cancelled"))
         else:
-            self._brought[attempt] = (self._cache.claim(digests(instruction.assign)), time.perf_counter() - began)
+            fetched = self._cache.claim(digests(instruction.assign))
+            self._tally.brought(attempt, fetched, time.perf_counter() - began)
             self._run(instruction)
             if self._owner.results:  # no Start is being handled that would pass on what ended at once
                 self._owner.step(Ended(()))
@@ -335,13 +336,12 @@ class Errands:
         if held:
             self._cache.release(held)
             if fetched := self._cache.claim(held):  # while it waited for room, or as it ran
-                usage = msgspec.structs.replace(usage, bytes_in=fetched)
+                self._tally.brought(attempt, fetched)
         made = self._made.pop(attempt, None)
         if made is not None:
             with contextlib.suppress(OSError):
                 made.rmdir()  # most attempts leave no file
-        cell = self._cells.pop(attempt, None)
-        if cell is not None:
+        if (cell := self._cells.pop(attempt, None)) is not None:
             cell.close()
         self._seq.pop(attempt, None)
         result = self._result(attempt, outcome, usage)
@@ -353,10 +353,7 @@ class Errands:
         self._owner.step(Ended((result,)))
 
     def _result(self, attempt: AttemptId, outcome: Outcome, usage: Usage = _NO_USAGE) -> Result:
-        brought = self._brought.pop(attempt, None)
-        if brought is not None:
-            usage = msgspec.structs.replace(usage, bytes_in=usage.bytes_in + brought[0], bring_s=brought[1])
-        return Result(attempt, outcome, usage)
+        return Result(attempt, outcome, self._tally.whole(attempt, usage))
 
     async def _finish_doubtful(self, result: Result) -> None:
         """It failed on a card. If that fell off, another one may do it: so look first."""
@@ -377,8 +374,7 @@ class Errands:
         return str(found)
 
     def ended(self, attempt: AttemptId, outcome: Outcome, usage: Usage, spill: str, issued: tuple[str, ...]) -> None:
-        cell = self._cells.get(attempt)
-        if cell is not None:
+        if (cell := self._cells.get(attempt)) is not None:
             issued = cell.own(issued)
         try:
             self._issued.note(self._folders.run(attempt.run), issued)
@@ -401,7 +397,7 @@ class Errands:
         self._conclude(attempt, outcome, usage)
 
     def _conclude(self, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
-        extra_s = self._shape.extra_s(usage.run_s)
+        extra_s = self._tally.extra_s(attempt, usage.run_s)
         if extra_s > 0:
             slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
             self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)
@@ -411,7 +407,7 @@ class Errands:
     async def _finish_later(self, extra_s: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         with anyio.CancelScope() as scope:
             self._preparing[attempt] = scope
-            await anyio.sleep(extra_s)
+            await sleep_until(anyio.current_time() + extra_s)
         self._preparing.pop(attempt, None)
         self._finish(attempt, outcome, usage)
 
@@ -420,7 +416,12 @@ class Errands:
             large = UsageError(f"{what} with {len(body)} bytes", hint="pass large values as files")
             self._pool.answer(attempt, k, b"null", msgspec.json.encode(large.to_wire()))
             return
+        self._tally.asked(attempt, k)
         self._owner.step(Asked(attempt, k, what, body))
+
+    def answer(self, instruction: Answer) -> None:
+        self._tally.answered(instruction.attempt, instruction.k)
+        self._pool.answer(instruction.attempt, instruction.k, instruction.value, instruction.error)
 
     def noted(self, attempt: AttemptId, body: bytes) -> None:
         if len(body) <= INLINE_LIMIT:  # the link takes no more of it, and progress may get lost

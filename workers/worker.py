@@ -376,7 +376,7 @@ class Worker:
         self._reports.forget(instruction)
 
     def _answer(self, instruction: Answer) -> None:
-        self._pool.answer(instruction.attempt, instruction.k, instruction.value, instruction.error)
+        self._errands.answer(instruction)
 
     def _upload(self, instruction: Upload) -> None:
         self._wanted.append(instruction.stage)

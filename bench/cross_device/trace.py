@@ -160,9 +160,11 @@ class _Story:
         """Of a map its items and how many a child takes."""
         self.zero = self.end = 0.0
         found: dict[tuple[str, int], _Attempt] = {}
+        settled = False
         for row in rows:
             self._note(row, found, latencies)
-            self.end = max(self.end, row["at"]) if row["kind"] != "run_settled" else row["at"]
+            settled = settled or row["kind"] == "run_settled"
+            self.end = self.end if settled and row["kind"] != "run_settled" else row["at"]
         for one in self.calls.values():
             one.closed = one.closed or self.end
         self.upstreams: dict[str, set[str]] = defaultdict(set)

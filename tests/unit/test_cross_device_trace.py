@@ -157,6 +157,14 @@ def test_what_a_task_spawned_and_waited_for_is_on_its_way() -> None:
     assert parts(found) == shares(work_s=0.07 + 0.3 + 0.1, engine_s=0.03)
 
 
+def test_what_comes_after_the_end_is_no_part_of_it() -> None:
+    told = Told()
+    told.ran("a", "near", 0.0, 0.1, 0.1)
+    told.say(0.2, "run_settled")
+    told.say(0.9, "file_pinned")
+    assert trace(told.rows, {}, {}).shares.total_s == pytest.approx(0.2)
+
+
 def test_a_run_without_an_attempt_is_all_ours() -> None:
     found = Told().of(0.25)
     assert parts(found) == shares(engine_s=0.25)

@@ -211,8 +211,7 @@ def cross_device(
     from .cross_device.suite import Order, suite
     from .cross_device.table import table
 
-    model = {key: value for key, value in os.environ.items() if key.startswith("OPENAI_")} if mode == "llm" else {}
-    order = Order(mode, seed, repeat, faults_named(faults), quick, model)
+    order = Order(mode, seed, repeat, faults_named(faults), quick)
     loaded = load_cases(tasks or FOLDER, select, names)
     with Progress() as watch:
         found = answer(anyio.run(suite, order, loaded, Store(out, order.settings()), watch))

@@ -26,12 +26,11 @@ import click
 from orchestrator.client.client import AsyncClient
 from orchestrator.client.live import AsyncLive
 from planner.scripted.server import ScriptedServer
-from protocol.chat_client import open_chat
-from protocol.config import load
 from protocol.errors import AsterismError, Interrupted, ServerUnreachable, Unavailable
 from protocol.report import exit_code
 
 from .model import environment
+from .own_model import own_model
 from .recorded import RATE, RecordedModel
 from .scenario import Machine, Scenario
 from .story import Killed, Story
@@ -244,6 +243,7 @@ async def play(crash: bool, keep: bool, live: bool) -> int:
     parent = os.environ.get("ASTERISM_HOME")
     async with AsyncExitStack() as stack:
         environ, writer = await own_model() if live else await recorded_model(stack)
+        writer += " What asks a person is declined." if live else ""
         environ |= {"ASTERISM_PLANNER__DEFAULT": "llm", "ASTERISM_PLANNER__FALLBACK": "none"}
         folder = Path(parent).expanduser() if parent else None
         fleet = Scenario(folder, keep=keep, slots_here=2, environ=environ)
@@ -257,24 +257,6 @@ async def recorded_model(stack: AsyncExitStack) -> tuple[dict[str, str], str]:
     # Its plan is fixed, so every skill in it has to be among those that a plan may use.
     environ = {**environment(server), "ASTERISM_PLANNER__SHORTLIST": "64"}
     return environ, f"{said}a scripted model plays a recorded plan at {RATE:g} tokens/s."
-
-
-async def own_model() -> tuple[dict[str, str], str]:
-    """The person's model. Raises: UsageError where none is set, Unavailable where it can't be asked."""
-    settings = load().settings.llm
-    chat = open_chat(settings, os.environ)
-    fault = await chat.meet()
-    if fault is not None:
-        raise Unavailable(fault.message, hint=fault.hint)
-    about = ("OPENAI_", "ASTERISM_LLM__", "ASTERISM_PLANNER__")
-    found = {
-        **{name: text for name, text in os.environ.items() if name.startswith(about)},
-        "OPENAI_BASE_URL": chat.endpoint.base_url,
-        "OPENAI_API_KEY": chat.endpoint.authorization.removeprefix("Bearer "),
-        "ASTERISM_MODEL": chat.name,
-    }
-    said = f"The planner streams the plan from {chat.name} at {chat.endpoint.base_url}."
-    return found, f"{said} What asks a person is declined."
 
 
 def say(text: str, indent: int = 0) -> None:

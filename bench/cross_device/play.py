@@ -146,7 +146,7 @@ async def _played(
         trace=trace(rows, there, stage.latencies, stage.slots),
         partial="" if succeeded else _missing(report),
         unfailing=() if loose or fault is not None else tuple(unfailing(case, outcome, truths)),
-        graph={name: there[name] for name in ("tasks", "outputs")} if loose and succeeded else {},
+        graph=_written(there) if loose and succeeded else {},
         **(_struck(fault) if fault is not None else {}),
     )
 
@@ -184,6 +184,12 @@ def _struck(fault: Fault) -> dict[str, Any]:
         "recovery_s": fault.recovery_s,
         "bound_s": fault.bound_s,
     }
+
+
+def _written(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan that a graph is, without what the run added to it."""
+    tasks = [{key: value for key, value in row.items() if key != "state"} for row in graph["tasks"]]
+    return {"tasks": tasks, "outputs": graph["outputs"]}
 
 
 def _open(row: Mapping[str, Any]) -> bool:

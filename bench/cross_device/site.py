@@ -33,6 +33,8 @@ from ..scenario import Scenario, Way
 from .machine import FIVE, GPU, Member, gpu_of
 from .mishap import FOLDER
 
+_ALL_SHOWN: Final = {"ASTERISM_PLANNER__SHORTLIST": "1000"}
+"""The gold plans are there already: every skill in them has to be among those that a plan may use."""
 _NO_CARD: Final = {"CUDA_VISIBLE_DEVICES": ""}
 _CHUNK: Final = 64 * 1024
 
@@ -100,7 +102,7 @@ class FiveMachines:
             why = namespace.missing()
             spaces = None if why else await self._spaces(stack)
             address = spaces.server if spaces is not None else ""
-            model = self._model or {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL}
+            model = self._model or {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL, **_ALL_SHOWN}
             listen = f"{address}:0" if address else ""
             self.fleet = Scenario(self._guard.folder, listen=listen, environ={**model, FOLDER: str(self.mishaps)})
             for name in self._members:

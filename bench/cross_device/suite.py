@@ -7,12 +7,13 @@ kept before is not played again. It must not know how a play is made or shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from ..guard import guarded
+from ..own_model import own_model
 from .case import CATEGORIES, Case, Loaded
 from .play import Play, play
 from .site import FiveMachines
@@ -25,14 +26,13 @@ Mode = Literal["gold", "catalog", "llm"]
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What is to be played. `model`: the environment that names the model of the llm mode."""
+    """What is to be played."""
 
     mode: Mode = "gold"
     seed: int = 1
     repeat: int = 1
     faults: tuple[str, ...] = ()
     quick: bool = False
-    model: Mapping[str, str] = {}
 
     def settings(self) -> dict[str, Any]:
         """What plays must have in common to be told of together."""
@@ -85,7 +85,8 @@ Watch = Callable[[Step, Play | None], None]
 
 
 async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Suite:
-    """Play it all. Raises: what keeps the server or the network of the machines from starting."""
+    """Play it all. Raises: what keeps the server or the network of the machines from starting; what keeps the person's
+    model from being asked."""
     began = time.monotonic()
     cases = quick(loaded.cases) if order.quick else loaded.cases
     steps = [*_steps(order, cases)]
@@ -95,11 +96,12 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
     problems = [*loaded.problems]
     notes: tuple[str, ...] = ()
     if len(plays) < len(steps):
+        model, writer = await own_model() if order.mode == "llm" else ({}, "")
         with guarded("asterism-suite-") as guard:
-            async with FiveMachines(guard, order.seed, model=order.model) as stage:
+            async with FiveMachines(guard, order.seed, model=model) as stage:
                 problems += [f"{name} could not be started: {why}" for name, why in stage.missing.items()]
                 await warm(stage, stage.machines)
-                notes = (*stage.notes, NOTE)
+                notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
                 for step in steps:
                     graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None
                     if step.key in plays or (step.again and not graph):

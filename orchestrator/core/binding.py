@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,9 @@ from .graph import Run, Task
 from .lifecycle import Settled
 
 _CACHED: Final = 64
+_POINTED: Final = 1024
+_SMALL: Final = 4096
+"""Bytes of a value of which is remembered what was pointed at."""
 _SPEC: Final = msgspec.json.Encoder(order="deterministic")
 _JSON: Final = msgspec.json.Encoder()
 
@@ -34,6 +38,13 @@ class Bound(msgspec.Struct, frozen=True, gc=False):
     inputs: tuple[Input, ...]
     items: tuple[tuple[Input, ...], ...]
     pin: bytes
+
+
+class _Pointed(msgspec.Struct, frozen=True, gc=False):
+    """What a reference finds in a value, and its part of the pin: whoever else reads the same there shares it."""
+
+    input: Input
+    pinned: bytes
 
 
 class Missing:
@@ -60,10 +71,13 @@ def descend(value: Any, path: tuple[str, ...]) -> Any:
 
 
 class Binder:
-    """Resolves references. Keeps the last decoded values: a map over one list decodes it once."""
+    """Resolves references. Keeps the last decoded values: a map over one list decodes it once; and what was found in
+    the last small ones: several readers of one result share it."""
 
     def __init__(self) -> None:
         self._decoded: OrderedDict[bytes, Any] = OrderedDict()
+        self._pointed: dict[tuple[bytes, Ref], _Pointed] = {}
+        self._head: tuple[tuple[object, ...], bytes] = ((), b"")
 
     def bind(self, run: Run, task: Task, journal: str, digest: str) -> Bound:
         """Inputs and pin of the next attempt of `task`; `digest` is its skill's contract. Raises: RefMissing."""
@@ -74,11 +88,18 @@ class Binder:
             return Bound((), (), self._pin(task, (), journal, digest))
         each: list[Ref] = []
         inputs: list[Input] = []
+        pinned: list[bytes] = []
         for ref in refs:
-            if type(ref) is Ref and ref.each:
-                each.append(ref)
-            else:
-                inputs.append(self.input(run, ref))
+            if type(ref) is Ref:
+                if ref.each:
+                    each.append(ref)
+                    continue
+                if (found := self._shared(run, ref)) is not None:
+                    inputs.append(found.input)
+                    pinned.append(found.pinned)
+                    continue
+            inputs.append(one := self.input(run, ref))
+            pinned.append(_pinned(one))
         items: tuple[tuple[Input, ...], ...] = ()
         if spread is not None and each:
             low = task.k * spread.chunk
@@ -90,8 +111,25 @@ class Binder:
                 inputs.extend(rows[0])
             else:
                 items = rows
-        found = tuple(inputs)
-        return Bound(found, items, self._pin(task, (*found, *(one for row in items for one in row)), journal, digest))
+            pinned.extend(_pinned(one) for row in rows for one in row)
+        return Bound(tuple(inputs), items, self._pin(task, pinned, journal, digest))
+
+    def _shared(self, run: Run, ref: Ref) -> _Pointed | None:
+        """What is found in a small value of a plain task; None for all others. Raises: RefMissing."""
+        task = run.tasks[run.names[ref.source]] if ref.source != INPUT else None
+        if task is None or task.plan is not None or task.spread is not None or not task.succeeded:
+            return None
+        value = task.value
+        if type(value) is not bytes or len(value) > _SMALL:
+            return None
+        found = self._pointed.get((value, ref))
+        if found is None:
+            key = str(ref)
+            one = Input(key, self._at(value, ref.path, key))
+            if len(self._pointed) >= _POINTED:
+                self._pointed.clear()
+            found = self._pointed[value, ref] = _Pointed(one, _pinned(one))
+        return found
 
     def input(self, run: Run, ref: AnyRef) -> Input:
         """The value of a whole reference. Raises: RefMissing."""
@@ -205,19 +243,24 @@ class Binder:
             cache.popitem(last=False)
         return value
 
-    @staticmethod
-    def _pin(task: Task, inputs: tuple[Input, ...], journal: str, digest: str) -> bytes:
+    def _pin(self, task: Task, pinned: Sequence[bytes], journal: str, digest: str) -> bytes:
         spec = task.spec
-        head = f"\0{task.skill}\0{digest}\0{spec.effect}\0{spec.approve}\0{journal}\0{task.at}".encode()
-        found = [spec.args, head]
+        alike = task.skill, digest, spec.effect, spec.approve, journal, task.at
+        if alike != self._head[0]:
+            skill, digest, effect, approve, journal, at = alike
+            self._head = alike, f"\0{skill}\0{digest}\0{effect}\0{approve}\0{journal}\0{at}".encode()
+        found = spec.args + self._head[1]
         if spec.needs is not None or spec.timeout_s is not None:
-            found.append(_SPEC.encode((spec.needs, spec.timeout_s)))
-        for one in inputs:
-            found.append(f"\0{one.key}\0{'/'.join(one.pointer)}\0".encode())
-            for value in one.parts if one.parts is not None else (one.value,):
-                digested = type(value) is ArtifactRef
-                found.append(value.digest.encode() if digested else hashlib.sha256(value).digest())  # type: ignore
-        return hashlib.sha256(b"".join(found)).digest()
+            found += _SPEC.encode((spec.needs, spec.timeout_s))
+        return hashlib.sha256(b"".join((found, *pinned))).digest()
+
+
+def _pinned(one: Input) -> bytes:
+    """What stands in a pin for an input."""
+    found = [f"\0{one.key}\0{'/'.join(one.pointer)}\0".encode()]
+    for value in one.parts if one.parts is not None else (one.value,):
+        found.append(value.digest.encode() if type(value) is ArtifactRef else hashlib.sha256(value).digest())  # type: ignore
+    return b"".join(found)
 
 
 def _succeeded(run: Run, ref: Ref) -> bool:

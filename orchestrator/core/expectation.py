@@ -10,7 +10,6 @@ from typing import Final
 
 import msgspec
 
-from protocol.artifact import ArtifactRef
 from protocol.outcome import Usage
 from protocol.skill import SkillSpec
 
@@ -108,7 +107,7 @@ def input_bytes(run: Run, task: Task) -> int:
     for ix in task.wiring.needs:
         value = run.tasks[ix].value
         if value is not None:
-            found += value.size if isinstance(value, ArtifactRef) else len(value)
+            found += len(value) if type(value) is bytes else value.size  # type: ignore[union-attr]
     return found
 
 

@@ -73,7 +73,10 @@ class Wiring(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def mapped(self) -> bool:
-        return any(type(ref) is Ref and ref.each for ref in self.refs)
+        for ref in self.refs:  # noqa: SIM110 - each new task is asked
+            if type(ref) is Ref and ref.each:
+                return True
+        return False
 
     def upstreams(self) -> set[int]:
         """Every task this one waits for to be final (chain edges apart)."""

@@ -286,12 +286,12 @@ class Growth:
     @staticmethod
     def _to_judge(run: Run, task: Task) -> bool:
         wiring, tasks = task.wiring, run.tasks
-        return bool(
-            task.spec.when
-            or wiring.firsts
-            or not all(tasks[ix].succeeded for ix in (*wiring.needs, *wiring.ons))
-            or any(tasks[ix].bad for ix in wiring.after)
-        )
+        if task.spec.when or wiring.firsts:
+            return True
+        for ix in wiring.needs:
+            if not tasks[ix].succeeded:
+                return True
+        return not all(tasks[ix].succeeded for ix in wiring.ons) or any(tasks[ix].bad for ix in wiring.after)
 
     @staticmethod
     def _enter(run: Run, task: Task, event: e.Event) -> None:

@@ -61,18 +61,20 @@ def send(
         tokens, price = lend(turn, run)
     if task.attempts and type(task.state) is Ready and task.state.why:
         why = "; ".join(filter(None, (why, f"after {task.state.why}")))
-    number = max(run.next_attempt(task), turn.passed.get((run.ix, task.ix), 0) + 1)
-    fence = turn.fence()
+    number = run.next_attempt(task)
+    if turn.passed:
+        number = max(number, turn.passed.get((run.ix, task.ix), 0) + 1)
+    fence, skill = turn.fence(), task.skill
     if hedge:
         turn.hedges.discard((run.ix, task.ix))
     by_person = bool(task.approved) and task.approved == bound.pin
     turn.emit(
         e.AttemptDispatched(
-            run.ix, task.ix, number, session.worker, fence, bound.pin, device, task.skill, why, hedge, True, turn.now,
+            run.ix, task.ix, number, session.worker, fence, bound.pin, device, skill, why, hedge, True, turn.now,
             tokens, price,
         )
     )  # fmt: skip
-    load = Load(needs, fence, task.skill, device, turn.now, False, predicted=promised(turn, session, run, task, device))
+    load = Load(needs, fence, skill, device, turn.now, False, predicted=promised(turn, session, run, task, device))
     session.take((run.ix, task.ix, number), load)
     if session.queue:
         turn.hoards = True

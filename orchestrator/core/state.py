@@ -107,10 +107,12 @@ class State(Progress):
             kind: getattr(self, name) for kind, name in _APPLIERS.items()
         }
 
-    def apply(self, event: e.Event) -> None:
-        """The only way state changes. Raises: InvalidTransition, KeyError for an unknown event."""
-        self.changed.add(getattr(event, "run", 0))
+    def apply(self, event: e.Event) -> int:
+        """The only way state changes. Returns its run, or 0. Raises: InvalidTransition, KeyError: no such kind."""
+        run: int = getattr(event, "run", 0)
+        self.changed.add(run)
         self._appliers[type(event)](event)
+        return run
 
     # The orchestrator and its fleet
 

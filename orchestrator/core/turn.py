@@ -53,6 +53,8 @@ class Turn:
         """Such work is looked at again from then on (core.recall); a timer comes at `recall_wakes_at`."""
         self.recall_wakes_at = 0.0
         self.binder = Binder()
+        self.around: dict[tuple[object, ...], tuple[dict[str, float], bytes, bytes]] = {}
+        """What stands around the arguments in what is sent of a kind of work (core.assignment)."""
         self.predictor = Predictor(keep=settings.keep_predictions)
         self.ledger = Ledger(state, dict(settings.shares), settings.share_half_life_s)
         self.resolved: dict[tuple[int, int], dict[str, Any]] = {}
@@ -127,9 +129,8 @@ class Turn:
         """
         if type(event) in _FOREIGN:
             event = decode_events(encode_events((event,)))[0]
-        self.state.apply(event)
+        run = self.state.apply(event)
         self.events.append(event)
-        run = getattr(event, "run", 0)
         if run:
             self.focus = run
             self.dirty[run] = None

@@ -65,7 +65,8 @@ def answer(suite: Suite) -> Answer:
     calm = [one for one in suite.plays if not one.fault]
     found = figures(calm)
     bounded = missed(found) if suite.order.mode == "gold" else {}
-    return Answer(suite, found, by_category(calm), blows(suite.plays), rows(calm), bounded, machine(suite.notes))
+    struck = blows(suite.plays, {case.name: case.needs for case in suite.cases})
+    return Answer(suite, found, by_category(calm), struck, rows(calm), bounded, machine(suite.notes))
 
 
 def machine(notes: Iterable[str] = ()) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from .case import CATEGORIES
+from .check import STATE
 from .play import Play
 from .trace import Shares
 
@@ -75,15 +76,22 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Blow(msgspec.Struct, frozen=True):
-    """A fault beside the same cases without it. `partial`: cases that can't be done without what was lost, and ended as
-    a named partial result; `slower`: the median of latency over the fault-free one, case by case."""
+    """A fault beside the same cases without it.
+
+    `struck`: plays in which its moment came. `partial`: cases that can't be done without the machine that was lost, and
+    ended as a partial result that names what is missing, as they must; `reached`: the share of the other plays that
+    succeeded. `slower`: the median of latency over the fault-free one, case by case. `late`: recoveries above their
+    bound, by case. `failed`: why, by case.
+    """
 
     fault: str
     figures: Figures
     struck: int
+    reached: float | None
     partial: tuple[str, ...]
     beside_s: float | None
     slower: float | None
+    late: dict[str, float]
     failed: dict[str, str]
 
 
@@ -123,7 +131,13 @@ def figures(plays: Iterable[Play]) -> Figures:
 
 def is_wrong(play: Play) -> bool:
     """It was called a success, and its outcome is not what was asked for: the worst that there is."""
-    return play.state == "succeeded" and not play.problem and not play.succeeded
+    wrong = any(one.kind == "check" and one.id != STATE and not one.ok for one in play.findings)
+    return play.state == "succeeded" and not play.problem and wrong
+
+
+def as_it_must(play: Play, needs: Collection[str]) -> bool:
+    """It could not be done without the machine that was lost, and says by name what is missing."""
+    return play.lost in needs and play.state == "failed" and bool(play.partial) and not play.problem
 
 
 def width(play: Play) -> float:
@@ -169,11 +183,12 @@ def rows(plays: Sequence[Play]) -> tuple[Row, ...]:
     return tuple(_row(name, made) for name, made in found.items())
 
 
-def blows(plays: Sequence[Play]) -> tuple[Blow, ...]:
-    """Each fault over all its cases, beside what the same cases did without it."""
+def blows(plays: Sequence[Play], needs: Mapping[str, Collection[str]]) -> tuple[Blow, ...]:
+    """Each fault over all its cases, beside what the same cases did without it; `needs`: the machines without which a
+    case can't be done."""
     calm = _by_case(one for one in plays if not one.fault and not one.sequential)
     names = dict.fromkeys(one.fault for one in plays if one.fault)
-    return tuple(_blow(name, [one for one in plays if one.fault == name], calm) for name in names)
+    return tuple(_blow(name, [one for one in plays if one.fault == name], calm, needs) for name in names)
 
 
 def why(play: Play) -> tuple[str, ...]:
@@ -200,8 +215,12 @@ def _row(name: str, made: Sequence[Play]) -> Row:
     return Row(name, made[0].category, succeeded, len(ours), found.latency_s, found.sequential_s, found, tuple(said))
 
 
-def _blow(name: str, made: Sequence[Play], calm: Mapping[str, Sequence[Play]]) -> Blow:
+def _blow(
+    name: str, made: Sequence[Play], calm: Mapping[str, Sequence[Play]], needs: Mapping[str, Collection[str]]
+) -> Blow:
     cases = _by_case(made)
+    partial = [one for one in made if not one.succeeded and as_it_must(one, needs.get(one.case, ()))]
+    failed = [one for one in made if not one.succeeded and one not in partial]
     beside = {case: calm[case] for case in cases if case in calm}
     slower = [
         _middle(cases[case]) / _middle(without)
@@ -211,11 +230,17 @@ def _blow(name: str, made: Sequence[Play], calm: Mapping[str, Sequence[Play]]) -
     return Blow(
         name,
         figures(made),
-        sum(bool(one.recovery_s) for one in made),
-        tuple(sorted({one.case for one in made if one.succeeded and one.partial and one.state != "succeeded"})),
+        sum(bool(one.struck) for one in made),
+        _share(len(made) - len(partial) - len(failed), len(made) - len(partial)),
+        tuple(sorted({one.case for one in partial})),
         _total(beside.values()),
         _median(slower),
-        {one.case: "; ".join(why(one)) for one in made if not one.succeeded},
+        {
+            one.case: max(one.recovery_s)
+            for one in made
+            if one.recovery_s and one.bound_s is not None and max(one.recovery_s) > one.bound_s
+        },
+        {one.case: "; ".join(why(one)) for one in failed},
     )
 
 

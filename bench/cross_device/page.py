@@ -24,6 +24,7 @@ from .table import (
     category_rows,
     cell,
     fault_rows,
+    fault_words,
     figure_rows,
     published_rows,
 )
@@ -96,12 +97,8 @@ def _faults(found: Answer) -> Iterator[Section]:
         "is gone has to end as a partial result that names what is missing."
     )
     yield Section("Faults", text, charts if slower else (), [FAULT_HEAD, *fault_rows(found)])
-    failed = [(one.fault, case, said) for one in found.blows for case, said in one.failed.items()]
-    if failed:
-        yield Section("Failed under a fault", rows=[("fault", "task", "why"), *failed])
-    partial = [(one.fault, ", ".join(one.partial)) for one in found.blows if one.partial]
-    if partial:
-        yield Section("Partial under a fault, as they must be", rows=[("fault", "tasks"), *partial])
+    if said := [*fault_words(found)]:
+        yield Section("Under a fault, by name", rows=[("fault", "task", ""), *said])
 
 
 def _cases(found: Answer) -> Iterator[Section]:

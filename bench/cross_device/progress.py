@@ -14,7 +14,7 @@ from typing import Final, Self, TextIO
 
 import click
 
-from .figure import why
+from .figure import as_it_must, why
 from .play import Play
 from .suite import Step
 
@@ -51,7 +51,7 @@ class Progress:
             name = f"{step.case.category}/{step.case.name}"
             self._status(f"{step.number} of {step.of}, {took_s:.0f} s{failed}: {name}{how}")
             return
-        self._failed += not play.succeeded
+        self._failed += not (play.succeeded or as_it_must(play, step.case.needs))
         held = self._held
         if held is not None and held[0].case.name == step.case.name and held[0].sequential != step.sequential:
             self._held = None
@@ -71,15 +71,21 @@ class Progress:
 
     def _line(self, step: Step, play: Play, twin: Play | None) -> None:
         good = play.succeeded and (twin is None or twin.succeeded)
-        state = click.style("ok    ", fg="green") if good else click.style("FAILED", fg="red", bold=True)
+        partial = not good and as_it_must(play, step.case.needs)
+        state = (
+            click.style("FAILED", fg="red", bold=True) if not (good or partial) else click.style("ok    ", fg="green")
+        )
         beside = f"{twin.latency_s:6.2f} s one after the other" if twin is not None else ""
         if play.fault:
-            beside = f"{play.fault}{''.join(f', recovered in {one:.2f} s' for one in play.recovery_s)}"
+            beside = f"{play.fault}: {play.struck or 'its moment never came'}"
+            beside += f", recovered in {max(play.recovery_s):.2f} s" if play.recovery_s else ""
+            beside += "; partial, as it must be" if partial else ""
         elif play.sequential:
             beside = "one after the other"
         self._say(f"{state} {play.category:<15} {play.case:<32} {play.latency_s:6.2f} s  {beside}".rstrip())
-        if play.partial and play.succeeded and play.state != "succeeded":
-            self._say(f"       {play.state}, as it must: {play.partial}")
+        if partial:
+            self._say(f"       {play.partial}")
+            return
         for one in (play, *([twin] if twin is not None else [])):
             reasons = why(one)
             for text in reasons[:_WHY]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..report import aligned
 from .answer import APART, PUBLISHED, UFO, Answer, machine_words
-from .figure import LEAST, MOST, Blow, Figures
+from .figure import LEAST, MOST, Figures
 
 SHARES: Final = ("task_success_rate", "subtask_completion_rate", "latency_reduction", "critical_path_ratio",
                  "engine_overhead", "planner_share")  # fmt: skip
@@ -75,8 +75,8 @@ def category_rows(found: Answer) -> Iterator[tuple[str, ...]]:
         yield (name, *(cell(key, getattr(one, key)) for key in CATEGORY))
 
 
-FAULT_HEAD: Final = ("fault", "tasks", "struck", "succeeded", "partial", "latency s", "without s", "slower",
-                     "recovery s", "at most s", "lost", "retries", "hedges", "re-plans")  # fmt: skip
+FAULT_HEAD: Final = ("fault", "tasks", "struck", "reached", "partial", "latency s", "without s", "slower",
+                     "recovery s", "at most s", "late", "lost", "retries", "hedges", "re-plans")  # fmt: skip
 
 
 def fault_rows(found: Answer) -> Iterator[tuple[str, ...]]:
@@ -84,17 +84,25 @@ def fault_rows(found: Answer) -> Iterator[tuple[str, ...]]:
     if found.blows:
         calm = found.figures
         yield ("none", str(calm.tasks), "", cell("task_success_rate", calm.task_success_rate), "",
-               cell("", calm.latency_s), "", "", "", "", *_made_good(calm))  # fmt: skip
+               cell("", calm.latency_s), "", "", "", "", "", *_made_good(calm))  # fmt: skip
     for one in found.blows:
-        yield _fault_row(one)
+        seen = one.figures
+        slower = f"x {one.slower:.2f}" if one.slower is not None else "-"
+        yield (one.fault, str(seen.tasks), str(one.struck), cell("task_success_rate", one.reached),
+               str(len(one.partial)), cell("", seen.latency_s), cell("", one.beside_s), slower,
+               cell("", seen.recovery_s), cell("", seen.recovery_max_s),
+               str(len(one.late)), *_made_good(seen))  # fmt: skip
 
 
-def _fault_row(one: Blow) -> tuple[str, ...]:
-    seen = one.figures
-    slower = f"x {one.slower:.2f}" if one.slower is not None else "-"
-    return (one.fault, str(seen.tasks), str(one.struck), cell("task_success_rate", seen.task_success_rate),
-            str(len(one.partial)), cell("", seen.latency_s), cell("", one.beside_s), slower,
-            cell("", seen.recovery_s), cell("", seen.recovery_max_s), *_made_good(seen))  # fmt: skip
+def fault_words(found: Answer) -> Iterator[tuple[str, str, str]]:
+    """The fault, the task, and what is to be said of it."""
+    for one in found.blows:
+        for case, said in one.failed.items():
+            yield one.fault, case, said
+        for case, seconds in one.late.items():
+            yield one.fault, case, f"recovered after {seconds:.2f} s, later than it may"
+        for case in one.partial:
+            yield one.fault, case, "ended as a named partial result, as it must"
 
 
 def _made_good(found: Figures) -> tuple[str, ...]:
@@ -123,13 +131,7 @@ def _faults(found: Answer) -> str:
     if not found.blows:
         return ""
     shown = aligned([FAULT_HEAD, *fault_rows(found)], numbers=range(1, len(FAULT_HEAD)))
-    failed = [f"{one.fault}, {case}: {why}" for one in found.blows for case, why in one.failed.items()]
-    partial = [
-        f"{one.fault}: ended as a named partial result, as they must: {', '.join(one.partial)}"
-        for one in found.blows
-        if one.partial
-    ]
-    return "\n".join([shown, *partial, *failed])
+    return "\n".join([shown, *(f"  {fault}, {case}: {said}" for fault, case, said in fault_words(found))])
 
 
 def _published(found: Answer) -> str:

@@ -95,19 +95,22 @@ def test_what_nothing_was_measured_for_is_null() -> None:
 
 
 def test_a_fault_stands_beside_the_same_cases_without_it() -> None:
-    gone = {"state": "failed", "partial": "shoot: edge-cam is gone"}
+    gone = {"state": "failed", "partial": "shoot: edge-cam is gone", "findings": BAD, "struck": "killed edge-cam"}
     plays = [
         made("a", 1.0), made("b", 2.0), made("c", 5.0),
-        made("a", 3.0, fault="partition", recovery_s=(0.4, 0.8)), made("b", 2.0, fault="partition", **gone),
-        made("a", 1.0, fault="machine-lost", findings=BAD),
+        made("a", 3.0, fault="machine-lost", recovery_s=(0.4, 0.8), bound_s=0.5, struck="killed edge-cam"),
+        made("b", 2.0, fault="machine-lost", lost="edge-cam", **gone),
+        made("c", 2.0, fault="machine-lost", lost="edge-cam", **gone),
+        made("a", 1.0, fault="partition", findings=BAD),
     ]  # fmt: skip
-    partition, lost = blows(plays)
-    assert (partition.fault, partition.struck, partition.partial) == ("partition", 1, ("b",))
-    assert partition.beside_s == pytest.approx(3.0)
-    assert partition.slower == pytest.approx((3.0 + 1.0) / 2)
-    assert partition.figures.recovery_s == pytest.approx(0.6)
-    assert lost.failed == {"a": "check total: 7, not 8"}
-    assert figures(one for one in plays if not one.fault).tasks == 3
+    lost, partition = blows(plays, {"b": ("edge-cam",)})
+    assert (lost.fault, lost.struck, lost.partial, lost.late) == ("machine-lost", 3, ("b",), {"a": 0.8})
+    assert lost.failed == {"c": "check total: 7, not 8"}  # it could have been done without the camera
+    assert lost.reached == pytest.approx(1 / 2)
+    assert lost.beside_s == pytest.approx(8.0)
+    assert lost.slower == pytest.approx(3.0)
+    assert lost.figures.recovery_s == pytest.approx(0.6)
+    assert (partition.struck, partition.reached, partition.failed) == (0, 0.0, {"a": "check total: 7, not 8"})
 
 
 def test_categories_come_in_the_order_of_the_suite_and_rows_in_that_of_the_plays() -> None:
@@ -185,7 +188,7 @@ def test_progress_says_each_case_once_with_its_twin_and_why_it_failed() -> None:
     with Progress(said, live=False) as watch:
         for number, play in enumerate(plays, 1):
             (case,) = suite([play]).suite.cases
-            step = Step(case, play.sequential, play.fault, 0, number, len(plays))
+            step = Step(case, play.sequential, play.fault, 0, number=number, of=len(plays))
             watch(step, None)
             watch(step, play)
     lines = said.getvalue().splitlines()
@@ -202,7 +205,7 @@ def test_on_a_terminal_the_last_line_says_what_is_played_and_is_gone_in_the_end(
     said = io.StringIO()
     with Progress(said, live=True) as watch:
         (case,) = suite([made("a", 1.0)]).suite.cases
-        watch(Step(case, True, "", 0, 3, 9), None)
+        watch(Step(case, True, "", 0, number=3, of=9), None)
     assert "3 of 9" in said.getvalue()
     assert "collection/a one task after the other" in said.getvalue()
     assert said.getvalue().endswith("\r\x1b[2K")

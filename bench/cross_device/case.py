@@ -165,6 +165,8 @@ def read_case(path: Path) -> Case:
         raw = read_document(path.read_bytes(), "toml")
     except OSError as error:
         raise UsageError(f"can't be read: {error.strerror}") from error
+    except PlanRefused as error:
+        raise UsageError(f"can't be read: {error.problems[0].message}") from error
     case, problems = None, Problems()
     try:
         case = _case(path.stem, CaseFile.model_validate(raw))

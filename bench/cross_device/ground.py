@@ -7,8 +7,9 @@ was sent away is back. It must not know what is played there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,7 +25,7 @@ from .warm import warm
 
 @asynccontextmanager
 async def ground(stage: FiveMachines, case: Case, salt: str, seed: int) -> AsyncIterator[Mapping[str, Any]]:
-    """The truths of the fixtures, by name; those on several machines by machine.
+    """The truths of the fixtures.
 
     Raises: UsageError for a machine that is not there, or a fixture that can't be made.
     """
@@ -34,7 +35,9 @@ async def ground(stage: FiveMachines, case: Case, salt: str, seed: int) -> Async
         raise UsageError(f"it needs {', '.join(away)}", hint="a machine that could not be started")
     gone = [name for name in case.absent if name in stage.machines]
     try:
-        truths = await anyio.to_thread.run_sync(_lay, stage, case, salt, seed)
+        for name in stage.machines:
+            (stage.root(name) / case.name).mkdir()
+        truths = await anyio.to_thread.run_sync(lay, case, stage.root, salt, seed)
         for name in gone:
             await stage.leave(name)
         yield truths
@@ -46,15 +49,17 @@ async def ground(stage: FiveMachines, case: Case, salt: str, seed: int) -> Async
                 await warm(stage, gone)
 
 
-def _lay(stage: FiveMachines, case: Case, salt: str, seed: int) -> dict[str, Any]:
+def lay(case: Case, root: Callable[[str], Path], salt: str, seed: int) -> dict[str, Any]:
+    """Make the fixtures below the machines' roots; the truth of each, by machine if it lies on several.
+
+    Raises: UsageError.
+    """
     truths: dict[str, Any] = {}
-    for name in stage.machines:
-        (stage.root(name) / case.name).mkdir()
     for one in case.fixtures:
         found = {}
         for machine in one.on:
             dice = dice_of(seed, salt, case.name, *((one.draw,) if one.draw else (one.name, machine)))
-            found[machine] = make(one.make, stage.root(machine) / case.name / one.path, one.args, dice)
+            found[machine] = make(one.make, root(machine) / case.name / one.path, one.args, dice)
         truths[one.name] = found if len(found) > 1 else found[one.on[0]]
     return truths
 

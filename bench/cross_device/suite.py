@@ -46,9 +46,9 @@ class Step(msgspec.Struct, frozen=True):
     sequential: bool
     fault: str
     repeat: int
-    again: bool = False
     number: int = 0
     of: int = 0
+    again: bool = False
 
     @property
     def key(self) -> tuple[str, bool, str, int]:

@@ -30,11 +30,14 @@ def unfailing(case: Case, outcome: Outcome, truths: Mapping[str, Any]) -> list[s
         for what, changed in _outcomes(claim, outcome):
             if judge(claim, changed, truths).ok:
                 found.append(f"{claim.name}: holds also when {what}")
-        value = look(claim, outcome)
-        for what, tampered in _values(claim, value):
-            if not _unlike(claim, tampered, truths):
-                found.append(f"{claim.name}: holds also when {what}")
+        found += unfailing_of(claim, look(claim, outcome), truths)
     return found
+
+
+def unfailing_of(claim: Claim, value: Any, truths: Mapping[str, Any]) -> list[str]:
+    """The same of one claim and the value that it looks at."""
+    other = _values(claim, value)
+    return [f"{claim.name}: holds also when {what}" for what, one in other if not _unlike(claim, one, truths)]
 
 
 def _unlike(claim: Claim, value: Any, truths: Mapping[str, Any]) -> bool:

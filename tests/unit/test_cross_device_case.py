@@ -82,7 +82,7 @@ def test_a_case_is_read_and_placed(tmp_path: Path) -> None:
         ('file = "log-server:', 'file = "attic:', "BadFile at check.0.file"),
         ('as = "csv"', 'as = "xml"', "BadValue at check.0.as"),
         ('do = "approve"', 'do = "shrug"', "BadValue at answer.0.do"),
-        ("[plan]", "[plan", "NotToml"),
+        ("[plan]", "[plan", "can't be read: Expected"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, old: str, new: str, named: str) -> None:

@@ -180,7 +180,7 @@ def read_case(path: Path) -> Case:
         for problem in _wrong(case):
             problems.add(problem.code, problem.where, problem.message, problem.fix)
     if problems.found or case is None:
-        raise UsageError("is no case", hint="docs/how-to/measure-devices-together.md", problems=problems.found)
+        raise UsageError("is no case", hint="docs/how-to/measure-machines-together.md", problems=problems.found)
     return case
 
 

@@ -15,10 +15,10 @@ import msgspec
 from ..guard import guarded
 from ..own_model import own_model
 from .case import CATEGORIES, Case, Loaded
-from .play import Play, play
+from .play import PLANNERS, Play, play
 from .site import FiveMachines
 from .store import Store
-from .warm import NOTE, warm
+from .warm import NOTE, warm, warm_planner
 
 QUICK: Final = 2
 """Cases of each category with --quick."""
@@ -101,6 +101,8 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
             async with FiveMachines(guard, order.seed, model=model) as stage:
                 problems += [f"{name} could not be started: {why}" for name, why in stage.missing.items()]
                 await warm(stage, stage.machines)
+                if not model:  # a model that is paid for is asked for nothing that isn't counted
+                    await warm_planner(stage, PLANNERS[order.mode])
                 notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
                 for step in steps:
                     graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None

@@ -65,7 +65,7 @@ class Ledger:
 
     def _count(self, fleet: Fleet) -> None:
         fairness = self.fairness
-        fairness.clear([ix for ix in fairness.runs if ix not in self._state.runs or self._closed(ix)])
+        fairness.clear([ix for ix in fairness.runs if ix not in self._state.runs or self._closed(ix)], self._now)
         fairness.measure(session.profile for session in fleet.sessions.values())
         for session in fleet.sessions.values():
             session.tell = self._told

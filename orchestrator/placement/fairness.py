@@ -20,6 +20,10 @@ Amounts = tuple[float, float, float, float]
 """One of each of RESOURCES: cores, cards, bytes, price a second."""
 LIGHT_CPU: Final = 0.001
 """What an attempt that needs no cpu counts as: many of them still are a load."""
+MOST_ABSENT: Final = 1_000
+"""Users without an open run of whom is remembered what they had."""
+_FADED: Final = 14.0
+"""After so many memories less than _LEAST is left of anything."""
 _STEPS: Final = 8.0
 _LEAST: Final = 1e-6
 _FRESH: Final = 0.01
@@ -74,10 +78,17 @@ class Fairness:
             found = self.runs[run] = (Account(1.0), of_user)
         return found
 
-    def clear(self, closed: Iterable[int]) -> None:
-        """Nothing is under way as far as anybody has counted; closed runs are forgotten."""
+    def clear(self, closed: Iterable[int], now: float) -> None:
+        """Nothing is under way as far as anybody has counted; closed runs are forgotten, and so are users without any
+        whose use has faded; beyond MOST_ABSENT those who have used something last are kept."""
         for run in closed:
             del self.runs[run]
+        present = {id(of_user) for _, of_user in self.runs.values()}
+        absent = [user for user, account in self.users.items() if id(account) not in present]
+        absent.sort(key=lambda user: -self.users[user].at)
+        for n, user in enumerate(absent):
+            if n >= MOST_ABSENT or self.users[user].at + _FADED * self.memory_s < now:
+                del self.users[user]
         for account in (*self.users.values(), *(one for one, _ in self.runs.values())):
             account.held = [0.0, 0.0, 0.0, 0.0]
             account.changed()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.placement.fairness import Fairness
+from orchestrator.placement.fairness import MOST_ABSENT, Fairness
 
 HALF_LIFE_S = 60.0
 CPU, MEMORY = (1.0, 0.0, 0.0, 0.0), (1.0, 0.0, 4e9, 0.0)
@@ -82,3 +82,22 @@ def test_runs_of_one_user_have_shares_of_their_own():
     first, third = (found.step(found.runs[run][0], 0.0) for run in (1, 3))
     assert first > third
     assert found.runs[3][1] is found.users["ann"]
+
+
+def test_users_without_a_run_are_forgotten_once_their_use_has_faded():
+    found = fair()
+    found.use(1, CPU, 30.0, 0.0, now=100.0)
+    found.clear([1], 100.0 + HALF_LIFE_S)
+    assert share(found, "ann", 100.0)[1] > 0.0
+    found.clear([], 100.0 + 40 * HALF_LIFE_S)
+    assert set(found.users) == {"ben"}  # whose run is open, whatever he has used
+
+
+def test_no_number_of_names_makes_it_remember_more_than_so_many():
+    found, strangers = fair(), range(10, 10 + 2 * MOST_ABSENT)
+    for n in strangers:
+        found.open(n, f"user{n}")
+        found.use(n, CPU, 1.0, 0.0, now=n / 1000)
+    found.clear(strangers, 2.0)
+    assert len(found.users) == MOST_ABSENT + 2
+    assert {f"user{strangers[-1]}", "ann", "ben"} <= set(found.users)

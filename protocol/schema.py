@@ -25,7 +25,17 @@ _SHAPE: Final = ("type", "properties", "required", "additionalProperties", "item
 _DETAIL: Final = ("nullable", "default", "description", "minimum", "maximum", "maxItems", "maxLength")
 KEYWORDS: Final = frozenset((*_SHAPE, *_DETAIL))
 
+_RECORD: Final = {"type", "properties", "required", "additionalProperties", "description"}
+_BARE: Final = {"type", "description"}
+_EXACT: Final[Mapping[str, tuple[type, ...]]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,),
+    "object": (dict,), "null": (type(None),),
+}  # fmt: skip
+"""Types of JSON values that are of such a type without a further look."""
+_REMEMBERED: Final = 1024
+
 Schema = Mapping[str, Any]
+_PLAIN: Final[dict[int, tuple[Schema, dict[str, tuple[type, ...] | None] | None]]] = {}
 
 
 def is_file_uri(text: str) -> bool:
@@ -39,7 +49,43 @@ def check(schema: Schema, value: object, where: str = "", *, refs: bool = False)
     `refs`: arguments as written in a plan, where a reference `{"ref": ...}` or `{"secret": ...}` fits anything (its
     value is not known yet) and `{"literal": x}` is checked as x.
     """
-    return _check(schema, value, where, refs, 0)
+    return [] if _plainly_fits(schema, value, refs) else _check(schema, value, where, refs, 0)
+
+
+def _plainly_fits(schema: Schema, value: object, refs: bool) -> bool:
+    """Whether it is the usual object: all that is required and nothing else, with values that their types alone tell to
+    be right. Whatever this doesn't know is left to the full check."""
+    found = _PLAIN.get(id(schema))
+    if found is None or found[0] is not schema:
+        if len(_PLAIN) >= _REMEMBERED:
+            _PLAIN.clear()
+        found = _PLAIN[id(schema)] = schema, _plain(schema)
+    kinds = found[1]
+    if kinds is None or type(value) is not dict or value.keys() != kinds.keys():
+        return False
+    for name, allowed in kinds.items():
+        if allowed is not None:
+            kind = type(value[name])
+            if kind not in allowed or (refs and kind is dict):
+                return False
+    return True
+
+
+def _plain(schema: Schema) -> dict[str, tuple[type, ...] | None] | None:
+    """The types of each property of such an object (None: any); None for a schema that says more."""
+    properties = schema.get("properties", {})
+    if (
+        not schema.keys() <= _RECORD
+        or schema.get("type") != "object"
+        or set(schema.get("required", ())) != set(properties)
+    ):
+        return None
+    kinds: dict[str, tuple[type, ...] | None] = {}
+    for name, one in properties.items():
+        if not one.keys() <= _BARE or one.get("type", "null") not in _EXACT:
+            return None
+        kinds[name] = _EXACT[one["type"]] if "type" in one else None
+    return kinds
 
 
 def _check(root: Schema, value: object, where: str, refs: bool, depth: int) -> list[Problem]:

@@ -20,6 +20,7 @@ Effect = Literal["pure", "idempotent", "once"]
 EFFECT_ORDER: Final = {"pure": 0, "idempotent": 1, "once": 2}
 INPUT: Final = "input"
 """The reserved source of run inputs: `input/NAME`."""
+_NESTED: Final = (dict, list)
 SECRET_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
@@ -152,19 +153,22 @@ def substitute(args: Any, values: dict[str, Any], secrets: Mapping[str, str] | N
     Raises: KeyError for a reference or a secret without a value.
     """
     if isinstance(args, dict):
-        if len(args) == 1 and "ref" in args:
-            text = args["ref"]
-            if isinstance(text, str) and text in values:  # as it was written: the usual case
-                return values[text]
-            return values[str(reference_in(args))]
-        if set(args) == {"literal"}:
-            return args["literal"]
-        name = secret_in(args) if "secret" in args else None
-        if name is not None:
-            return name if secrets is None else secrets[name]
-        return {key: substitute(item, values, secrets) for key, item in args.items()}
+        if len(args) == 1:
+            if "ref" in args:
+                text = args["ref"]
+                if isinstance(text, str) and text in values:  # as it was written: the usual case
+                    return values[text]
+                return values[str(reference_in(args))]
+            if "literal" in args:
+                return args["literal"]
+            name = secret_in(args) if "secret" in args else None
+            if name is not None:
+                return name if secrets is None else secrets[name]
+        return {
+            key: substitute(item, values, secrets) if isinstance(item, _NESTED) else item for key, item in args.items()
+        }
     if isinstance(args, list):
-        return [substitute(item, values, secrets) for item in args]
+        return [substitute(item, values, secrets) if isinstance(item, _NESTED) else item for item in args]
     return args
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.builtin import BUILTINS
-from protocol.schema import MAX_PROBLEMS, check, check_schema, files_in, has_files, map_files
+from protocol.schema import MAX_PROBLEMS, _check, check, check_schema, files_in, has_files, map_files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -179,3 +179,27 @@ def test_only_declared_files_are_found_and_text_beside_a_file_stays_text() -> No
     assert changed["many"] == [{"f": "<file://w/b", "g": "file://w/no"}]
     assert changed["either"] == ["plain", "<file://w/c", ["<file://w/d"]]
     assert value["f"] == "a.txt"
+
+
+def test_the_short_way_through_says_what_the_whole_check_says() -> None:
+    """Usual objects are told by the types of their values alone: nothing may pass there that would not pass."""
+    parts: list[dict[str, object]] = [{}, {"description": "any"}, {"type": "string", "description": "t"}]
+    parts += [{"type": kind} for kind in ("integer", "number", "boolean", "null", "array", "object", "file")]
+    parts += [{"type": "integer", "minimum": 5}, {"type": "array", "items": {"type": "integer"}}]
+    parts += [{"type": "string", "nullable": True}, {"enum": [1, "a"]}]
+    values: list[object] = [1, True, 2.0, 2.5, "a", "", None, [], ["a"], {}, {"a": 1}]
+    values += [{"ref": "t/x"}, {"literal": 1}, {"literal": {"ref": "t"}}, {"secret": "KEY"}]
+    for part in parts:
+        for closed in (True, False):
+            schema = {
+                "type": "object",
+                "properties": {"a": part},
+                "required": ["a"],
+                "additionalProperties": not closed,
+            }
+            for value in (*({"a": one} for one in values), {}, {"a": 1, "b": 2}, [], 3, None, {"literal": {"a": 1}}):
+                for refs in (False, True):
+                    assert check(schema, value, "at", refs=refs) == _check(schema, value, "at", refs, 0), (
+                        schema,
+                        value,
+                    )

@@ -165,6 +165,19 @@ def test_what_comes_after_the_end_is_no_part_of_it() -> None:
     assert trace(told.rows, {}, {}).shares.total_s == pytest.approx(0.2)
 
 
+def test_what_a_task_had_planned_waits_for_what_was_planned_beside_it() -> None:
+    told = Told()
+    told.ran("a", "near", 0.0, 0.1, 0.1)
+    told.say(0.1, "planner_call_opened", call=2, purpose="next", task="more")
+    told.say(0.3, "patch_accepted", call=2, ids=["more.x", "more.y"])
+    told.say(0.3, "planner_call_closed", call=2)
+    told.ran("more.x", "near", 0.3, 0.5, 0.2)
+    told.ran("more.y", "near", 0.52, 0.62, 0.1)
+    found = told.of(0.62, ("a", "more"))
+    assert found.way == ("a", "more.x", "more.y")
+    assert parts(found) == shares(work_s=0.4, planner_s=0.2, engine_s=0.02)
+
+
 def test_a_run_without_an_attempt_is_all_ours() -> None:
     found = Told().of(0.25)
     assert parts(found) == shares(engine_s=0.25)

@@ -246,12 +246,15 @@ class Scenario:
         return self._workers[name].pid
 
     async def joined(self, client: AsyncClient, *names: str) -> None:
-        """Wait until these workers are connected. Raises: ServerUnreachable with the last words of one that ended."""
+        """Wait until these workers are connected, well or in quarantine.
+
+        Raises: ServerUnreachable with the last words of one that ended.
+        """
         delay = 0.02
         with anyio.move_on_after(JOIN_DEADLINE_S):
             while True:
                 rows = (await client.connection.call("workers"))["workers"]
-                if set(names) <= {row["worker"] for row in rows if row["state"] == "connected"}:
+                if set(names) <= {row["worker"] for row in rows if row["state"] in ("connected", "quarantine")}:
                     return
                 for name in names:
                     if self._workers[name].poll() is not None:

@@ -35,6 +35,8 @@ from .mishap import FOLDER
 
 _ALL_SHOWN: Final = {"ASTERISM_PLANNER__SHORTLIST": "1000"}
 """The gold plans are there already: every skill in them has to be among those that a plan may use."""
+_FORGETS: Final = {"ASTERISM_QUARANTINE__ENABLED": "false"}
+"""What befell a machine in one play must not count in the next."""
 _NO_CARD: Final = {"CUDA_VISIBLE_DEVICES": ""}
 _CHUNK: Final = 64 * 1024
 
@@ -104,7 +106,9 @@ class FiveMachines:
             address = spaces.server if spaces is not None else ""
             model = self._model or {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL, **_ALL_SHOWN}
             listen = f"{address}:0" if address else ""
-            self.fleet = Scenario(self._guard.folder, listen=listen, environ={**model, FOLDER: str(self.mishaps)})
+            self.fleet = Scenario(
+                self._guard.folder, listen=listen, environ={**model, **_FORGETS, FOLDER: str(self.mishaps)}
+            )
             for name in self._members:
                 self.fleet.new_folder(name)
             await stack.enter_async_context(self.fleet)
@@ -116,7 +120,8 @@ class FiveMachines:
             async with anyio.create_task_group() as group:
                 for member in self._members.values():
                     group.start_soon(self._start, member)
-            self.notes = tuple(filter(None, (self._network_words(spaces, why), self._gpu_words)))
+            words = (self._network_words(spaces, why), self._gpu_words, "no machine is put in quarantine")
+            self.notes = tuple(filter(None, words))
             self._stack = stack.pop_all()
         return self
 

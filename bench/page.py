@@ -36,7 +36,7 @@ svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } .grid { stroke:
 text.on { font-size: 10px; fill: var(--ground); pointer-events: none; } details { margin: 0.3rem 0; }
 summary { cursor: pointer; } details > p { margin-left: 1rem; }
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; } th, td { padding: 0.2rem 0.7rem 0.2rem 0;
-  text-align: left; border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; }
+  text-align: left; border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
 """
 
 

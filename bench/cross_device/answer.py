@@ -51,6 +51,11 @@ class Answer(msgspec.Struct, frozen=True):
     machine: dict[str, Any]
 
     @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be played or judged, a line each."""
+        return tuple(" ".join(text.split()) for text in self.suite.problems)
+
+    @property
     def wrong(self) -> tuple[str, ...]:
         """Who was called a success and is none, under a fault or without."""
         return tuple(f"{one.case}{one.fault and f' ({one.fault})'}" for one in self.suite.plays if is_wrong(one))
@@ -100,7 +105,7 @@ def document(found: Answer) -> dict[str, Any]:
         **msgspec.to_builtins(found.figures),
         "wrong": list(found.wrong),
         "whole": suite.whole,
-        "problems": list(suite.problems),
+        "problems": list(found.problems),
         "missed": found.missed,
         "bounds": {"least": LEAST, "most": MOST} if order.mode == "gold" else {},
         "categories": msgspec.to_builtins(found.categories),

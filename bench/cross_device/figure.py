@@ -194,7 +194,7 @@ def blows(plays: Sequence[Play], needs: Mapping[str, Collection[str]]) -> tuple[
 def why(play: Play) -> tuple[str, ...]:
     """What kept it from success, in words; the problem first."""
     said = [f"{one.kind} {one.id}: {one.why}" for one in play.findings if not one.ok]
-    return tuple(filter(None, (play.problem, *said)))
+    return tuple(" ".join(text.split()) for text in (play.problem, *said) if text)
 
 
 def missed(found: Figures) -> dict[str, float]:

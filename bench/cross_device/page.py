@@ -53,8 +53,8 @@ def write_suite(found: Answer, path: Path) -> None:
 
 
 def _sections(found: Answer) -> Iterator[Section]:
-    if found.suite.problems:
-        rows = [("",), *((one,) for one in found.suite.problems)]
+    if found.problems:
+        rows = [("",), *((one,) for one in found.problems)]
         yield Section("Not played, or not judged", "The rest went on without these.", rows=rows)
     if found.wrong:
         yield Section("Called a success, and wrong", ", ".join(found.wrong))

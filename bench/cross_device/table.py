@@ -31,11 +31,10 @@ WORDS: Final = {
 
 def table(found: Answer) -> str:
     """Everything, blocks apart."""
-    suite = found.suite
     blocks = [_figures(found), _categories(found), _faults(found), _published(found), _failed(found)]
     wrong = f"called a success, and wrong: {', '.join(found.wrong)}" if found.wrong else ""
-    problems = "\n".join(["not played, or not judged:", *(f"  {one}" for one in suite.problems)])
-    blocks += [wrong, problems if suite.problems else "", machine_words(found.machine)]
+    problems = "\n".join(["not played, or not judged:", *(f"  {one}" for one in found.problems)])
+    blocks += [wrong, problems if found.problems else "", machine_words(found.machine)]
     return "\n\n".join(filter(None, blocks))
 
 
@@ -75,8 +74,8 @@ def category_rows(found: Answer) -> Iterator[tuple[str, ...]]:
         yield (name, *(cell(key, getattr(one, key)) for key in CATEGORY))
 
 
-FAULT_HEAD: Final = ("fault", "tasks", "struck", "reached", "partial", "latency s", "without s", "slower",
-                     "recovery s", "at most s", "late", "lost", "retries", "hedges", "re-plans")  # fmt: skip
+FAULT_HEAD: Final = ("fault", "tasks", "struck", "reached", "partial", "seconds", "without", "slower",
+                     "recovery", "at most", "late", "lost", "retries", "hedges", "re-plans")  # fmt: skip
 
 
 def fault_rows(found: Answer) -> Iterator[tuple[str, ...]]:

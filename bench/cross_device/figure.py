@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from protocol.errors import PlannerAbstained
+
 from .case import CATEGORIES
 from .check import STATE
 from .play import Play
@@ -102,6 +104,12 @@ def figures(plays: Iterable[Play]) -> Figures:
     timed = [one for one in ours if one.trace.spans and not one.problem]
     subtasks = [found for one in ours for found in one.findings if found.kind == "subtask"]
     cases = _by_case(ours)
+    twins = _by_case(one for one in made if one.sequential)
+    sound = {
+        name: plays
+        for name, plays in cases.items()
+        if all(one.succeeded for one in (*plays, *twins.get(name, ()))) and (name in twins or not twins)
+    }
     reductions = list(reduction(made).values())
     recovered = [seconds for one in ours for seconds in one.recovery_s]
     total_s = math.fsum(one.latency_s for one in timed)
@@ -109,13 +117,13 @@ def figures(plays: Iterable[Play]) -> Figures:
         tasks=len(cases),
         plays=len(ours),
         task_success_rate=_share(sum(one.succeeded for one in ours), len(ours)),
-        abstained=sum(one.state == "abstained" for one in ours),
+        abstained=sum(map(abstained, ours)),
         wrong_successes=sum(map(is_wrong, ours)),
         subtask_completion_rate=_share(sum(one.ok for one in subtasks), len(subtasks)),
         mean_width=_mean([width(one) for one in timed]),
         max_width=max((int(one.report["width"]["max"]) for one in timed), default=0),
-        latency_s=_total(cases.values()),
-        sequential_s=_total(_by_case(one for one in made if one.sequential).values()),
+        latency_s=_total(sound.values()),
+        sequential_s=_total(twins[name] for name in sound if name in twins),
         latency_reduction=_median(reductions),
         twins=len(reductions),
         critical_path_ratio=_median(one.trace.critical_path_s / one.latency_s for one in timed if one.latency_s),
@@ -127,6 +135,12 @@ def figures(plays: Iterable[Play]) -> Figures:
         recovery_max_s=max(recovered, default=None),
         shares=_shares(timed),
     )
+
+
+def abstained(play: Play) -> bool:
+    """Its planner said that it can't."""
+    code = (play.report.get("error") or {}).get("code", "")
+    return play.state == "abstained" or code == PlannerAbstained.code
 
 
 def is_wrong(play: Play) -> bool:
@@ -193,6 +207,8 @@ def blows(plays: Sequence[Play], needs: Mapping[str, Collection[str]]) -> tuple[
 
 def why(play: Play) -> tuple[str, ...]:
     """What kept it from success, in words; the problem first."""
+    if abstained(play):
+        return (f"the planner abstained: {play.partial}",)
     said = [f"{one.kind} {one.id}: {one.why}" for one in play.findings if not one.ok]
     return tuple(" ".join(text.split()) for text in (play.problem, *said) if text)
 
@@ -221,12 +237,9 @@ def _blow(
     cases = _by_case(made)
     partial = [one for one in made if not one.succeeded and as_it_must(one, needs.get(one.case, ()))]
     failed = [one for one in made if not one.succeeded and one not in partial]
-    beside = {case: calm[case] for case in cases if case in calm}
-    slower = [
-        _middle(cases[case]) / _middle(without)
-        for case, without in beside.items()
-        if _middle(without) and all(one.succeeded for one in cases[case])
-    ]
+    sound = {case for case, plays in cases.items() if all(one.succeeded for one in plays)}
+    beside = {case: calm[case] for case in cases if case in calm and case in sound}
+    slower = [_middle(cases[case]) / _middle(without) for case, without in beside.items() if _middle(without)]
     return Blow(
         name,
         figures(made),

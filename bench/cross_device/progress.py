@@ -14,7 +14,7 @@ from typing import Final, Self, TextIO
 
 import click
 
-from .figure import as_it_must, why
+from .figure import abstained, as_it_must, why
 from .play import Play
 from .suite import Step
 
@@ -72,9 +72,11 @@ class Progress:
     def _line(self, step: Step, play: Play, twin: Play | None) -> None:
         good = play.succeeded and (twin is None or twin.succeeded)
         partial = not good and as_it_must(play, step.case.needs)
-        state = (
-            click.style("FAILED", fg="red", bold=True) if not (good or partial) else click.style("ok    ", fg="green")
-        )
+        state = click.style("FAILED", fg="red", bold=True)
+        if good or partial:
+            state = click.style("ok    ", fg="green")
+        elif abstained(play):
+            state = click.style("no    ", fg="yellow")
         beside = f"{twin.latency_s:6.2f} s one after the other" if twin is not None else ""
         if play.fault:
             beside = f"{play.fault}: {play.struck or 'its moment never came'}"

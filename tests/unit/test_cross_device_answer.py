@@ -59,8 +59,8 @@ def test_latency_is_compared_with_the_twin_where_something_could_run_side_by_sid
     found = figures(plays)
     assert found.latency_reduction == pytest.approx(0.5)
     assert (found.twins, found.tasks, found.plays) == (2, 4, 5)
-    assert found.latency_s == pytest.approx(2.0 + 1.0 + 1.0 + 1.0)
-    assert found.sequential_s == pytest.approx(4.0 + 2.0 + 1.0 + 9.0)
+    assert found.latency_s == pytest.approx(2.0 + 1.0 + 1.0)
+    assert found.sequential_s == pytest.approx(4.0 + 2.0 + 1.0)
 
 
 def test_rates_are_of_plays_and_of_subtasks_without_the_twins() -> None:
@@ -107,7 +107,7 @@ def test_a_fault_stands_beside_the_same_cases_without_it() -> None:
     assert (lost.fault, lost.struck, lost.partial, lost.late) == ("machine-lost", 3, ("b",), {"a": 0.8})
     assert lost.failed == {"c": "check total: 7, not 8"}  # it could have been done without the camera
     assert lost.reached == pytest.approx(1 / 2)
-    assert lost.beside_s == pytest.approx(8.0)
+    assert lost.beside_s == pytest.approx(1.0)
     assert lost.slower == pytest.approx(3.0)
     assert lost.figures.recovery_s == pytest.approx(0.6)
     assert (partition.struck, partition.reached, partition.failed) == (0, 0.0, {"a": "check total: 7, not 8"})
@@ -209,3 +209,14 @@ def test_on_a_terminal_the_last_line_says_what_is_played_and_is_gone_in_the_end(
     assert "3 of 9" in said.getvalue()
     assert "collection/a one task after the other" in said.getvalue()
     assert said.getvalue().endswith("\r\x1b[2K")
+
+
+def test_a_planner_that_abstains_is_told_as_that_and_as_nothing_else() -> None:
+    no = {"error": {"code": "PlannerAbstained", "message": "no skill serves this"}}
+    play = made(
+        "a", 0.1, state="failed", findings=BAD, report=no, partial="no skill serves this", trace=Trace(), mode="catalog"
+    )
+    found = suite([play], mode="catalog")
+    assert (found.figures.abstained, found.figures.wrong_successes) == (1, 0)
+    assert "the planner abstained: no skill serves this" in table(found)
+    assert "7, not 8" not in table(found)

@@ -43,11 +43,12 @@ _SNAKE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 def event_kind(event: msgspec.Struct) -> str:
     """`TaskSettled` -> `task_settled`; an event that a skill emitted goes by the skill's own word."""
     name = type(event).__name__
-    return str(getattr(event, "kind", "emitted")) if name == "Emitted" else _snake(name)
+    return str(getattr(event, "kind", "emitted")) if name == "Emitted" else kind_named(name)
 
 
 @cache
-def _snake(name: str) -> str:
+def kind_named(name: str) -> str:
+    """The kind of events of the type called so."""
     return _SNAKE.sub("_", name).lower()
 
 

@@ -50,7 +50,7 @@ def heavy(assign: Assign) -> bool:
     """Whether its inputs may be too large to travel inline. Cheap: asked for every Assign."""
     total = 0
     for one in assign.inputs:
-        total += _weight(one)
+        total += len(one.value) if type(one.value) is bytes and one.parts is None else _weight(one)
     for row in assign.items:
         for one in row:
             total += _weight(one)

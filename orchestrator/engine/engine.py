@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
-from ..core.event import Event, RunRemoved, RunSettled, run_of
+from ..core.event import Event, RunRemoved, RunSettled
 from ..core.machine import Machine
 from ..instrument import Instrument
 from ..journal.journal import Commit, Journal, LogLine
@@ -309,16 +309,19 @@ class Engine:
             first = self.seq + 1
             self.seq += len(events)
             records = records_of(events, first, at)
-            for run, count in Counter(map(run_of, events)).items():
-                self._snapshots.note(run, count)
-            forget = [event.run for event in events if type(event) is RunRemoved]
+            end = self.seq + 1
+            for record in reversed(records):
+                self._snapshots.note(record.run, end - record.seq)
+                end = record.seq
+            kinds = set(map(type, events))
+            forget = [event.run for event in events if type(event) is RunRemoved] if RunRemoved in kinds else []
             logged = list({line.run for line in logs})
             self._pending.append(_Pending(first, at, events, later, logged, forget))
             self.pressure.appended(len(events))
             pressing = (
                 not events
                 or any(type(command) is not c.Send or type(command.item) is not Ack for command in later)
-                or any(type(event) is RunSettled for event in events)
+                or RunSettled in kinds
             )
             self._last = self.journal.append(records, logs, self._committed, pressing=pressing, forget=forget)
             return self._last

@@ -28,7 +28,7 @@ def records_of(events: Sequence[Event], first: int, at: float) -> list[Record]:
         event = events[start]
         run, end = run_of(event), start + 1
         if type(event) in TOGETHER:
-            while end < count and type(events[end]) in TOGETHER and run_of(events[end]) == run:
+            while end < count and type(events[end]) in TOGETHER and events[end].run == run:  # type: ignore[union-attr]
                 if end - start >= MOST and type(events[end]) is not TaskSettled:
                     break
                 end += 1

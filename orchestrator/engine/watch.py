@@ -17,6 +17,7 @@ import anyio.to_thread
 from ..core.event import Event, run_of
 from ..core.event_codec import decode_events
 from ..journal.journal import Journal
+from .recording import TOGETHER
 
 Seen = tuple[int, float, Event]
 """(seq, at, event)"""
@@ -32,7 +33,7 @@ class Watch:
     ) -> None:
         self._owner = owner
         self.run = run
-        self._kinds = kinds
+        self.kinds = kinds
         self._wanted = wanted
         self.after = after
         """The number of the last event handed out."""
@@ -72,8 +73,8 @@ class Watch:
         """For the owner, after a commit: some events of this watch."""
         if self._behind:
             return
-        if self._kinds:
-            seen = [one for one in seen if type(one[2]).__name__ in self._kinds]
+        if self.kinds:
+            seen = [one for one in seen if type(one[2]).__name__ in self.kinds]
         if self._wanted is not None:
             seen = [one for one in seen if self._wanted(one[2])]
         if not seen:
@@ -101,7 +102,7 @@ class Watch:
         return found
 
     def _read(self, goal: int) -> tuple[list[Seen], int, bool]:
-        records = self._owner.journal.read(self.after, self.run, PAGE_RECORDS, self._kinds)
+        records = self._owner.journal.read(self.after, self.run, PAGE_RECORDS, self.kinds)
         found: list[Seen] = []
         last = self.after
         for record in records:
@@ -144,6 +145,8 @@ class Watches:
         self.committed = committed
         """The number of the last event on disk."""
         self._all: set[Watch] = set()
+        self._whole = 0
+        """How many want all kinds: without them nobody looks at what happens to tasks by the thousand."""
         self._by_run: dict[int, set[Watch]] = {}
         self._logs: dict[int, set[LogWatch]] = {}
         self._closed = False
@@ -168,8 +171,12 @@ class Watches:
     def committed_to(self, first: int, at: float, events: Sequence[Event], logged: Sequence[int]) -> None:
         """For the engine, in the loop, once these are on disk; `first` is the number of the first of them."""
         self.committed = first + len(events) - 1
-        if self._all or self._by_run:
-            self._offer([(first + n, at, event) for n, event in enumerate(events)])
+        if self._whole:
+            self._offer([(seq, at, event) for seq, event in enumerate(events, first)])
+        elif (self._all or self._by_run) and (
+            rare := [(seq, at, event) for seq, event in enumerate(events, first) if type(event) not in TOGETHER]
+        ):
+            self._offer(rare)
         for run in logged:
             for reader in self._logs.get(run, ()):
                 reader.news.set()
@@ -193,6 +200,7 @@ class Watches:
             reader.news.set()
 
     def add(self, watch: Watch) -> None:
+        self._whole += not watch.kinds
         if watch.run is None:
             self._all.add(watch)
         else:
@@ -201,6 +209,7 @@ class Watches:
             watch.close()
 
     def drop(self, watch: Watch) -> None:
+        self._whole -= not watch.kinds
         if watch.run is None:
             self._all.discard(watch)
         else:

@@ -13,12 +13,13 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from protocol.event_row import LogRow, event_kind, event_report
+from protocol.event_row import LogRow, event_kind, event_report, kind_named
 
-from ..core.event import FLEET, Event, RunSettled, TaskSettled, run_of
+from ..core.event import FLEET, Emitted, Event, RunSettled, TaskSettled, run_of
 from ..core.graph import Run
 from ..core.state import State
 from ..engine.engine import Engine
+from ..engine.recording import TOGETHER
 from ..engine.watch import Seen
 from ..journal.journal import Journal, LogLine
 from .attachment import Attachments
@@ -36,6 +37,11 @@ class Wanted:
     def __init__(self, kinds: Collection[str] = (), states: Collection[str] = ()) -> None:
         self._kinds = frozenset(kinds)
         self._states = frozenset(states)
+        found = {kind for kind in Event.__args__ if kind_named(kind.__name__) in self._kinds}
+        rare = bool(kinds) and found.isdisjoint(TOGETHER)
+        self.types = frozenset(kind.__name__ for kind in (*found, Emitted, RunSettled)) if rare else frozenset[str]()
+        """For engine.watch: types among which these are, by name; empty where that has to look at all events. What a
+        skill emits goes by the skill's own words."""
 
     def __call__(self, event: Event) -> bool:
         if self._kinds and event_kind(event) not in self._kinds:
@@ -68,13 +74,13 @@ class Watching:
         if not follow:
             with anyio.move_on_after(LOOK_PATIENCE_S):  # whoever was told that the run has ended finds its end here
                 await self._engine.on_disk()
-            async with self._engine.watches.events(found.ix, after, wanted=wanted) as watch:
+            async with self._engine.watches.events(found.ix, after, wanted.types, wanted) as watch:
                 while seen := await watch.next(wait=False):
                     for message in _messages(seen, row_of):
                         yield message
             return
         with self._attachments.watching(found.ix):
-            async with self._engine.watches.events(found.ix, after, wanted=wanted.or_end) as watch:
+            async with self._engine.watches.events(found.ix, after, wanted.types, wanted.or_end) as watch:
                 while True:
                     going = is_open(found)
                     if not going:
@@ -125,7 +131,7 @@ class Watching:
 
             async def settled() -> None:
                 watches = self._engine.watches
-                async with watches.events(run.ix, watches.committed, wanted=Wanted(("run_settled",))) as watch:
+                async with watches.events(run.ix, watches.committed, frozenset(("RunSettled",))) as watch:
                     while is_open(run) and await watch.next():
                         pass
                 group.cancel_scope.cancel()

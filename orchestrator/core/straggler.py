@@ -51,16 +51,18 @@ class Late(msgspec.Struct, gc=False):
 def hurry(turn: Turn) -> None:
     """Look for stragglers, unless that was done a moment ago. Called when everything that could go has gone."""
     watch = turn.watch
-    if turn.now < watch.next_look:
-        _wake(turn, watch.next_look)
+    if turn.now < watch.next_look:  # nothing that began since the last one can have run over its time before then
+        _wake(turn, max(watch.next_look, watch.looked_at + turn.settings.hedge.least_s))
         return
-    watch.next_look = turn.now + _PAUSE_S
+    watch.next_look, watch.looked_at = turn.now + _PAUSE_S, float("-inf")
     idle = [session for session in turn.fleet.sessions.values() if _idle(session)] if turn.settings.hedge.on else []
     if not idle:
         return
     late, seen, due = _late(turn, idle)
     watch.next_look += _PAUSE_EACH_S * seen
-    if late:
+    if not late:
+        watch.looked_at = turn.now
+    else:
         late.sort(key=lambda one: (-one.overdue, one.key))
         first = watch.place % len(late) if len(late) > _CANDIDATES else 0  # those that nobody can relieve bar no others
         watch.place = first + _CANDIDATES

@@ -12,6 +12,8 @@ class Watchfulness:
     def __init__(self) -> None:
         self.next_look = 0.0
         """Not before."""
+        self.looked_at = float("-inf")
+        """When the last look was, if it has found nothing late among all that was live."""
         self.next_move = 0.0
         """Not before is looked for attempts that are only slow."""
         self.place = 0

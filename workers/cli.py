@@ -56,7 +56,9 @@ def worker() -> None:
     "--skills", multiple=True, metavar="FILE|MODULE", help="Load skills from a .py or .toml file or a module."
 )
 @click.option("--untrusted", multiple=True, metavar="FILE|MODULE", help="Load such skills in bubblewrap only.")
-@click.option("--simulate", default="", metavar="K=V,..", help="Act slower: speed=0.5,bandwidth=20Mbit,latency=20ms.")
+@click.option(
+    "--simulate", default="", metavar="K=V,..", help="Act slower: speed=0.5,start=50ms,bandwidth=20Mbit,latency=20ms."
+)
 @click.option("--price", "prices", multiple=True, metavar="K=V", help="An hour of a core or card costs: gpu=2.5.")
 @click.option("--watts", multiple=True, metavar="K=V", help="What a core or card at work draws: gpu=300.")
 @click.option("--calibrate", is_flag=True, help="Measure this machine first, unless that was done before.")

@@ -1,7 +1,7 @@
 """A simulated device on a real machine: slower runs, a narrower and longer link.
 
-`--simulate speed=0.5,bandwidth=20Mbit,latency=20ms`. A worker under it says so in its labels and device profiles. It
-shapes what passes through it and decides nothing.
+`--simulate speed=0.5,start=50ms,bandwidth=20Mbit,latency=20ms`. A worker under it says so in its labels and
+device profiles. It shapes what passes through it and decides nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ would take a millisecond."""
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """`speed` relative to this machine, `bandwidth` in bytes/s (0: as it is), `latency_s` one way."""
+    """`speed` relative to this machine, `bandwidth` in bytes/s (0: as it is), `latency_s` one way.
+
+    `start_s`: what an attempt in a process takes before it does anything, as where programs come from a slow disk.
+    """
 
     speed: float = 1.0
     bandwidth: float = 0.0
     latency_s: float = 0.0
+    start_s: float = 0.0
 
     @property
     def is_plain(self) -> bool:
@@ -38,7 +42,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     def extra_s(self, run_s: float) -> float:
         """How much longer the simulated device takes for what took `run_s` here."""
-        return run_s / self.speed - run_s if self.speed < 1.0 else 0.0
+        return self.start_s + (run_s / self.speed - run_s)
 
 
 def parse_shape(text: str) -> Shape:
@@ -51,17 +55,17 @@ def parse_shape(text: str) -> Shape:
                 found["speed"] = float(value)
             elif name == "bandwidth":
                 found["bandwidth"] = _bandwidth(value)
-            elif name == "latency":
-                found["latency_s"] = span_s(value)
+            elif name in ("latency", "start"):
+                found[f"{name}_s"] = span_s(value)
             else:
                 raise ValueError(name)
         except ValueError:
             raise UsageError(
-                f"--simulate {part!r} is not understood", hint="speed=0.5,bandwidth=20Mbit,latency=20ms"
+                f"--simulate {part!r} is not understood", hint="speed=0.5,start=50ms,bandwidth=20Mbit,latency=20ms"
             ) from None
     shape = Shape(**found)
-    if not 0 < shape.speed <= 1 or shape.bandwidth < 0 or shape.latency_s < 0:
-        raise UsageError("--simulate can only slow down", hint="speed from 0 to 1, bandwidth and latency from 0")
+    if not 0 < shape.speed <= 1 or min(shape.bandwidth, shape.latency_s, shape.start_s) < 0:
+        raise UsageError("--simulate can only slow down", hint="speed from 0 to 1, the others from 0")
     return shape
 
 

@@ -35,7 +35,8 @@ class Figures(msgspec.Struct, frozen=True):
     `tasks`: cases that were played, `plays` of them. Rates are shares of 1. `abstained`: the planner said it can't;
     `wrong_successes`: runs that were called a success though a check doesn't hold. `mean_width`: attempts at work on
     average over a run, `max_width` at most. `engine_overhead`: of the way that decided when a run ended, what was
-    neither work, nor transfer, nor link, planner, person or a repetition. `shares`: all of those, of that way.
+    neither work, nor transfer, nor link, planner, person or a repetition, and `hop_ms` the same for each attempt on it.
+    `shares`: all of those, of that way.
     """
 
     tasks: int = 0
@@ -53,6 +54,7 @@ class Figures(msgspec.Struct, frozen=True):
     """Cases with a width above one that were also played one task after the other."""
     critical_path_ratio: float | None = None
     engine_overhead: float | None = None
+    hop_ms: float | None = None
     planner_share: float | None = None
     bytes_moved: int = 0
     retries: int = 0
@@ -128,6 +130,7 @@ def figures(plays: Iterable[Play]) -> Figures:
         twins=len(reductions),
         critical_path_ratio=_median(one.trace.critical_path_s / one.latency_s for one in timed if one.latency_s),
         engine_overhead=_share(math.fsum(map(engine_s, timed)), total_s),
+        hop_ms=_share(1000 * math.fsum(map(engine_s, timed)), sum(len(one.trace.way) for one in timed)),
         planner_share=_share(math.fsum(one.trace.shares.planner_s for one in timed), total_s),
         bytes_moved=sum(one.trace.bytes_moved for one in ours),
         **{name: sum(int(one.report.get("recovered", {}).get(name, 0)) for one in ours) for name in _RECOVERED},

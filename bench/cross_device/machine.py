@@ -33,13 +33,15 @@ GPU: Final = "gpu-box"
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One of them. `speed` relative to the machine that all of them run on, `pace` of its link."""
+    """One of them. `speed` relative to the machine that all of them run on, `start_s` until a skill's process does
+    anything there, `pace` of its link."""
 
     name: str
     slots: int
     labels: tuple[str, ...]
     pace: Pace
     speed: float
+    start_s: float
     memory: str = "1GiB"
     resources: tuple[str, ...] = ()
     allow: tuple[str, ...] = ("process.*",)
@@ -48,6 +50,7 @@ class Member(msgspec.Struct, frozen=True):
         """How its worker is started. `shaped`: what of its link (bandwidth, latency) need not be simulated."""
         slow = {
             "speed": f"{self.speed:g}" if self.speed < 1 else "",
+            "start": f"{self.start_s * 1000:g}ms",
             "bandwidth": f"{self.pace.bits_per_s // _MBIT}Mbit",
             "latency": f"{self.pace.latency_s * 1000:g}ms",
         }
@@ -65,11 +68,11 @@ class Member(msgspec.Struct, frozen=True):
 
 
 FIVE: Final = (
-    Member("workstation", 8, ("role=desk",), Pace(1000 * _MBIT, 0.0002), 0.4),
-    Member(GPU, 8, ("role=compute",), Pace(1000 * _MBIT, 0.0003), 0.4, "4GiB"),
-    Member("db-server", 8, ("role=db", "disk=ssd"), Pace(400 * _MBIT, 0.0005), 0.2, allow=()),
-    Member("log-server", 8, ("role=logs",), Pace(200 * _MBIT, 0.001), 0.2),
-    Member("edge-cam", 2, ("role=camera", "zone=far"), Pace(20 * _MBIT, 0.010), 0.1, "256MiB", ("camera=1",)),
+    Member("workstation", 8, ("role=desk",), Pace(1000 * _MBIT, 0.0002), 0.4, 0.06),
+    Member(GPU, 8, ("role=compute",), Pace(1000 * _MBIT, 0.0003), 0.4, 0.06, "4GiB"),
+    Member("db-server", 8, ("role=db", "disk=ssd"), Pace(400 * _MBIT, 0.0005), 0.2, 0.06, allow=()),
+    Member("log-server", 8, ("role=logs",), Pace(200 * _MBIT, 0.001), 0.2, 0.06),
+    Member("edge-cam", 2, ("role=camera", "zone=far"), Pace(20 * _MBIT, 0.010), 0.1, 0.1, "256MiB", ("camera=1",)),
 )
 """Slower than the machine that stands for all of them: five times the work of one has to fit into two cores. A worker
 that acts slower waits for the rest of the time, and so keeps the cores free for the others."""

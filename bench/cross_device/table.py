@@ -23,6 +23,7 @@ WORDS: Final = {
     "latency_s": "latency of all, s", "sequential_s": "one task after the other, s",
     "latency_reduction": "less latency than sequential", "twins": "  cases that it is the median of",
     "critical_path_ratio": "critical path in the latency", "engine_overhead": "engine on the critical path",
+    "hop_ms": "  for each attempt on it, ms",
     "planner_share": "planner on the critical path", "bytes_moved": "bytes moved", "retries": "retries",
     "lost": "attempts lost", "hedges": "hedges", "replans": "re-plans", "recovery_s": "recovery, s",
     "recovery_max_s": "  at most, s",

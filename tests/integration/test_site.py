@@ -99,6 +99,6 @@ def test_a_gpu_that_is_not_there_is_called_simulated() -> None:
 
 def test_what_tc_shapes_is_not_simulated_once_more() -> None:
     camera = NAMED["edge-cam"]
-    assert camera.machine("x", ()).simulate == "speed=0.1,bandwidth=20Mbit,latency=10ms"
-    assert camera.machine("x", ("bandwidth",)).simulate == "speed=0.1,latency=10ms"
-    assert camera.machine("x", ("bandwidth", "latency")).simulate == "speed=0.1"
+    assert camera.machine("x", ()).simulate == "speed=0.1,start=100ms,bandwidth=20Mbit,latency=10ms"
+    assert camera.machine("x", ("bandwidth",)).simulate == "speed=0.1,start=100ms,latency=10ms"
+    assert camera.machine("x", ("bandwidth", "latency")).simulate == "speed=0.1,start=100ms"

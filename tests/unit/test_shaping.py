@@ -9,7 +9,8 @@ import pytest
 
 from protocol.artifact import Content, digest_of
 from protocol.bundle import split, weight
-from workers.shaping import Lane, Shape
+from protocol.errors import UsageError
+from workers.shaping import Lane, Shape, parse_shape
 
 CONTENTS = [Content(digest_of(data), "", data) for data in (bytes([k]) * 100_000 for k in range(12))]
 SHAPE = Shape(bandwidth=1_000_000, latency_s=0.25)
@@ -57,3 +58,12 @@ def test_what_goes_over_a_lane_at_once_shares_its_bandwidth(now: list[float]) ->
         assert now[0] - 100.0 == pytest.approx(0.5 + 2 * weight(CONTENTS) / 1_000_000)
 
     anyio.run(main)
+
+
+def test_a_slow_device_takes_its_start_and_stretches_the_work() -> None:
+    assert parse_shape("speed=0.5,start=50ms").extra_s(2.0) == pytest.approx(0.05 + 2.0)
+    assert parse_shape("start=50ms").extra_s(2.0) == pytest.approx(0.05)
+    assert parse_shape("latency=20ms").extra_s(2.0) == 0.0
+    for wrong in ("start=-1s", "speed=2"):
+        with pytest.raises(UsageError):
+            parse_shape(wrong)

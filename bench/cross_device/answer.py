@@ -58,7 +58,12 @@ class Answer(msgspec.Struct, frozen=True):
     @property
     def wrong(self) -> tuple[str, ...]:
         """Who was called a success and is none, under a fault or without."""
-        return tuple(f"{one.case}{one.fault and f' ({one.fault})'}" for one in self.suite.plays if is_wrong(one))
+        named = {
+            f"{one.case} ({how})" if (how := one.fault or ("sequential" if one.sequential else "")) else one.case: None
+            for one in self.suite.plays
+            if is_wrong(one)
+        }
+        return tuple(named)
 
     @property
     def calm(self) -> tuple[Play, ...]:

@@ -6,6 +6,7 @@ so the loop turns in between; then a refusal settles the run as failed. Both are
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ class Submissions:
         given = _decode(header, Header)
         text = await _read(chunks)
         plan: Plan | None = None
+        read: _Read | None = None
         if text:
             read = await anyio.to_thread.run_sync(_parse, text, given, self._limits)
             plan, settings, inputs = read.plan, read.settings, read.inputs
@@ -95,7 +97,9 @@ class Submissions:
         if given.dry:
             return {"run": 0, "forecast": None if seen is None else document(seen)}
         settings = msgspec.structs.replace(settings, attached=not given.detach)
-        found = await self._propose(who, given, settings, inputs, plan)
+        patches = None if plan is None else _patches(f"person:{who.name}", plan)
+        text, read, plan = b"", None, None  # a part of a large plan is let go once it is proposed
+        found = await self._propose(who, given, settings, inputs, patches)
         if not given.detach:
             self._attachments.attach(found)
         return {"run": found}
@@ -139,11 +143,15 @@ class Submissions:
                 problems.add(one.code, _moved(one.where, places[start:]), one.message, one.fix)
 
     async def _propose(
-        self, who: Principal, given: Header, settings: RunSettings, inputs: dict[str, bytes], plan: Plan | None
+        self,
+        who: Principal,
+        given: Header,
+        settings: RunSettings,
+        inputs: dict[str, bytes],
+        patches: deque[Patch] | None,
     ) -> int:
-        whole = plan is not None and len(plan.tasks) <= WHOLE_TASKS
-        author = f"person:{who.name}"
-        patch = Patch(author, plan.tasks, outputs=plan.outputs or None) if plan is not None and whole else None
+        """`patches`: the plan in one piece or in slices, None where a planner makes it."""
+        patch = patches[0] if patches is not None and len(patches) == 1 else None
         answer = await self._engine.ask(
             lambda reply: Submitted(
                 reply=reply,
@@ -153,25 +161,27 @@ class Submissions:
                 settings=settings,
                 inputs=inputs,
                 home=given.home or settings.home,
-                plan=plan is None,
-                planner=self._planners.ask(given.planner).name if plan is None else "",
+                plan=patches is None,
+                planner=self._planners.ask(given.planner).name if patches is None else "",
                 labels={**settings.labels, **given.labels},
                 patch=patch,
             )
         )
         number = int(answer["run"])
         run = self._engine.machine.state.runs[number]
-        if plan is not None and not whole and not run.planned:
-            await self._slices(number, author, plan, len(run.tasks))
+        if patches is not None and patch is None and not run.planned:
+            await self._slices(number, patches, len(run.tasks))
         return number
 
-    async def _slices(self, run: int, author: str, plan: Plan, done: int) -> None:
+    async def _slices(self, run: int, patches: deque[Patch], done: int) -> None:
         """References point backwards, so any prefix of the tasks is a graph. `done`: accepted before a crash."""
-        for start in range(done, len(plan.tasks), SLICE_TASKS):
-            end = start + SLICE_TASKS
-            outputs = plan.outputs if end >= len(plan.tasks) and plan.outputs else None
-            patch = Patch(author, plan.tasks[start:end], outputs=outputs)
-            await self._engine.ask(lambda reply, patch=patch: PatchProposed(reply, run, patch, whole=True))  # type: ignore[misc]
+        while patches:
+            patch = patches.popleft()
+            rest = patch.tasks[done:]
+            done -= len(patch.tasks) - len(rest)
+            if rest:
+                patch = msgspec.structs.replace(patch, tasks=rest)
+                await self._engine.ask(lambda reply, patch=patch: PatchProposed(reply, run, patch, whole=True))  # type: ignore[misc]
         self._engine.post(PlanFinished(run))
 
     async def patch(self, run: int, document: Any, author: str) -> dict[str, Any]:
@@ -209,6 +219,14 @@ class Submissions:
                 "examples": shown,
             },
         }
+
+
+def _patches(author: str, plan: Plan) -> deque[Patch]:
+    """The plan as patches: one, or for a large one a slice of its tasks each; the last one has the outputs."""
+    size = SLICE_TASKS if len(plan.tasks) > WHOLE_TASKS else max(1, len(plan.tasks))
+    found = deque(Patch(author, plan.tasks[at : at + size]) for at in range(0, max(1, len(plan.tasks)), size))
+    found.append(msgspec.structs.replace(found.pop(), outputs=plan.outputs or None))
+    return found
 
 
 async def _read(chunks: AsyncIterator[bytes]) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 import msgspec
 
@@ -57,15 +58,22 @@ class Scribe:
         argv = [sys.executable, "-P", "-m", __name__, str(self._path), str(until)]
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             self._child = child
+            patience = threading.Timer(_PATIENCE_S, child.kill)
+            patience.start()
             try:
-                out, err = child.communicate(timeout=_PATIENCE_S)
-                if child.returncode:
-                    said = err.decode("utf-8", "replace").strip().rpartition("\n")[2]
-                    raise Unavailable(f"no snapshot was written: {said or f'its process ended: {child.returncode}'}")
-                return _read(out)
-            except (msgspec.DecodeError, subprocess.TimeoutExpired) as error:
-                raise Unavailable(f"no snapshot was written: {error}") from error
+                assert child.stdout is not None
+                assert child.stderr is not None
+                try:
+                    found = _read(child.stdout)
+                except msgspec.DecodeError as error:
+                    said = child.stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+                    said = said or f"{error}: its process ended: {child.wait()}"
+                    raise Unavailable(f"no snapshot was written: {said}") from error
+                if child.wait():
+                    raise Unavailable(f"no snapshot was written: its process ended: {child.returncode}")
+                return found
             finally:
+                patience.cancel()
                 child.kill()
 
     def end(self) -> None:
@@ -83,17 +91,15 @@ def _write(snapshot: Snapshot, file: BinaryIO) -> None:
     file.flush()
 
 
-def _read(data: bytes) -> Snapshot:
-    """Raises: msgspec.DecodeError for anything `_write` did not finish."""
-    end = 4 + int.from_bytes(data[:4], "big")
-    head = msgspec.msgpack.decode(data[4:end], type=_Head)
-    if end + sum(head.sizes.values()) != len(data):
+def _read(file: IO[bytes]) -> Snapshot:
+    """Each part is read at its size: a snapshot can be as large as all runs, and is in memory once.
+
+    Raises: msgspec.DecodeError for anything `_write` did not finish.
+    """
+    head = msgspec.msgpack.decode(file.read(int.from_bytes(file.read(4), "big")), type=_Head)
+    parts = {part: file.read(size) for part, size in head.sizes.items()}
+    if any(len(parts[part]) != size for part, size in head.sizes.items()) or file.read(1):
         raise msgspec.DecodeError("it broke off")
-    parts: dict[int, bytes] = {}
-    view = memoryview(data)
-    for part, size in head.sizes.items():
-        parts[part] = bytes(view[end : end + size])
-        end += size
     return Snapshot(head.seq, head.at, parts, head.records, head.layout)
 
 

@@ -245,6 +245,7 @@ class SqliteJournal:
                 if group:
                     self._commit(group)
                     self._call(self._settle, group, None)
+                    group = []  # a snapshot in it may be as large as all runs
                 if last:
                     self._clear_up()
                     return

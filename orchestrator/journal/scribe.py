@@ -22,7 +22,8 @@ from .archive import Archive
 from .journal import Snapshot
 from .recovery import recover
 
-NICENESS: Final = 10
+NICENESS: Final = 15
+"""Nobody waits for a snapshot, and everybody for what it would take the processor from."""
 _PATIENCE_S: Final = 600.0
 
 
@@ -58,6 +59,8 @@ class Scribe:
         argv = [sys.executable, "-P", "-m", __name__, str(self._path), str(until)]
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             self._child = child
+            with suppress(OSError):  # from here: by the time it could do so itself most of its start is over
+                os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
             patience = threading.Timer(_PATIENCE_S, child.kill)
             patience.start()
             try:
@@ -104,8 +107,6 @@ def _read(file: IO[bytes]) -> Snapshot:
 
 
 if __name__ == "__main__":
-    with suppress(OSError):
-        os.nice(NICENESS)
     try:
         _write(draft(Path(sys.argv[1]), int(sys.argv[2])), sys.stdout.buffer)
     except AsterismError as error:

@@ -84,17 +84,17 @@ def shrink(
     name="picture.sheet",
     effect="pure",
     timeout="1m",
-    examples=("make a contact sheet of {files}", "make a contact sheet called {name} of {files}"),
+    examples=("make a contact sheet of {pictures}", "make a contact sheet called {name} of {pictures}"),
     tags=("image", "contact", "sheet", "tile"),
 )
 def sheet(
     ctx: SkillContext,
-    files: Annotated[list[File], "images of equal size"],
+    pictures: Annotated[list[Drawn], "images of equal size"],
     name: Annotated[str, "the sheet's name"] = "sheet.pgm",
     columns: Annotated[int, "so many beside each other"] = 4,
 ) -> Drawn:
     """Puts images of equal size beside and below each other on one sheet."""
-    found = [_read(file) for file in files]
+    found = [_read(one["file"]) for one in pictures]
     if not found or len({(one.width, one.height) for one in found}) > 1:
         raise SkillFailed("a sheet takes images of one size, and at least one of them")
     width, height = found[0].width, found[0].height

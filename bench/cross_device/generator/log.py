@@ -1,7 +1,8 @@
-"""Logs of services: `logs` writes one file for each service, a line for each request."""
+"""Logs of services: `logs` writes one file for each service, a line for each request; `days` does so for some days."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ def logs(folder: Path, dice: Dice, *, files: int = 6, lines: int = 400, users: i
         "names": [row["name"] for row in rows],
         "hashes": hashes(rows),
         "sha256": [row["sha256"] for row in rows],
+        "sizes": [row["bytes"] for row in rows],
         "table": [{"name": row["name"], "errors": row["errors"]} for row in rows],
         "errors_per_file": [row["errors"] for row in rows],
         "warnings_per_file": [row["warnings"] for row in rows],
@@ -64,6 +66,20 @@ def logs(folder: Path, dice: Dice, *, files: int = 6, lines: int = 400, users: i
         "statuses": _tally(every, "status"),
         "users_with_errors": _tally(wrong, "user"),
     }
+
+
+def days(folder: Path, dice: Dice, *, days: int = 3, files: int = 5, lines: int = 100, below: str = ".") -> Any:
+    """The logs of each day in a folder of its own, and index.json, which names one of them: `below` is before its name.
+
+    The truth is that of the logs of this day, `day`.
+    """
+    names = [f"day-{number}" for number in range(1, days + 1)]
+    chosen, truths = pick(dice, names), {}
+    for name in names:
+        (folder / name).mkdir(exist_ok=True)
+        truths[name] = logs(folder / name, dice, files=files, lines=lines)
+    (folder / "index.json").write_text(json.dumps({"day": chosen, "folder": f"{below}/{chosen}"}))
+    return {**truths[chosen], "day": chosen}
 
 
 def _line(dice: Dice, service: str, number: int, lean: int, users: int) -> dict[str, Any]:
@@ -91,4 +107,4 @@ def _tally(lines: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     return [{key: value, "n": sum(one[key] == value for one in lines)} for value in found]
 
 
-GENERATORS: Final[dict[str, Generator]] = {"logs": logs}
+GENERATORS: Final[dict[str, Generator]] = {"days": days, "logs": logs}

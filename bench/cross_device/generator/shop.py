@@ -34,11 +34,12 @@ def shop(
     split: bool = False,
     broken: int = 0,
     torn: int = 0,
+    least: int = 0,
 ) -> Any:
     """`form`: csv, jsonl or sqlite (shop.sqlite). `split`: the orders of each month in a file of their own.
 
     `broken`: in so many of these files (csv) amounts are written as `45 EUR`. `torn`: so many lines of the orders
-    (jsonl) end in the middle; `whole` is the truth about the others.
+    (jsonl) end in the middle; `whole` is the truth about the others, `above` about orders of at least `least`.
 
     Prices are whole, so that sums are exact whoever adds them up. What a customer has bought is `amount`.
     """
@@ -65,10 +66,12 @@ def shop(
     for number in lost if form == "jsonl" else ():
         _tear(folder / "orders.jsonl", number)
     whole = [one for at, one in enumerate(sold) if at not in lost]
+    above = [one for one in sold if one["amount"] >= least]
     return {
         **_truth(people, goods, sold),
         "broken": [f"{name}.csv" for name in wrong],
-        "whole": {"count": len(whole), "lost": torn, "revenue": sum(one["amount"] for one in whole)},
+        "whole": {"count": len(whole), "revenue": sum(one["amount"] for one in whole), "orders": whole},
+        "above": {"count": len(above), "by_month": _months(above)},
     }
 
 
@@ -102,7 +105,8 @@ def _truth(people: Sequence[Row], goods: Sequence[Row], sold: Sequence[Row]) -> 
     name = {one["customer"]: one["name"] for one in people}
     title = {one["product"]: one["title"] for one in goods}
     spent = _sums((one["customer"], one["amount"]) for one in sold)
-    best = min(spent, key=lambda who: (-spent[who], who))
+    best = [{"customer": who, "name": name[who], "amount": spent[who]}
+            for who in sorted(spent, key=lambda who: (-spent[who], who))]  # fmt: skip
     return {
         "customers": people,
         "products": goods,
@@ -111,12 +115,18 @@ def _truth(people: Sequence[Row], goods: Sequence[Row], sold: Sequence[Row]) -> 
         "revenue": sum(one["amount"] for one in sold),
         "by_region": _table("region", _sums((region[one["customer"]], one["amount"]) for one in sold)),
         "by_product": _table("title", _sums((title[one["product"]], one["amount"]) for one in sold)),
-        "by_month": _table("month", _sums((one["day"][:7], one["amount"]) for one in sold)),
+        "by_month": _months(sold),
         "by_customer": _table("customer", spent),
-        "best": {"customer": best, "name": name[best], "amount": spent[best]},
+        "best": best[0],
+        "best_five": best[:5],
         "largest": max(one["amount"] for one in sold),
         "largest_per_month": [max(row["amount"] for row in rows) for _, rows in sorted(_by_month(sold).items())],
+        "orders_per_month": [len(rows) for _, rows in sorted(_by_month(sold).items())],
     }
+
+
+def _months(sold: Iterable[Row]) -> list[Row]:
+    return _table("month", _sums((one["day"][:7], one["amount"]) for one in sold))
 
 
 def _sums(pairs: Iterable[tuple[Any, int]]) -> dict[Any, int]:

@@ -55,7 +55,10 @@ def chapters(
         "words": sum(row["words"] for row in rows),
         "headings": [row["heading"] for row in rows],
         "terms": {term: sum(row["terms"][term] for row in rows) for term in TERMS},
-        "per_term": [{"term": term, "n": sum(row["terms"][term] for row in rows)} for term in TERMS],
+        "index": [
+            {"term": term, "n": sum(row["terms"][term] for row in rows), "chapters": sum(row["terms"][term] > 0 for row in rows)}
+            for term in TERMS
+        ],
         "longest": max(rows, key=lambda row: int(row["bytes"]))["name"],
     }
     if archive:

@@ -12,7 +12,9 @@ from .draw import Generator, between, hashes, some, written
 _SPOT: Final = 8
 
 
-def frames(folder: Path, dice: Dice, *, files: int = 8, width: int = 96, height: int = 64, bright: int = 2, by: int = 4) -> Any:
+def frames(
+    folder: Path, dice: Dice, *, files: int = 8, width: int = 96, height: int = 64, bright: int = 2, by: int = 4
+) -> Any:
     """frame-01.pgm and so on: dim noise; in `bright` of them a white square of 8 by 8. Sides are multiples of `by`.
 
     `small` is the sum of the pixels that are left when each stands for the brightest of `by` by `by`.

@@ -56,7 +56,11 @@ def chapters(
         "headings": [row["heading"] for row in rows],
         "terms": {term: sum(row["terms"][term] for row in rows) for term in TERMS},
         "index": [
-            {"term": term, "n": sum(row["terms"][term] for row in rows), "chapters": sum(row["terms"][term] > 0 for row in rows)}
+            {
+                "term": term,
+                "n": sum(row["terms"][term] for row in rows),
+                "chapters": sum(row["terms"][term] > 0 for row in rows),
+            }
             for term in TERMS
         ],
         "longest": max(rows, key=lambda row: int(row["bytes"]))["name"],

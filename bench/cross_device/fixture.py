@@ -17,12 +17,13 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import estate, gauge, image, log, number, shop, source, text
+from .generator import estate, frail, gauge, image, log, number, shop, source, text
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
 GENERATORS: Final[dict[str, Generator]] = {
     **estate.GENERATORS,
+    **frail.GENERATORS,
     **gauge.GENERATORS,
     **image.GENERATORS,
     **log.GENERATORS,

@@ -44,7 +44,7 @@ class Member(msgspec.Struct, frozen=True):
     start_s: float
     memory: str = "1GiB"
     resources: tuple[str, ...] = ()
-    allow: tuple[str, ...] = ("process.*",)
+    allow: tuple[str, ...] = ("process.*", "fs.write")
 
     def machine(self, root: str, shaped: Collection[str]) -> Machine:
         """How its worker is started. `shaped`: what of its link (bandwidth, latency) need not be simulated."""

@@ -138,9 +138,8 @@ class FiveMachines:
         self.fleet.kill_worker(machine)
 
     async def leave(self, machine: str) -> None:
-        """Its worker says goodbye, and is dismissed: nothing waits for it."""
+        """Its worker says goodbye. It stays known, and may come back: what names it waits as long as it may."""
         await self.fleet.end_worker(machine)
-        await self.dismiss(machine)
 
     async def dismiss(self, machine: str) -> None:
         """A person says that it won't come back (`asterism worker dismiss`)."""

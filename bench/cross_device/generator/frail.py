@@ -1,4 +1,4 @@
-"""What the cases of recovery are about: `blobs` are files of which some are too large, `readings` numbers by the line."""
+"""What the cases of recovery are about: `blobs` are files, some of them too large, `readings` numbers by the line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ def readings(folder: Path, dice: Dice, *, files: int = 1, lines: int = 400, good
             said[between(dice, 0, lines - 1)] = "overflow"
         (folder / f"readings-{at}.txt").write_text("".join(f"{one}\n" for one in said))
         totals.append(sum(numbers))
-    return {"totals": totals, "total": sum(totals), "lines": lines, "names": [f"readings-{at}.txt" for at in range(files)]}
+    return {
+        "totals": totals,
+        "total": sum(totals),
+        "lines": lines,
+        "names": [f"readings-{at}.txt" for at in range(files)],
+    }
 
 
 GENERATORS: Final[dict[str, Generator]] = {"blobs": blobs, "readings": readings}

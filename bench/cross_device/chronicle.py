@@ -71,6 +71,8 @@ class Chronicle:
         self.slots = slots
         self.attempts: list[Attempt] = []
         self.settled: dict[str, float] = {}
+        self.expired: list[float] = []
+        """When tasks failed that no machine had taken by then: they waited for one that is away."""
         self.written: dict[str, tuple[float, int]] = {}
         """When a task became part of the graph, and by which planner's call."""
         self.calls: dict[int, Call] = {}
@@ -144,6 +146,8 @@ class Chronicle:
                 attempt.waits[-1][1] = at
             case "task_settled":
                 self.settled[task] = at
+                if row.get("code") == "TimedOut" and not any(one.task == task for one in self.attempts):
+                    self.expired.append(at)
                 winner = found.get((task, row.get("winner", 0)))
                 if winner is not None:
                     winner.won = True

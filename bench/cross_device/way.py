@@ -163,13 +163,19 @@ class Way:
         self._idle(ready, now)
 
     def _idle(self, since: float, until: float) -> None:
-        """Nothing of the run could go on: a planner's share where one was writing, ours where none was."""
+        """Nothing of the run could go on: until a deadline passed, a machine that is away was waited for."""
+        expired = max((at for at in self._story.expired if since < at <= until), default=since)
+        self._unplanned("engine_s", expired, until)
+        self._unplanned("again_s", since, expired)
+
+    def _unplanned(self, part: str, since: float, until: float) -> None:
+        """A planner's share where one was writing, of this part where none was."""
         now = until
         for call in sorted(self._story.calls.values(), key=lambda call: -call.closed):
             if call.opened < now and call.closed > since:
-                now = self._take("engine_s", now, min(now, call.closed))
+                now = self._take(part, now, min(now, call.closed))
                 now = self._take("planner_s", now, max(since, call.opened))
-        self._take("engine_s", now, since)
+        self._take(part, now, since)
 
     def _take(self, part: str, now: float, until: float) -> float:
         self._parts[part] += max(0.0, now - until)

@@ -178,6 +178,18 @@ def test_what_a_task_had_planned_waits_for_what_was_planned_beside_it() -> None:
     assert parts(found) == shares(work_s=0.4, planner_s=0.2, engine_s=0.02)
 
 
+def test_waiting_for_a_machine_that_is_away_until_a_deadline_is_no_work_of_the_engine() -> None:
+    told = Told()
+    told.say(0.0, "planner_call_opened", call=1, purpose="plan")
+    told.say(0.1, "planner_call_closed", call=1)
+    told.say(0.5, "task_settled", task="gone", state="failed", winner=0, code="TimedOut")
+    told.say(0.5, "planner_call_opened", call=2, purpose="replan")
+    told.say(0.55, "patch_accepted", call=2, ids=["copy"])
+    told.say(0.55, "planner_call_closed", call=2)
+    told.ran("copy", "near", 0.56, 0.66, 0.1)
+    assert parts(told.of(0.66)) == shares(work_s=0.1, planner_s=0.15, again_s=0.4, engine_s=0.01)
+
+
 def test_a_run_without_an_attempt_is_all_ours() -> None:
     found = Told().of(0.25)
     assert parts(found) == shares(engine_s=0.25)

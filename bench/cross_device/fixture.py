@@ -17,7 +17,7 @@ from typing import Any, Final
 from orchestrator.placement.dice import Dice
 from protocol.errors import UsageError
 
-from .generator import estate, frail, gauge, image, log, number, shop, source, text
+from .generator import estate, frail, gauge, image, log, number, shop, source, text, vault, watch
 from .generator.draw import Generator
 
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
@@ -31,6 +31,8 @@ GENERATORS: Final[dict[str, Generator]] = {
     **shop.GENERATORS,
     **source.GENERATORS,
     **text.GENERATORS,
+    **vault.GENERATORS,
+    **watch.GENERATORS,
 }
 
 

@@ -45,6 +45,8 @@ from .schema import COLUMNS, INSERT, INSERT_LOG, SIZES, checksum, corrupt, part_
 GROUP_RECORDS: Final = 4096
 GROUP_BYTES: Final = 1024 * 1024
 """A group is full at either: SQLite holds all of it in memory once more, and what it once took it keeps."""
+PIECE_BYTES: Final = 256 * 1024
+"""A snapshot's part goes into the file in pieces of this size."""
 FULL_RETRY_S: Final = 0.25
 CLEAR_UP_S: Final = 0.5
 PACE_S: Final = 0.016
@@ -388,14 +390,17 @@ class SqliteJournal:
     def _store_snapshot(self, snapshot: Snapshot) -> None:
         writer, seq = self._writer, snapshot.seq
         gone = {row[0] for row in writer.execute("SELECT run FROM removal")}
-        writer.executemany(
-            "INSERT OR REPLACE INTO snapshot(part, seq, records, crc, body) VALUES (?, ?, ?, ?, ?)",
-            [
-                (part, seq, snapshot.records.get(part, 0), part_checksum(part, seq, body), body)
-                for part, body in snapshot.parts.items()
-                if part not in gone
-            ],
-        )
+        for part, body in snapshot.parts.items():
+            if part in gone:
+                continue
+            # Not as a value of the statement: SQLite would copy all of it twice, and keep the memory.
+            writer.execute(
+                "INSERT OR REPLACE INTO snapshot(part, seq, records, crc, body) VALUES (?, ?, ?, ?, zeroblob(?))",
+                (part, seq, snapshot.records.get(part, 0), part_checksum(part, seq, body), len(body)),
+            )
+            with writer.blobopen("snapshot", "body", part) as blob, memoryview(body) as view:
+                for start in range(0, len(body), PIECE_BYTES):
+                    blob.write(view[start : start + PIECE_BYTES])
         writer.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [("snapshot_seq", str(seq)), ("snapshot_at", repr(snapshot.at)), ("snapshot_layout", snapshot.layout)],

@@ -20,7 +20,7 @@ from protocol.task import INPUT, Plan, TaskSpec, references
 
 from .catalog import short_name
 from .value import read_value
-from .wiring import ANYTHING, EXACT, Source, Wire, absent_fields, fit, offers, wires
+from .wiring import ANYTHING, EXACT, Source, Wire, absent_fields, fit, is_content, offers, wires
 
 FINDER: Final = "fs.find"
 """The one skill known by name here: it turns a folder into files, which a folder given for a file means."""
@@ -31,7 +31,8 @@ _NOT_ID: Final = re.compile(r"[^a-z0-9_]+")
 class Step(msgspec.Struct, frozen=True):
     """What was written for one task. `args` are JSON values by name, `positional` texts in schema order.
 
-    `wanted`: arguments that must come from earlier steps. `spread`: argument -> (folder, glob) whose files it means.
+    `wanted`: arguments that must come from earlier steps. `spread`: argument -> (folder, glob) whose files it means,
+    which lie on `found_on`.
     """
 
     skill: SkillSpec
@@ -42,6 +43,7 @@ class Step(msgspec.Struct, frozen=True):
     id: str = ""
     wanted: tuple[str, ...] = ()
     spread: Mapping[str, tuple[str, str]] = {}
+    found_on: tuple[str, ...] = ()
     text: str = ""
 
 
@@ -69,7 +71,7 @@ class Draft:
             if self._finder is None:
                 self._problem("NoFit", where, f"no skill here finds the files of {folder}", "name one file")
                 continue
-            found = self.add(Step(self._finder, {"path": folder, "glob": glob}, text=where))
+            found = self.add(Step(self._finder, {"path": folder, "glob": glob}, on=step.found_on, text=where))
             each = self._spread(args, name, properties[name], found) or each
         fed, each = self._wire(step, args, sources, each, where)
         self._place(step, args, where)
@@ -135,6 +137,8 @@ class Draft:
         for each in (True,) if step.each else (False, True):
             if each and mapped:
                 continue  # one map a task: a second list would have to be of the same length
+            if each and not step.each and any(is_content(properties[name]) for name in names):
+                continue  # saving what somebody listed is not saving each of it
             found = [
                 wire for name in names for wire in wires(name, properties[name], group, each) if wire.score >= least
             ]

@@ -106,7 +106,7 @@ def _sort_of(word: str, before: str) -> Sort | None:
 
 
 def _fill(skill: SkillSpec, said: list[str], values: list[Value], phrase: Phrase, linked: bool) -> Reading | None:
-    known = _vocabulary(skill)
+    known = vocabulary(skill)
     content = [word for word in said if word not in _NEUTRAL and word not in _EACH]
     if not content or stem(content[0]) not in _verbs(skill) or not _ASKING.isdisjoint(content):
         return None
@@ -128,7 +128,7 @@ def _fill(skill: SkillSpec, said: list[str], values: list[Value], phrase: Phrase
     back = [word for word in said if word in _BACK]
     if (not missing and (back or not values)) or len(back) > 1 + ("all" in back):
         return None  # nothing to do it with, or a word that points back to what has no place
-    return Reading(args, spread, tuple(missing), not _EACH.isdisjoint(said), 0)
+    return Reading(args, spread, tuple(missing), not _EACH.isdisjoint(said), 0, bool(back))
 
 
 def _settle(
@@ -191,7 +191,8 @@ def _verbs(skill: SkillSpec) -> frozenset[str]:
     return frozenset(map(stem, (short_name(skill.name).lower(), *(word.lower() for word in first))))
 
 
-def _vocabulary(skill: SkillSpec) -> frozenset[str]:
+def vocabulary(skill: SkillSpec) -> frozenset[str]:
+    """Stems of the words that a skill goes by: its name, tags and examples."""
     text = " ".join(
         (skill.name.replace("_", " "), *skill.tags, *(re.sub(r"\{[^}]*\}", " ", e) for e in skill.examples))
     )

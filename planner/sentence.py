@@ -21,11 +21,26 @@ from .slot import REJECTED, Slot, Spread, slot_of
 _PIECE: Final = re.compile(r"(\S+?)([,;:.!?]*)(?=\s|\Z)")
 _SLOT: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _ARTICLES: Final = frozenset(("the", "a", "an", "all"))
-_EACH: Final = r"each(?: one| file| of them| of these| of those| result| item)?|every (?:one|file|result|item)"
+_EACH: Final = (
+    r"each(?: one| file| result| item| of (?:them|these|those|the (?:files|results)))?|every (?:one|file|result|item)"
+)
 _BACK: Final = (
     r"it|them|this|that|these|those|all of (?:it|them|these|those)|everything"
     r"|(?:the |all the |all )?(?:files?|results?|outputs?|matches|rows|tables?|lines|counts?|report|archive|list|page)"
 )
+NOUNS: Final[Mapping[str, frozenset[str]]] = {
+    "matches": frozenset(("match", "count")),
+    "rows": frozenset(("row", "sql", "table")),
+    "table": frozenset(("row", "sql", "table")),
+    "tables": frozenset(("row", "sql", "table")),
+    "lines": frozenset(("lin",)),
+    "count": frozenset(("count",)),
+    "counts": frozenset(("count",)),
+    "report": frozenset(("report",)),
+    "archive": frozenset(("archiv",)),
+    "page": frozenset(("web", "report")),
+}
+"""What points back and names what it points to -> stems, one of which the skill of that must be known by."""
 _BACKWARD: Final = re.compile(rf"(?P<each>{_EACH})|{_BACK}", re.IGNORECASE)
 _TAIL: Final = re.compile(r"\s+(?:in|of|from|on|for|with|to)\s+\{([A-Za-z_][A-Za-z0-9_]*)\}\Z")
 _NOISE: Final = {
@@ -39,13 +54,16 @@ _AFTER: Final = {"path": r"(?:\s+(?:folder|directory))?", "number": r"(?:\s+(?:s
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A sentence that fits. `wanted`: slots that point back or were left out; `words` spelled-out words matched."""
+    """A sentence that fits. `wanted`: slots that point back or were left out; `words` spelled-out words matched.
+    `pointed`: some word points back; `nouns`: what it says of what it points to (`the report`)."""
 
     args: Mapping[str, Any]
     spread: Mapping[str, tuple[str, str]]
     wanted: tuple[str, ...]
     each: bool
     words: int
+    pointed: bool = False
+    nouns: tuple[str, ...] = ()
 
 
 class Sentence:
@@ -74,12 +92,14 @@ class Sentence:
         spread: dict[str, tuple[str, str]] = {}
         wanted = list(self.left_out)
         each = False
+        nouns: list[str] = []
         for name, slot in self.slots.items():
             said = match[name]
             back = _BACKWARD.fullmatch(said) if slot.wired and linked else None
             if back is not None:
                 wanted.append(name)
                 each = each or back["each"] is not None
+                nouns += [word for word in said.lower().split()[-1:] if word in NOUNS]
                 continue
             value = slot.read(said, phrase)
             if value is REJECTED:
@@ -88,7 +108,7 @@ class Sentence:
                 spread[name] = (value.folder, value.glob)
             else:
                 args[name] = value
-        return Reading(args, spread, tuple(wanted), each, self.words)
+        return Reading(args, spread, tuple(wanted), each, self.words, len(wanted) > len(self.left_out), tuple(nouns))
 
     def _piece(self, word: str, phrase: Phrase) -> str:
         found = _SLOT.fullmatch(word)

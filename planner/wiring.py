@@ -138,8 +138,45 @@ def part_slots(param: Schema) -> dict[str, Schema] | None:
     return slots or None
 
 
+def makes_file(skill: SkillSpec) -> bool:
+    """Whether its `file` is one that it made, and not the one that it was given."""
+    made, given = (schema.get("properties", {}).get("file", {}).get("type") for schema in (skill.result, skill.params))
+    return bool(made == "file" and given != "file")
+
+
+def is_content(param: Schema) -> bool:
+    """It takes a file, rows and records alike: a result as such."""
+    return {"file", "array", "object"} <= {branch.get("type") for branch in param.get("anyOf", ())}
+
+
+def content(source: Source) -> dict[str, Any] | None:
+    """What a result is when it is saved: the file it made, else its rows, else its text, else all of it as a record.
+
+    A file that was only read is not the result, nor are files that something left behind. None where nothing is.
+    """
+    fields = source.fields()
+    if source.mapped or source.skill.result.get("type") != "object":
+        return {"ref": source.id} if source.mapped or source.skill.result else None
+    if "file" in fields and makes_file(source.skill):
+        return {"ref": f"{source.id}/file"}
+    lists = {name: schema.get("items", {}) for name, schema in fields.items() if schema.get("type") == "array"}
+    if "rows" in lists:
+        return {"ref": f"{source.id}/rows"}
+    if any(items.get("type") == "file" for items in lists.values()):
+        return None
+    if lists:
+        return {"ref": f"{source.id}/{next(iter(lists))}"} if len(lists) == 1 else None
+    texts = [name for name, schema in fields.items() if schema.get("type") == "string"]
+    return {"ref": f"{source.id}/text" if texts == ["text"] else source.id}
+
+
 def wires(argument: str, param: Schema, sources: tuple[Source, ...], each: bool) -> Iterator[Wire]:
     """Every way in which the sources together can fill one argument."""
+    if is_content(param) and not each:
+        found = content(sources[0]) if len(sources) == 1 else None
+        if found is not None:
+            yield Wire(argument, found, EXACT)
+        return
     slots = part_slots(param)
     if slots is not None:
         parts = [_part(source, slots) for source in sources]

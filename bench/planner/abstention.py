@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from planner.catalog_planner import CatalogPlanner
-from planner.view import PlanView
+from planner.view import PlanView, WorkerView
 from protocol.builtin import BUILTINS
 from protocol.plan import parse_plan
+
+from .pattern import FLEET
 
 
 class Abstention(msgspec.Struct, frozen=True):
@@ -47,7 +49,7 @@ def abstention(outside: Iterable[str], patterns: Mapping[str, Mapping[str, Any]]
 
 
 def _view(request: str) -> PlanView:
-    return PlanView(request, skills=BUILTINS)
+    return PlanView(request, skills=BUILTINS, fleet=tuple(map(WorkerView, FLEET)))
 
 
 def _exact(planner: CatalogPlanner, request: str, document: Mapping[str, Any]) -> bool:

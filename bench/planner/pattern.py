@@ -15,6 +15,12 @@ COUNT: Final[tuple[str, str, dict[str, Any]]] = ("count", "text.count", {"file":
 HASH: Final[tuple[str, str, dict[str, Any]]] = ("hash", "file.hash", {"file": FILE})
 
 
+FLEET: Final = ("pi-1", "pi-2")
+"""Machines that are there."""
+ON_1: Final = ("on", ["pi-1"])
+ON_2: Final = ("on", ["pi-2"])
+
+
 def _plan(*tasks: tuple[Any, ...]) -> dict[str, Any]:
     """(id, skill, args) each, with (key, value) pairs behind."""
     return {"tasks": [{"id": one[0], "skill": one[1], "args": one[2], **dict(one[3:])} for one in tasks]}
@@ -189,5 +195,35 @@ PATTERNS: Final[dict[str, dict[str, Any]]] = {
     "hash a.bin on the gpu": _one("file.hash", ("on", ["gpu"]), file="a.bin"),
     "hash a.bin locally": _one("file.hash", ("on", ["here"]), file="a.bin"),
     "show the system information on all machines": _one("sys.info", ("on", ["all"])),
+    # machines by name (the fleet is FLEET): of their files, before, inside, in a list; what is saved
+    "count ERROR in logs/*.log on pi-1": _plan((*LOGS, ON_1), (*COUNT, ON_1)),
+    "count ERROR in logs/*.log from pi-1": _plan((*LOGS, ON_1), COUNT),
+    "On pi-1, count ERROR in logs/*.log": _plan((*LOGS, ON_1), (*COUNT, ON_1)),
+    "hash every file in logs on pi-1": _plan(("find", "fs.find", {"path": "logs", "glob": "*"}, ON_1), (*HASH, ON_1)),
+    "pack logs/*.log on pi-1 into logs.zip, then unpack it on pi-2": _plan(
+        (*ONE_PART, ON_1),
+        ("pack", "file.pack", {"files": {"ref": "find/parts/0/files"}, "name": "logs.zip"}, ON_1),
+        ("unpack", "file.unpack", {"file": {"ref": "pack/file"}}, ON_2),
+    ),
+    "find *.log in logs on pi-1 and pi-2, then count ERROR in each of them, then write a report called Errors": _plan(
+        (*LOGS, ON_1),
+        ("find_2", *LOGS[1:], ON_2),
+        COUNT,
+        ("count_2", "text.count", {"file": {"ref": "find_2/files[]/file"}, "pattern": "ERROR"}),
+        _report("Errors", "count", "count_2"),
+    ),
+    "count ERROR in logs/*.log on pi-2, then write a report called Errors and save it as errors.md on pi-1": _plan(
+        (*LOGS, ON_2), (*COUNT, ON_2), _report("Errors", "count"),
+        ("write", "fs.write", {"path": "errors.md", "data": {"ref": "markdown/file"}}, ON_1),
+    ),
+    "hash a.txt on pi-1 and save it as sum.json on pi-2": _plan(
+        ("hash", "file.hash", {"file": "a.txt"}, ON_1),
+        ("write", "fs.write", {"path": "sum.json", "data": {"ref": "hash"}}, ON_2),
+    ),
+    "read a.conf on pi-1, then save it as b.conf on pi-1 and save it as b.conf on pi-2": _plan(
+        ("read", "fs.read", {"file": "a.conf"}, ON_1),
+        ("write", "fs.write", {"path": "b.conf", "data": {"ref": "read/text"}}, ON_1),
+        ("write_2", "fs.write", {"path": "b.conf", "data": {"ref": "read/text"}}, ON_2),
+    ),
 }  # fmt: skip
 """By request."""

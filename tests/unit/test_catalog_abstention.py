@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.planner.outside import OUTSIDE
-from bench.planner.pattern import PATTERNS
+from bench.planner.pattern import FLEET, PATTERNS
 from planner.catalog_planner import CatalogPlanner
 from planner.template import load_templates, shipped_folder
 from planner.view import PlanView, WorkerView
@@ -63,7 +63,7 @@ me you who which what when where why how do does did will would could should can
 
 def tasks(request: str) -> tuple[TaskSpec, ...] | None:
     """What is planned; None if the planner abstains."""
-    decided = PLANNER.decide(PlanView(request, skills=BUILTINS, fleet=(WorkerView("pi-1"),)))
+    decided = PLANNER.decide(PlanView(request, skills=BUILTINS, fleet=tuple(map(WorkerView, FLEET))))
     return (
         None
         if decided.outcome.kind == "abstained"
@@ -98,6 +98,28 @@ def test_a_word_between_is_never_dropped(request_text: str) -> None:
         if '"' not in request_text or not words[at - 1].startswith('"')
     ]
     assert [one for one in said if tasks(one) is not None] == []
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    """
+    count ERROR in logs/*.log on all machines
+    find *.log in logs and count ERROR in each on pi-1
+    hash a.txt on pi-1 and hash b.txt
+    count ERROR in logs/*.log on pi-1, then hash b.txt
+    hash a.txt on pi-3
+    hash a.txt on pi-1 and pi-3
+    find *.log in logs, then hash each from pi-1
+    unzip a.zip and save it as b
+    run the command "date" and save it as date.txt
+    count ERROR in a.log, then save the report as a.md
+    hash a.txt and count the lines in b.txt and save it as c.json
+    fetch https://example.com/a.csv, then read it as csv and query it with "select 1"
+    find *.txt in docs and find *.log in logs and hash each
+    """.strip().splitlines(),
+)  # fmt: skip
+def test_what_could_mean_two_things_is_left_alone(request_text: str) -> None:
+    assert tasks(request_text.strip()) is None
 
 
 def test_the_page_shows_only_patterns_that_are_held() -> None:

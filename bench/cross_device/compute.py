@@ -48,7 +48,7 @@ class Primes(TypedDict):
     examples=("count the primes of {span}",),
     tags=("number", "prime"),
 )
-def primes(span: Annotated[Span, "both ends included"], seconds: Slept = 0.03) -> Primes:
+def primes(span: Annotated[Span, "both ends included"], seconds: Slept = 0.02) -> Primes:
     """Counts the primes of a range and adds them up, by trial division."""
     time.sleep(seconds)
     found = [n for n in range(max(2, span["first"]), span["last"] + 1) if _is_prime(n)]
@@ -73,7 +73,7 @@ class Hits(TypedDict):
     examples=("throw the darts of {piece}",),
     tags=("monte", "carlo", "pi", "random"),
 )
-def darts(piece: Annotated[Piece, "a seed, and how many darts"], seconds: Slept = 0.03) -> Hits:
+def darts(piece: Annotated[Piece, "a seed, and how many darts"], seconds: Slept = 0.01) -> Hits:
     """Throws seeded darts at a square of 2^16 steps a side and counts those inside the quarter circle."""
     time.sleep(seconds)
     source, hits = random.Random(piece["seed"]), 0
@@ -129,12 +129,15 @@ def start(file: Annotated[File, "JSON with a value"], seconds: Slept = 0.03) -> 
     examples=("advance {value} by {rounds} rounds",),
     tags=("chain", "step"),
 )
-def advance(value: Annotated[int, "what the step before came to"], rounds: int, seconds: Slept = 0.03) -> Advanced:
+def advance(
+    value: Annotated[Any, "a whole number: what the step before came to"], rounds: int, seconds: Slept = 0.03
+) -> Advanced:
     """Squares the value modulo 2^31 - 1 so many times: a chain that nobody can cut."""
     time.sleep(seconds)
+    reached = int(value)
     for _ in range(rounds):
-        value = value * value % _MERSENNE
-    return Advanced(value=value, rounds=rounds)
+        reached = reached * reached % _MERSENNE
+    return Advanced(value=reached, rounds=rounds)
 
 
 class Product(TypedDict):
@@ -208,7 +211,7 @@ class Steps(TypedDict):
     examples=("add up the collatz steps of {numbers}",),
     tags=("tree", "spawn", "halves"),
 )
-def collatz(ctx: SkillContext, numbers: list[int], seconds: Slept = 0.03) -> Steps:
+def collatz(ctx: SkillContext, numbers: Annotated[list[Any], "whole numbers"], seconds: Slept = 0.03) -> Steps:
     """Adds up how many Collatz steps each number takes to 1; a long list is halved, each half a task of its own."""
     if len(numbers) > _FEW:
         middle = len(numbers) // 2

@@ -29,8 +29,7 @@ def vault(folder: Path, dice: Dice, *, files: int = 16, size: int = 20_000, dama
         "names": [row["name"] for row in rows],
         "list": [row["sha256"] for row in rows],
         "hashes": hashes(rows),
-        "damaged": hurt,
-        "intact": files - damaged,
+        "damaged": [{"name": name} for name in hurt],
     }
 
 

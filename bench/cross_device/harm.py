@@ -199,8 +199,17 @@ def _half(case: Case, dice: random.Random) -> str:
     return text[: dice.randrange(len(text) // 4, 3 * len(text) // 4)]
 
 
-def _tasks(*tasks: dict[str, Any]) -> Turn:
-    return Turn(text=msgspec.json.encode({"tasks": tasks}).decode())
+def _harmed(case: Case, **changes: Any) -> Turn:
+    """The plan with its first task harmed, under its own id: only so can what is said next mend it."""
+    first, *rest = case.plan["tasks"]
+    return Turn(text=msgspec.json.encode({**case.plan, "tasks": [{**first, **changes}, *rest]}).decode())
+
+
+def _circle(case: Case, dice: random.Random) -> Turn:
+    """The first task reads what the last one gives."""
+    first, last = case.plan["tasks"][0], case.plan["tasks"][-1]
+    argument = next(iter(first.get("args", ())), "value")
+    return _harmed(case, args={**first.get("args", {}), argument: {"ref": last["id"]}})
 
 
 GARBAGE: Final[dict[str, Callable[[Case, random.Random], Turn]]] = {
@@ -209,11 +218,8 @@ GARBAGE: Final[dict[str, Callable[[Case, random.Random], Turn]]] = {
     "half a plan, then nothing": lambda case, dice: Turn(text=_half(case, dice), faults=(Mischance("cut", at=8),)),
     "a page of HTML": lambda case, dice: Turn(text="<!doctype html><h1>502 Bad Gateway</h1>"),
     "an error 500": lambda case, dice: Turn(status=500, error="out of memory"),
-    "a skill that is none": lambda case, dice: _tasks({"id": "guess", "skill": "magic.solve", "args": {}}),
-    "a circle": lambda case, dice: _tasks(
-        {"id": "hen", "skill": "flow.echo", "args": {"value": {"ref": "egg"}}},
-        {"id": "egg", "skill": "flow.echo", "args": {"value": {"ref": "hen"}}},
-    ),
+    "a skill that is none": lambda case, dice: _harmed(case, skill="magic.solve"),
+    "a circle": _circle,
     "plain numbers": lambda case, dice: Turn(text="[1, 2, 3]"),
 }
 """By what it is, in words."""

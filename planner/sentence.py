@@ -95,7 +95,7 @@ class Sentence:
         nouns: list[str] = []
         for name, slot in self.slots.items():
             said = match[name]
-            back = _BACKWARD.fullmatch(said) if slot.wired and linked else None
+            back = _BACKWARD.fullmatch(said) if slot.pointed and linked else None
             if back is not None:
                 wanted.append(name)
                 each = each or back["each"] is not None
@@ -114,7 +114,7 @@ class Sentence:
         found = _SLOT.fullmatch(word)
         if found is not None and found[1] in self._known:
             slot = self.slots[found[1]] = self._known[found[1]]
-            back = rf"|{_EACH}|{_BACK}" if slot.wired else ""
+            back = rf"|{_EACH}|{_BACK}" if slot.pointed else ""
             body = rf"(?P<{slot.name}>{slot.pattern}{back})"
             return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"
         if is_folded(word):

@@ -89,6 +89,12 @@ class Slot(msgspec.Struct, frozen=True):
         """Whether an earlier task's result may stand here, as `them` or left out."""
         return self.kind in ("file", "files", "json", "any", "content")
 
+    @property
+    def pointed(self) -> bool:
+        """Whether `it` or `each` may stand here: a number, too, is what came before if the sentence says so; a span of
+        time (`wait for it`) is not."""
+        return self.wired or (self.kind == "number" and self.name != "seconds" and not self.name.endswith("_s"))
+
     def read(self, text: str, phrase: Phrase) -> Any:
         """The value that this text is for the argument: JSON, a Spread, or REJECTED."""
         named = _SAID_TO_BE_TEXT.fullmatch(text) if self.kind == "pattern" else None

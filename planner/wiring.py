@@ -178,8 +178,14 @@ def wires(argument: str, param: Schema, sources: tuple[Source, ...], each: bool)
             yield Wire(argument, found, EXACT)
         return
     slots = part_slots(param)
+    if slots is not None and each:
+        source, fields = sources[0], param["items"]["properties"]
+        if len(sources) == 1 and source.mapped and _has_rows(source, fields):
+            name = source.id.replace("-", "_")
+            yield Wire(argument, [{"name": name, "rows": {"ref": f"{source.id}[]/rows"}}], NAMED_PARTS, True)
+        return
     if slots is not None:
-        parts = [_part(source, slots) for source in sources]
+        parts = [_part(source, slots, param.get("items", {}).get("properties", {})) for source in sources]
         if parts and all(part is not None for part in parts):
             yield Wire(argument, parts, NAMED_PARTS)
         return
@@ -218,12 +224,19 @@ def _score(argument: str, param: Schema, offer: Offer) -> int:
     return score
 
 
-def _part(source: Source, slots: Mapping[str, Schema]) -> dict[str, Any] | None:
-    """One named part: rows if the source has any, else its text, else its one record as a row."""
+def _has_rows(source: Source, fields: Mapping[str, Schema]) -> bool:
+    """Whether each element of a map is a table of its own, for a part that takes tables out of elements."""
+    return "field" in fields and source.fields().get("rows", {}).get("type") == "array"
+
+
+def _part(source: Source, slots: Mapping[str, Schema], fields: Mapping[str, Schema]) -> dict[str, Any] | None:
+    """One named part: rows if the source has any, else its text, else its one record as a row. The rows of every
+    element of a map are one table where the part has a `field` to say so."""
     name = source.id.replace("-", "_")
     if "rows" in slots:
         if source.mapped:
-            return {"name": name, "rows": {"ref": source.id}}
+            part = {"name": name, "rows": {"ref": source.id}}
+            return {**part, "field": "rows"} if _has_rows(source, fields) else part
         lists = [
             field
             for field, schema in source.fields().items()

@@ -189,6 +189,23 @@ def test_a_persons_own_skill_is_found_by_its_sentence() -> None:
     assert decide("resize a.png to 300 pixels", skill).outcome.kind == "abstained"
 
 
+def test_a_number_may_be_what_came_before_and_rows_of_each_are_one_table_or_many() -> None:
+    params = {
+        "type": "object",
+        "properties": {"value": {"type": "integer"}, "by": {"type": "integer"}},
+        "required": ["value", "by"],
+    }
+    result = {"type": "object", "properties": {"value": {"type": "integer"}}, "required": ["value"]}
+    skill = SkillSpec("sum.add", params=params, result=result, examples=("raise {value} by {by}",))
+    assert graph("raise 3 by 4, then raise it by 5", skill)[1] == ("sum.add", {"value": {"ref": "add/value"}, "by": 5})
+    assert decide("raise 3 by 4, then wait for it", skill).outcome.kind == "abstained"
+    read = 'find *.csv in d, then read each as csv, then query {} with "select 1"'
+    one = [{"name": "read", "rows": {"ref": "read"}, "field": "rows"}]
+    assert graph(read.format("them"))[2][1]["tables"] == one
+    many = [{"name": "read", "rows": {"ref": "read[]/rows"}}]
+    assert graph(read.format("each"))[2][1]["tables"] == many
+
+
 def test_two_skills_with_the_same_sentence_are_a_tie() -> None:
     params = {"type": "object", "properties": {"file": {"type": "file"}}, "required": ["file"]}
     twin = SkillSpec("other.hash", params=params, examples=("hash {file}",))

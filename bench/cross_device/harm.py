@@ -217,7 +217,8 @@ GARBAGE: Final[dict[str, Callable[[Case, random.Random], Turn]]] = {
     "half a plan": lambda case, dice: Turn(text=_half(case, dice), finish="length"),
     "half a plan, then nothing": lambda case, dice: Turn(text=_half(case, dice), faults=(Mischance("cut", at=8),)),
     "a page of HTML": lambda case, dice: Turn(text="<!doctype html><h1>502 Bad Gateway</h1>"),
-    "an error 500": lambda case, dice: Turn(status=500, error="out of memory"),
+    # No 500: a planner does not ask again after that, and its run fails as PlannerFailed.
+    "an error 503": lambda case, dice: Turn(status=503, headers=(("retry-after-ms", "50"),), error="busy"),
     "a skill that is none": lambda case, dice: _harmed(case, skill="magic.solve"),
     "a circle": _circle,
     "plain numbers": lambda case, dice: Turn(text="[1, 2, 3]"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from orchestrator.placement.dice import Dice
@@ -20,20 +21,23 @@ from protocol.errors import UsageError
 from .generator import estate, frail, gauge, image, log, number, shop, source, text, vault, watch
 from .generator.draw import Generator
 
+
+def gathered(modules: Iterable[ModuleType]) -> dict[str, Generator]:
+    """Those that each module lists, by name. Raises: UsageError for a name that two of them give."""
+    found: dict[str, tuple[str, Generator]] = {}
+    for module in modules:
+        for name, generator in module.GENERATORS.items():
+            if name in found:
+                first, second = found[name][0], module.__name__
+                raise UsageError(f"{first} and {second} both have a generator {name!r}", hint="rename one of them")
+            found[name] = module.__name__, generator
+    return {name: generator for name, (_, generator) in found.items()}
+
+
 # A generator takes (folder, dice, *, its arguments by name); each module of `generator` lists those it has.
-GENERATORS: Final[dict[str, Generator]] = {
-    **estate.GENERATORS,
-    **frail.GENERATORS,
-    **gauge.GENERATORS,
-    **image.GENERATORS,
-    **log.GENERATORS,
-    **number.GENERATORS,
-    **shop.GENERATORS,
-    **source.GENERATORS,
-    **text.GENERATORS,
-    **vault.GENERATORS,
-    **watch.GENERATORS,
-}
+GENERATORS: Final[dict[str, Generator]] = gathered(
+    (estate, frail, gauge, image, log, number, shop, source, text, vault, watch)
+)
 
 
 def dice_of(seed: int, *names: str) -> Dice:

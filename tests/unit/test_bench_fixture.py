@@ -6,11 +6,12 @@ import csv
 import json
 import sqlite3
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from bench.cross_device.fixture import GENERATORS, dice_of, make
+from bench.cross_device.fixture import GENERATORS, dice_of, gathered, make
 from protocol.errors import UsageError
 
 
@@ -65,3 +66,10 @@ def test_what_is_asked_for_wrongly_is_named(tmp_path: Path) -> None:
         make("logs", tmp_path, {"rows": 3}, dice_of(1))
     with pytest.raises(UsageError, match="files of logs is 'six'"):
         make("logs", tmp_path, {"files": "six"}, dice_of(1))
+
+
+def test_two_generators_of_one_name_are_refused_by_name() -> None:
+    one, two = ModuleType("one"), ModuleType("two")
+    one.GENERATORS, two.GENERATORS = {"logs": make}, {"rows": make, "logs": make}  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="one and two both have a generator 'logs'"):
+        gathered([one, two])

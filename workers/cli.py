@@ -79,7 +79,10 @@ def start(
     calibrate: bool,
     serves: str,
 ) -> None:
-    """Join a server and run its attempts until told to stop."""
+    """Join a server and run its attempts until told to stop.
+
+    Standard error says that it is up once its skills are loaded, and connected once a server has taken it in.
+    """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if join not in ("", "-"):
         raise UsageError("a join string is a secret: it is not taken from the command line", hint="--join - < FILE")
@@ -215,6 +218,7 @@ async def serve(
         async with anyio.create_task_group() as group:
             group.start_soon(on_signals, daemon, group.cancel_scope)
             group.start_soon(when_ready, daemon, settings)
+            group.start_soon(when_welcomed, daemon, credential)
             group.start_soon(credential.stay_fresh)
             try:
                 await daemon.run()
@@ -238,6 +242,11 @@ async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
             daemon.alone_s = ALONE_S
         else:
             await on_end_of_input(daemon)
+
+
+async def when_welcomed(daemon: Worker, credential: Credential) -> None:
+    await daemon.welcomed.wait()
+    click.echo(f"connected to {credential.address()}", err=True)
 
 
 async def on_signals(daemon: Worker, scope: anyio.CancelScope) -> None:

@@ -158,6 +158,8 @@ class Worker:
         """Without any server for so long it ends; for a temporary worker whose client has left it behind."""
         self.ready = anyio.Event()
         """Set once the skills are loaded and dialling begins."""
+        self.welcomed = anyio.Event()
+        """Set once an orchestrator has taken it in."""
         self._machine: Machine
         self._group: anyio.abc.TaskGroup
         self._session: Session | None = None
@@ -399,6 +401,7 @@ class Worker:
     def _adopt(self, instruction: Adopt) -> None:
         self._reports.adopt(instruction.journal, instruction.epoch)
         self._folders.journal = instruction.journal
+        self.welcomed.set()
 
     def _start(self, instruction: Start) -> None:
         self._errands.start(instruction)

@@ -237,6 +237,8 @@ class AsyncClient(Reader):
         name = skill_name(skill)
         params = getattr(getattr(skill, "spec", None), "params", None)
         if params is None:
+            if self._joins:
+                await self.join()  # what only our own worker offers is known to the server once that has joined
             known = {row["name"]: row for row in (await self.connection.call("skills"))["skills"]}
             if name not in known:
                 raise NotFound(f"no worker offers the skill {name}", hint="asterism skills lists what there is")

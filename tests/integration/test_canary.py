@@ -172,7 +172,7 @@ def machine(tmp_path: Path, model: str) -> Iterator[Machine]:
         assert worker.stdin is not None
         worker.stdin.write(made.text("server.out").splitlines()[-1].encode() + b"\n")
         worker.stdin.flush()
-        made.until(lambda: "is up" in made.text("worker.err"))
+        made.until(lambda: "connected to" in made.text("worker.err"))
         yield made
     finally:
         for process in (worker, server):

@@ -99,7 +99,7 @@ class Shell:
 
 
 def worker(shell: Shell, name: str, *options: str, join: str = "") -> subprocess.Popen[str]:
-    """A worker daemon that is up."""
+    """A worker daemon that an orchestrator has taken in."""
     root = shell.folder / name
     root.mkdir(exist_ok=True)
     how = ("--join", "-") if join else ()
@@ -113,7 +113,7 @@ def worker(shell: Shell, name: str, *options: str, join: str = "") -> subprocess
         process.stdin.close()
     assert process.stderr is not None
     for line in process.stderr:
-        if f"worker {name} is up" in line:
+        if line.startswith("connected to"):
             return process
     raise AssertionError(f"{name} ended with {process.wait()}")
 

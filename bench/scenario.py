@@ -33,6 +33,9 @@ from .metric import children
 
 JOIN_DEADLINE_S: Final = 30.0
 STOP_GRACE_S: Final = 3.0
+_KEPT_AWAY: Final = ("ASTERISM_", "OPENAI_", "PYTHONDONTWRITEBYTECODE")
+"""What the person has set for their own fleet, and a model that costs money, must not reach this one. Nor may each of
+its processes compile all it imports, which takes longer than all else in a start, and none does that is installed."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -96,8 +99,7 @@ class Scenario:
         if parent is not None:
             parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="asterism-", dir=parent)).resolve()
-        # What the person has set for their own fleet, or a model that costs money, must not reach this one.
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_"))}
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_AWAY)}
         home = {"ASTERISM_HOME": str(self.folder / "home"), "XDG_CONFIG_HOME": str(self.folder)}
         self.environ = {**clean, **(environ or {}), **home, "GRPC_ENABLE_FORK_SUPPORT": "0"}
         if slots_here:
@@ -257,11 +259,19 @@ class Scenario:
                 if set(names) <= {row["worker"] for row in rows if row["state"] in ("connected", "quarantine")}:
                     return
                 for name in names:
-                    if self._workers[name].poll() is not None:
-                        raise ServerUnreachable(f"the worker {name} ended: {self._last_words(name)}")
+                    if why := self.fallen(name):
+                        raise ServerUnreachable(f"the worker {name} ended {why}")
                 await anyio.sleep(delay)
                 delay = min(0.1, delay * 1.5)
         raise ServerUnreachable(f"{', '.join(names)} did not join in {JOIN_DEADLINE_S:g} s", hint="asterism doctor")
+
+    def fallen(self, name: str) -> str:
+        """How its worker ended, and its last words; "" while it lives."""
+        code = self._workers[name].poll()
+        if code is None:
+            return ""
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return f"{how}: {self._last_words(name)}"
 
     def _last_words(self, name: str) -> str:
         log = self.folder / f"{name}.log"

@@ -33,6 +33,7 @@ async def ground(stage: FiveMachines, case: Case, salt: str, seed: int) -> Async
     away = [f"{name} ({why})" for name, why in stage.missing.items() if name in needed]
     if away:
         raise UsageError(f"it needs {', '.join(away)}", hint="a machine that could not be started")
+    await stage.whole()
     gone = [name for name in case.absent if name in stage.machines]
     try:
         for name in stage.machines:

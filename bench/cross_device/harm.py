@@ -59,6 +59,12 @@ class Harm:
     async def undo(self) -> None:
         """Undo what is left of it; also if it never struck."""
 
+    async def _whole(self) -> None:
+        """Wait until all machines are there, but for those that the case sent away."""
+        await self.stage.fleet.joined(
+            self.stage.client, *(name for name in self.stage.machines if name not in self.case.absent)
+        )
+
 
 class SkillErrors(Harm):
     """A quarter of the tasks, and one for certain, fail once with a transient error that the case knows nothing of."""
@@ -82,28 +88,32 @@ class WorkerRestart(Harm):
     """SIGKILL to a worker daemon, which is started again at once, as the same worker."""
 
     bound_s = (0.5, 6.0)
+    _down = ""
 
     async def strike(self, machine: str) -> str:
+        self._down = machine
         self.stage.kill(machine)
         return f"{machine} was killed and started again"
 
     async def heal(self, machine: str, settled: anyio.Event) -> None:
-        await self.stage.back(machine)
+        await self.undo()
+
+    async def undo(self) -> None:
+        if self._down:
+            await self.stage.back(self._down)
+            self._down = ""
 
 
-class MachineLost(Harm):
+class MachineLost(WorkerRestart):
     """SIGKILL to a worker daemon, which stays away until the run is over.
 
     The fleet waits for who may come back; a second later a person says that this one won't.
     """
 
-    bound_s = (0.5, 6.0)
     for_good = True
-    _lost = ""
 
     async def strike(self, machine: str) -> str:
-        self._lost = machine
-        self.stage.kill(machine)
+        await super().strike(machine)
         return f"{machine} was lost for good"
 
     async def heal(self, machine: str, settled: anyio.Event) -> None:
@@ -111,19 +121,16 @@ class MachineLost(Harm):
             await settled.wait()
         await self.stage.dismiss(machine)
 
-    async def undo(self) -> None:
-        if self._lost:
-            await self.stage.back(self._lost)
-
 
 class SlowMachine(Harm):
-    """From then on a machine's skills take ten times as long: simulated in its skill hosts, which wait for the rest."""
+    """From then on what a machine does takes ten times as long, from its start: simulated in its skill hosts, which
+    wait for the rest."""
 
     _slow = ""
 
     async def strike(self, machine: str) -> str:
         self._slow = machine
-        befall(self.stage.mishaps, machine, Mishap(slower=SLOWER))
+        befall(self.stage.mishaps, machine, Mishap(slower=SLOWER, start_s=self.stage.starts_s[machine]))
         return f"{machine} became {SLOWER:g} times slower"
 
     async def undo(self) -> None:
@@ -148,7 +155,7 @@ class Partition(Harm):
 
     async def undo(self) -> None:
         await self._reach()
-        await self.stage.fleet.joined(self.stage.client, *self.stage.machines)
+        await self._whole()
 
     async def _reach(self) -> None:
         if self._cut:
@@ -172,7 +179,7 @@ class OrchestratorRestart(Harm):
         await self.stage.fleet.restart_server(self._pid)
 
     async def undo(self) -> None:
-        await self.stage.fleet.joined(self.stage.client, *self.stage.machines)
+        await self._whole()
 
 
 class GarbagePlanner(Harm):

@@ -29,13 +29,15 @@ INJECTED: Final = "a transient error that the bench injected"
 
 class Mishap(msgspec.Struct, frozen=True):
     """`share` of the tasks fail at their first attempt, drawn by `seed` and their names; those of `certain` all do,
-    those of `spared` never. `slower`: how many times as long everything takes."""
+    those of `spared` never. `slower`: how many times as long an attempt takes, with the `start_s` for which its
+    worker holds it back."""
 
     seed: str = ""
     share: float = 0.0
     certain: tuple[str, ...] = ()
     spared: tuple[str, ...] = ()
     slower: float = 1.0
+    start_s: float = 0.0
 
     def fails(self, task: str) -> bool:
         """`task` may be an element of a map: `count.3`."""
@@ -43,6 +45,10 @@ class Mishap(msgspec.Struct, frozen=True):
         if whole in self.spared:
             return False
         return whole in self.certain or random.Random(f"{self.seed}/{task}").random() < self.share
+
+    def wait_s(self, took_s: float) -> float:
+        """How much longer an attempt lasts whose own work took so long."""
+        return (self.slower - 1) * (self.start_s + took_s)
 
 
 def befall(folder: Path, machine: str, mishap: Mishap) -> None:
@@ -68,14 +74,14 @@ def install() -> None:
         found = _met(place, context.worker, job)
         began = time.monotonic()
         value = _RUN(self, job, context, desk)
-        time.sleep((found.slower - 1) * (time.monotonic() - began))
+        time.sleep(found.wait_s(time.monotonic() - began))
         return value
 
     async def run_async(self: AsyncPythonRunner, job: Job, context: SkillContext, desk: Desk) -> bytes:
         found = _met(place, context.worker, job)
         began = time.monotonic()
         value = await _RUN_ASYNC(self, job, context, desk)
-        await anyio.sleep((found.slower - 1) * (time.monotonic() - began))
+        await anyio.sleep(found.wait_s(time.monotonic() - began))
         return value
 
     PythonRunner.run = run  # type: ignore[method-assign]

@@ -2,7 +2,8 @@
 
 A task is hit if an attempt of it lived where the blow struck, or was given there before anybody knew and was lost. It
 has recovered when an attempt of it is dispatched anew, when the old one lives again or ends well after all, or when it
-is settled. What only the struck machine could do recovers from that machine's return on: no bound can hold before.
+is settled. What only the struck machine could do recovers from that machine's return on, since no bound can hold
+before: from when its worker, back with nothing, let the old attempt be lost, or from when the harm was healed.
 Invariant: pure.
 """
 
@@ -19,13 +20,13 @@ _NEVER: Final = float("inf")
 
 
 class Attempt(msgspec.Struct):
-    """One attempt; times are Unix times. `ended` by its own word; `lost`: somebody gave it up."""
+    """One attempt; times are Unix times. `ended` by its own word; `lost_at`: somebody gave it up."""
 
     task: str
     machine: str
     began: float
     ended: float = _NEVER
-    lost: bool = False
+    lost_at: float = _NEVER
     acts: bool = False
     """Its effect may be had only once, and had begun."""
 
@@ -56,8 +57,9 @@ class Trail:
         elif one is not None and kind == "effect_begun":
             one.acts = True
         elif one is not None and kind == "attempt_ended":
-            one.lost = bool(row["lost"])
-            if not one.lost:
+            if row["lost"]:
+                one.lost_at = at
+            else:
                 one.ended = at
                 self._signs.append((at, task))
             if row.get("message") == INJECTED:
@@ -66,7 +68,7 @@ class Trail:
     def hit(self, machine: str, at: float) -> list[Attempt]:
         """What the blow met there."""
         found = [one for one in self.attempts.values() if one.machine == machine]
-        return [one for one in found if (one.began <= at < one.ended) or (one.began > at and one.lost)]
+        return [one for one in found if (one.began <= at < one.ended) or (one.began > at and one.lost_at < _NEVER)]
 
     def after_hits(self, hit: Sequence[Attempt], at: float, back_at: float) -> float:
         """From the strike until all of them have recovered."""
@@ -74,8 +76,10 @@ class Trail:
 
     def _recovered_s(self, one: Attempt, at: float, back_at: float) -> float:
         when = self.next_sign(max(at, one.began), one.task)
-        again = [two.machine for two in self.attempts.values() if two.task == one.task and two.began == when]
-        return max(0.0, when - (back_at if when >= back_at and again in ([], [one.machine]) else at))
+        again = {two.machine for two in self.attempts.values() if two.task == one.task and two.began == when}
+        if again == {one.machine}:
+            back_at = min(back_at, one.lost_at)
+        return max(0.0, when - (back_at if when >= back_at and again <= {one.machine} else at))
 
     def next_sign(self, after: float, task: str = "") -> float:
         """When the task, or any, was next seen to go on; the run's end if it wasn't."""

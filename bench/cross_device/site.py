@@ -94,6 +94,11 @@ class FiveMachines:
     def slots(self) -> dict[str, int]:
         return {name: one.slots for name, one in self._members.items()}
 
+    @property
+    def starts_s(self) -> dict[str, float]:
+        """What an attempt would have to take of itself to take as long as each machine holds it back at its start."""
+        return {name: one.start_s * one.speed for name, one in self._members.items()}
+
     def root(self, machine: str) -> Path:
         """The folder whose files its skills may use."""
         return self.fleet.folder / machine
@@ -147,9 +152,16 @@ class FiveMachines:
 
     async def back(self, *machines: str) -> None:
         """Start those that were killed or left, and wait until they are there; as the same workers if they can be."""
-        for machine in machines:
+        for machine in filter(self.fleet.fallen, machines):
             await self.fleet.restart_worker(self.client, machine)
         await self.fleet.joined(self.client, *machines)
+
+    async def whole(self) -> None:
+        """Start again the workers that nobody has ended and that have ended all the same; the notes name each."""
+        for machine in self.machines:
+            if why := self.fleet.fallen(machine):
+                self.notes = (*self.notes, f"the worker of {machine} was found ended {why}; it was started again")
+                await self.back(machine)
 
     async def _start(self, member: Member) -> None:
         shaped = self._held[member.name] if self._shaped else ("bandwidth", "latency")

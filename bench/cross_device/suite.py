@@ -103,7 +103,6 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                 await warm(stage, stage.machines)
                 if not model:  # a model that is paid for is asked for nothing that isn't counted
                     await warm_planner(stage, PLANNERS[order.mode])
-                notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
                 for step in steps:
                     graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None
                     if step.key in plays or (step.again and not graph):
@@ -112,6 +111,7 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                     plays[step.key] = made = await play(stage, step.case, step.wanted(order), graph)
                     store.keep(made)
                     watch(step, made)
+                notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
     problems += [f"{_words(one)}: {why}" for one in plays.values() for why in (one.problem, *one.unfailing) if why]
     return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), notes, time.monotonic() - began)
 

@@ -163,6 +163,11 @@ def _said(name: str, amount: float) -> str:
     return f"{amount / 2**30:.3g}GiB" if name in ("memory", "vram", "disk") and amount else f"{amount:g}"
 
 
+def where(state: State, kind: Kind) -> str:
+    """The words of `on` for people: a worker that is meant by its number goes by its name, also when it is gone."""
+    return " or ".join(state.workers[int(word[1:])].name if word.startswith("#") else word for word in kind.on)
+
+
 def lacking(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> str:
     """Why no connected worker can run it, in a sentence."""
     if "here" in kind.on and not kind.home:
@@ -175,7 +180,7 @@ def lacking(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> str:
     fix = f"; fix: {NO_MODEL_FIX}" if kind.skill in MODEL_SKILLS else ""
     if whys:
         return f"no worker can run {kind.skill}: {'; '.join(whys[:3])}" + ("; ..." if len(whys) > 3 else "") + fix
-    return f"no worker offers {kind.skill} on {' or '.join(kind.on)}; see asterism explain"
+    return f"no worker offers {kind.skill} on {where(state, kind)}; see asterism explain"
 
 
 def could_return(state: State, fleet: Fleet, kind: Kind, spec: SkillSpec) -> list[WorkerRecord]:

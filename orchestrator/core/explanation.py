@@ -10,7 +10,7 @@ from protocol.builtin_model import MODEL_SKILLS, NO_MODEL_FIX
 from protocol.errors import NotFound
 
 from ..placement.policy import WAIT
-from .eligibility import could_return, eligible, kind_of, matches, refusal
+from .eligibility import could_return, eligible, kind_of, matches, refusal, where
 from .graph import Run, Task
 from .lifecycle import AwaitingApproval, Paused, Pending, Ready, Running, Settled, Unknown, Waiting, shown
 from .offering import choice
@@ -190,7 +190,7 @@ def _workers(turn: Turn, run: Run, task: Task) -> list[dict[str, str]]:
     for session in sorted(turn.fleet.sessions.values(), key=lambda one: one.name):
         why = refusal(turn.state, session, kind, spec)
         if not why and not any(matches(session, kind, word) for word in kind.on):
-            why = f"is not {' or '.join(kind.on)}"
+            why = f"is not {where(turn.state, kind)}"
         if not why and session.phase != "up":
             short = _SHORT.get(session.short, session.short)
             why = f"takes no new work: {short}" if short else f"is {session.phase}"

@@ -42,6 +42,9 @@ def test_faults_strike_what_runs_and_leave_the_fleet_as_it_was() -> None:
                 assert (report["state"], fault.lost) == ("failed", "log-server")
                 assert "log-server" in report["error"]["message"]
                 assert fault.bound_s is None
+                stage.kill("log-server")
+                await stage.whole()
+                assert "log-server was found ended by SIGKILL" in stage.notes[-1]
                 live = await stage.client.submit(PLAN)
                 assert await live.wait() == "succeeded"
 

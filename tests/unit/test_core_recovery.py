@@ -350,3 +350,11 @@ def test_a_dismissed_worker_is_waited_for_by_nobody():
     sim.handle(s.WorkerDismissed(2))
     sim.settle(10.0)
     assert sim.state.runs[1].state.code == "NoEligibleWorker"
+
+
+def test_an_element_of_all_names_the_dismissed_worker_that_it_was_for():
+    sim = start([work("a", run_s=5.0, on=["all"])], workers=2, settings={"schedule_grace": 2})
+    sim.advance(0.5)
+    sim.handle(s.WorkerDismissed(2))
+    sim.settle(60.0)
+    assert "no worker offers sim.work on w2;" in sim.task("a").state.message

@@ -48,7 +48,8 @@ def test_what_was_given_to_a_dead_machine_before_anybody_knew_is_hit_too() -> No
     ("sign", "recovery_s"),
     [
         ([ended(6, "a", lost=True), given(6.5, "a", "y", 2)], 1.5),
-        ([ended(6, "a", lost=True), given(9, "a", "x", 2)], 1.0),  # only it could: it was back at 8
+        ([ended(6, "a", lost=True), given(6.25, "a", "x", 2)], 0.25),  # only it could: it was back at 6
+        ([ended(11, "a", lost=True), given(9, "a", "x", 2)], 1.0),  # its way was healed at 8
         ([ended(6, "a", lost=True), given(9, "a", "y", 2)], 4.0),  # another could have done it all the time
         ([given(9, "b", "y"), ended(9, "a")], 1.0),  # what another task does meanwhile says nothing
         ([ended(7, "a")], 2.0),

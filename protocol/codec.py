@@ -8,6 +8,7 @@ or who is allowed to say what. METHODS names every RPC, so that transport needs 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from itertools import groupby
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from .frame import Frame, Item
 from .item_codec import ITEMS
 from .link import ITEMS_LIMIT, MESSAGE_LIMIT
 from .message_form import Part, form, listed, texts
+from .packed import PACKED_AS, UNPACK, pack
 
 pb: Any = asterism_v1_pb2
 
@@ -34,11 +36,15 @@ def encode_frame(frame: Frame) -> bytes:
     try:
         message = pb.Frame(n=frame.n, seen=frame.seen)
         add = message.items.add
-        for item in frame.items:
-            name, put = _PUT[type(item)]
-            body = getattr(add(), name)
-            body.SetInParent()
-            put(body, item)
+        for kind, group in groupby(frame.items, type):
+            if frame.packed and kind in PACKED_AS:
+                setattr(add(), PACKED_AS[kind], pack(tuple(group)))
+                continue
+            name, put = _PUT[kind]
+            for item in group:
+                body = getattr(add(), name)
+                body.SetInParent()
+                put(body, item)
         data: bytes = message.SerializeToString()
     except _FAULTS as error:
         raise WireError(f"a frame can't be encoded: {_told(error)}") from error
@@ -53,14 +59,17 @@ def decode_frame(data: bytes) -> Frame:
         raise WireError(f"a frame of {len(data)} bytes is over the limit of {MESSAGE_LIMIT}")
     try:
         message = pb.Frame.FromString(data)
-        if len(message.items) > ITEMS_LIMIT:
-            raise WireError(f"a frame of {len(message.items)} items, {ITEMS_LIMIT} are allowed")
         items: list[Item] = []
         for item in message.items:
             name = item.WhichOneof("body")
             if name is None:
                 raise WireError("an item of a kind that this version doesn't know")
-            items.append(_TAKE[name](getattr(item, name)))
+            if name in UNPACK:
+                items += UNPACK[name](getattr(item, name))
+            else:
+                items.append(_TAKE[name](getattr(item, name)))
+            if len(items) > ITEMS_LIMIT:
+                raise WireError(f"a frame of {len(items)} items or more, {ITEMS_LIMIT} are allowed")
         return Frame(message.n, message.seen, tuple(items))
     except WireError:
         raise

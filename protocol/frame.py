@@ -19,9 +19,11 @@ PROTOCOL_VERSIONS = (1, 1)
 """The range of protocol versions this build speaks, inclusive."""
 SHORT: Final = 1
 APPROVAL: Final = 2
-FEATURES: Final = SHORT | APPROVAL
-"""What this build can do within its versions, as bits: Heartbeat says why no slot is free; an approval names its pin.
-A stream uses what both ends have (Welcome says it); an end that is older says 0."""
+PACKED: Final = 4
+FEATURES: Final = SHORT | APPROVAL | PACKED
+"""What this build can do within its versions, as bits: Heartbeat says why no slot is free; an approval names its pin;
+Assigns and Reports travel in MessagePack. A stream uses what both ends have (Welcome says it); an end that is older
+says 0."""
 
 Verdict = Literal["keep", "hold", "kill", "resend", "drop"]
 CallKind = Literal["spawn", "propose", "join", "ask", "begin_effect", "checkpoint", "restore", "emit"]
@@ -190,7 +192,7 @@ class WorkSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     price: float = 0.0
 
 
-class Assign(msgspec.Struct, frozen=True, gc=False):
+class Assign(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Run this. `name` is for people (`r7/scan#2`). `inputs` resolve the references of the spec's args.
 
     With `items`, the skill is called once per entry (each resolves the element references) and the value is the list
@@ -264,8 +266,9 @@ Item = FromWorker | ToWorker
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One message of the stream."""
+    """One message of the stream. `packed`: the far end is known to read PACKED; what has arrived doesn't say."""
 
     n: int
     seen: int
     items: tuple[Item, ...]
+    packed: bool = False

@@ -7,7 +7,7 @@ A run is numbered within its journal, a task within its run, an attempt within i
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -19,19 +19,23 @@ _PERSON_REF: Final = re.compile(
 )
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+_Counter = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Fence(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """A fencing token. Order is (epoch, counter); a larger one was issued later."""
 
-    epoch: int
-    counter: int
+    epoch: _Counter
+    counter: _Counter
 
 
 class AttemptId(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """One execution of a task: (run, task index within the run, number from 1)."""
 
-    run: int
-    task: int
-    number: int
+    run: _Number
+    task: _Number
+    number: _Number
 
 
 class PersonRef(msgspec.Struct, frozen=True):

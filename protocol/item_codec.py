@@ -1,11 +1,11 @@
 """One item of a frame to its protobuf message and back: the table ITEMS and what it needs.
 
-Invariant: `take` of a message raises only WireError or what the codec turns into one, so decoding stays total. A
-Report that makes no sense becomes a Failure of its attempt: as a session error it would be offered again for ever. It
-must not know the generated code (the messages are handed in), streams or phases.
+Invariant: `take` of a message raises only WireError or what the codec turns into one, so decoding stays total. It must
+not know the generated code (the messages are handed in), streams or phases.
 
-Assign and Report are hot (2 to 4 us an item each way), so they are written out by hand: setting fields of a message in
-place is half the price of building messages and copying them in. Every other item is a list of its fields.
+Assign and Report are hot where they travel here (2 to 4 us an item each way), so they are written out by hand: setting
+fields of a message in place is half the price of building messages and copying them in. Where both ends can, they
+travel packed instead. Every other item is a list of its fields.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from .artifact import INLINE_LIMIT, ArtifactRef, Value, is_digest
+from .admission import admitted, bad_report, believed, checked
+from .artifact import INLINE_LIMIT, ArtifactRef, Value
 from .errors import WireError
 from .frame import (
     Ack,
@@ -50,12 +51,6 @@ from .outcome import Failure, FailureClass, Outcome, Stopped, Success, Usage
 from .profile import WorkerProfile
 
 EPOCH_LIMIT: Final = 2**48
-USAGE_LIMIT: Final = 2**53
-CODE_LIMIT: Final = 100
-TEXT_LIMIT: Final = 4096
-DETAIL_LIMIT: Final = 64 * 1024
-"""What a failure may say, in characters; the rest is cut off."""
-_BAD_REPORT: Final = "the worker is of another version, or broken: asterism workers"
 
 _PROFILE: Final = msgspec.json.Decoder(WorkerProfile)
 _KLASS: Final[dict[str, int]] = {word: k for k, word in enumerate(get_args(FailureClass), 1)}
@@ -106,10 +101,7 @@ def _put_ref(message: Any, ref: ArtifactRef) -> None:
 
 
 def _ref(message: Any) -> ArtifactRef:
-    digest = message.digest
-    if not is_digest(digest):
-        raise WireError(f"{digest[:80]!r} is no digest")
-    return ArtifactRef(digest, message.media, message.size)
+    return checked(ArtifactRef(message.digest, message.media, message.size))
 
 
 def _put_value(message: Any, value: Value) -> None:
@@ -235,55 +227,31 @@ def _put_report(message: Any, item: Report) -> None:
 
 
 def _report(message: Any) -> Report:
-    outcome = _success(message) if message.ending == _OK else _outcome(message)
     return Report(
         AttemptId(message.run, message.task, message.number),
         Fence(message.epoch, message.counter),
         message.pin,
-        outcome,
-        _usage(message),
-    )
-
-
-def _usage(message: Any) -> Usage:
-    """What it used; nothing of it is believed where it can't be true: sums of these are journaled."""
-    run_s, cpu_s, price, bring_s = message.run_s, message.cpu_s, message.price, message.bring_s
-    tokens_in, tokens_out, peak, into = message.tokens_in, message.tokens_out, message.peak_bytes, message.bytes_in
-    sound = 0.0 <= run_s <= USAGE_LIMIT and 0.0 <= cpu_s <= USAGE_LIMIT and 0.0 <= price <= USAGE_LIMIT
-    if not sound or not 0.0 <= bring_s <= USAGE_LIMIT or max(tokens_in, tokens_out, peak, into) > USAGE_LIMIT:
-        return Usage()
-    return Usage(run_s, message.device, cpu_s, peak, tokens_in, tokens_out, price, into, bring_s)
-
-
-def _outcome(message: Any) -> Outcome:
-    """How else than well it ended."""
-    ending = message.ending
-    if ending == _STOPPED:
-        return Stopped(message.message[:TEXT_LIMIT])
-    klass = _KLASS_OF.get(message.klass)
-    if ending != _FAILED or klass is None:
-        return Failure("BadReport", f"it ends in no known way ({ending}, {message.klass})", hint=_BAD_REPORT)
-    return Failure(
-        message.code[:CODE_LIMIT], message.message[:TEXT_LIMIT], klass, message.detail[:DETAIL_LIMIT],
-        message.hint[:TEXT_LIMIT],
+        _outcome(message),
+        believed(
+            Usage(
+                message.run_s, message.device, message.cpu_s, message.peak_bytes, message.tokens_in,
+                message.tokens_out, message.price, message.bytes_in, message.bring_s,
+            )
+        ),
     )  # fmt: skip
 
 
-def _success(message: Any) -> Outcome:
-    digest = message.digest
-    if digest:
-        if not is_digest(digest):
-            return Failure("BadReport", f"{digest[:80]!r} is no digest", hint=_BAD_REPORT)
-        return Success(_ref(message))
-    data: bytes = message.json
-    if len(data) > INLINE_LIMIT:
-        text = f"a value of {len(data)} bytes travelled inline, {INLINE_LIMIT} are allowed"
-        return Failure("ValueTooLarge", text, hint="the worker must put it in the artifact store")
-    try:
-        check_json(data)
-    except WireError as error:
-        return Failure("BadValue", error.message, hint=error.hint)
-    return Success(data)
+def _outcome(message: Any) -> Outcome:
+    ending = message.ending
+    if ending == _OK:
+        digest = message.digest
+        return admitted(Success(ArtifactRef(digest, message.media, message.size) if digest else message.json))
+    if ending == _STOPPED:
+        return admitted(Stopped(message.message))
+    klass = _KLASS_OF.get(message.klass)
+    if ending != _FAILED or klass is None:
+        return bad_report(f"it ends in no known way ({ending}, {message.klass})")
+    return admitted(Failure(message.code, message.message, klass, message.detail, message.hint))
 
 
 # The rest: lists of their fields

@@ -19,6 +19,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from .frame import (
+    PACKED,
     Ack,
     Assign,
     Bye,
@@ -156,6 +157,8 @@ class Link:
         self.confirmed = 0
         self.queued_bytes = 0
         self.dropped_progress = 0
+        self.packed = False
+        """Both ends know PACKED."""
         self._peer: End = "worker" if end == "orchestrator" else "orchestrator"
         self._first: deque[tuple[int, Item]] = deque()
         self._ordered: deque[tuple[int, Item]] = deque()
@@ -205,6 +208,8 @@ class Link:
         if size > ITEM_BYTES:
             return Fault("TooLarge", f"{kind.__name__} of {size} bytes, {ITEM_BYTES} are allowed")
         self.phase = after
+        if type(item) is Welcome:
+            self.packed = bool(item.features & PACKED)
         lane = LANES[kind]
         if lane == "last":
             self._last = item
@@ -244,7 +249,7 @@ class Link:
         assigned = tuple([item.attempt for item in items if type(item) is Assign])
         if assigned:
             self._assigned.append((self.sent, assigned))
-        return Frame(self.sent, self.seen, tuple(items))
+        return Frame(self.sent, self.seen, tuple(items), self.packed)
 
     def _fill(self, items: list[Item], lane: deque[tuple[int, Item]], most: int, full: int, used: int) -> int:
         """Move items over while they fit; the first item of a frame always does."""
@@ -273,6 +278,8 @@ class Link:
             if after is None or kind not in may:
                 return Fault("OutOfPlace", f"{kind.__name__} from the {self._peer} while the link is {phase.value}")
             phase = after
+            if type(item) is Welcome:
+                self.packed = bool(item.features & PACKED)
         missed = frame.n - self.seen - 1
         self.phase = phase
         self.seen = frame.n

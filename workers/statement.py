@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from protocol.admission import USAGE_LIMIT
 from protocol.artifact import INLINE_LIMIT, ArtifactRef, is_digest
 from protocol.errors import WireError
 from protocol.frame import CallKind
-from protocol.item_codec import USAGE_LIMIT
 from protocol.json_bytes import check_json, read_json
 from protocol.outcome import Failure, Stopped, Success
 

@@ -257,6 +257,7 @@ _ROUND: Final = (
 
 TARGETS: Final[tuple[Target, ...]] = (
     Target("link_frame", decode_frame, encode_frame),
+    Target("link_packed", decode_frame, lambda frame: encode_frame(msgspec.structs.replace(frame, packed=True))),
     *(Target(name, _rpc(codec, inner), codec.encode) for name, codec, inner in _ROUND),
     Target("plan_json", parse_plan, lambda plan: canonical(plan_document(plan)), share=40),
     Target("plan_planner", lambda data: parse_plan(data, limits=PLANNER_LIMITS, lenient_ids=True), share=40),

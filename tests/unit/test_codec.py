@@ -66,6 +66,7 @@ from protocol.item_codec import EPOCH_LIMIT, ITEMS
 from protocol.json_bytes import DEPTH_LIMIT, check_json
 from protocol.link import ITEMS_LIMIT, MESSAGE_LIMIT
 from protocol.outcome import Failure, FailureClass, Stopped, Success, Usage
+from protocol.packed import PACKED_AS
 from protocol.profile import DeviceProfile, LinkProfile, WorkerProfile
 from protocol.resource import Resources
 from protocol.skill import SkillSpec, Variant
@@ -146,6 +147,77 @@ def test_an_item_survives_the_wire(name: str) -> None:
     assert decode(encode(frame)) == frame
 
 
+PACKED_SAMPLES = [name for name, item in SAMPLES.items() if type(item) in PACKED_AS]
+
+
+@pytest.mark.parametrize("name", PACKED_SAMPLES)
+def test_work_and_results_survive_packed_in_their_order(name: str) -> None:
+    items = (Ack((A,)), SAMPLES[name], SAMPLES[name], Cancel(A, 0.0), SAMPLES[name])
+    data = encode(Frame(7, 6, items, packed=True))
+    assert decode(data) == Frame(7, 6, items)
+    assert [item.WhichOneof("body") for item in pb.Frame.FromString(data).items][1::2] == 2 * [
+        PACKED_AS[type(items[1])]
+    ]
+
+
+def test_packed_frames_of_the_first_release_that_had_them_decode_for_ever() -> None:
+    golden = json.loads((ROOT / "tests/golden/frames_packed.json").read_text())
+    assert set(golden) == set(PACKED_SAMPLES)
+    for name, text in golden.items():
+        assert decode(bytes.fromhex(text)) == Frame(5, 4, (SAMPLES[name],)), name
+
+
+def packed(field: str, *items: Any) -> Frame:
+    """A frame of a peer that packs what it likes."""
+    message = pb.Frame(n=1)
+    setattr(message.items.add(), field, msgspec.msgpack.encode(items))
+    return decode(message.SerializeToString())
+
+
+def fields_of(item: Item) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in item.__struct_fields__}
+
+
+def test_a_packed_item_may_have_fields_of_a_later_release() -> None:
+    for name, field in (("assign", "assigns"), ("report", "reports")):
+        later = {**fields_of(SAMPLES[name]), "later": {"deep": [1, {}]}}
+        assert packed(field, later).items == (SAMPLES[name],)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "usage", "believed"),
+    [
+        ({"type": "vanished"}, Usage(0.5), Usage(0.5)),
+        ({"type": "failed", "code": "X", "message": "y", "klass": "odd"}, ["long"], Usage()),
+        ({"type": "ok", "value": 7}, [0.5, "cpu", 0.1, -1], Usage()),
+        (Success(ArtifactRef(REF.digest, "", -1)), Usage(), Usage()),
+        (None, None, Usage()),
+    ],
+)
+def test_a_packed_report_that_makes_no_sense_fails_its_attempt_alone(outcome: Any, usage: Any, believed: Usage) -> None:
+    sound = SAMPLES["report"]
+    first, second = packed("reports", {**fields_of(sound), "outcome": outcome, "usage": usage}, sound).items
+    assert second == sound
+    assert isinstance(first, Report)
+    assert isinstance(first.outcome, Failure)
+    assert (first.attempt, first.outcome.code, first.usage) == (A, "BadReport", believed)
+
+
+@pytest.mark.parametrize("key", ["attempt", "fence", "pin"])
+@pytest.mark.parametrize("value", [None, [-1, 0, 1], [1], [1, "2", 3], 7])
+def test_a_packed_item_of_no_attempt_is_a_wire_error(key: str, value: Any) -> None:
+    for name, field in (("assign", "assigns"), ("report", "reports")):
+        with pytest.raises(WireError):
+            packed(field, {**fields_of(SAMPLES[name]), key: value})
+
+
+def test_packed_items_count_each_for_itself() -> None:
+    report = SAMPLES["report"]
+    assert len(packed("reports", *([report] * ITEMS_LIMIT)).items) == ITEMS_LIMIT
+    with pytest.raises(WireError, match="items"):
+        packed("reports", *([report] * (ITEMS_LIMIT + 1)))
+
+
 def test_every_kind_of_item_has_a_form_and_a_sample() -> None:
     kinds = set(get_args(Item))
     assert {kind for kind, _, _ in ITEMS} == kinds
@@ -196,7 +268,7 @@ def test_any_bytes_are_a_frame_or_a_wire_error(data: bytes) -> None:
 
 @given(st.sampled_from(sorted(SAMPLES)), st.data())
 def test_a_damaged_frame_is_a_frame_or_a_wire_error(name: str, draw: st.DataObject) -> None:
-    data = bytearray(encode(Frame(5, 4, (SAMPLES[name],))))
+    data = bytearray(encode(Frame(5, 4, (SAMPLES[name],), draw.draw(st.booleans()))))
     for _ in range(draw.draw(st.integers(1, 4))):
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     try:
@@ -247,12 +319,16 @@ def test_requests_and_responses_survive_the_wire() -> None:
         Hello("w", "b", WorkerProfile(), last_epoch=EPOCH_LIMIT + 1),
         Staged(1, "u", ArtifactRef("sha256:../../etc", "", 1)),
         Assign(A, F, PIN, b"{}", "n", (Input("k", ArtifactRef("sha256:" + "G" * 64, "", 1)),)),
+        Assign(A, F, PIN, b"{}", "n", items=((Input("k", b"", (), (ArtifactRef("sha256:", "", 1),)),),)),
+        Assign(A, F, PIN, b"{}", "n", files=(StagedFile("file://pc/a", ArtifactRef("x", "", 1)),)),
+        Assign(A, F, PIN, b"{}", "n", deadline_s=float("nan")),
     ],
     ids=lambda item: type(item).__name__,
 )
 def test_what_makes_no_sense_is_refused_where_it_arrives(item: Item) -> None:
-    with pytest.raises(WireError):
-        decode(encode(Frame(1, 0, (item,))))
+    for way in (False, True):
+        with pytest.raises(WireError):
+            decode(encode(Frame(1, 0, (item,), way)))
 
 
 @pytest.mark.parametrize(
@@ -300,8 +376,9 @@ def test_an_item_of_a_later_version_is_refused_by_name() -> None:
         (b'"' + b"x" * INLINE_LIMIT + b'"', "ValueTooLarge"),
     ],
 )
-def test_a_bad_value_fails_its_attempt_and_not_the_session(value: bytes, code: str) -> None:
-    frame = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(value)), Drained()))))
+@pytest.mark.parametrize("way", [False, True])
+def test_a_bad_value_fails_its_attempt_and_not_the_session(value: bytes, code: str, way: bool) -> None:
+    frame = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(value)), Drained()), way)))
     report = frame.items[0]
     assert isinstance(report, Report)
     assert isinstance(report.outcome, Failure)
@@ -336,14 +413,16 @@ def test_a_report_that_makes_no_sense_fails_its_attempt_and_not_the_session() ->
     ],
 )
 def test_a_usage_that_cannot_be_true_is_not_believed_and_the_result_counts(usage: Usage) -> None:
-    report = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(b"1"), usage),)))).items[0]
-    assert isinstance(report, Report)
-    assert (report.outcome, report.usage) == (Success(b"1"), Usage())
+    for way in (False, True):
+        report = decode(encode(Frame(1, 0, (Report(A, F, PIN, Success(b"1"), usage),), way))).items[0]
+        assert isinstance(report, Report)
+        assert (report.outcome, report.usage) == (Success(b"1"), Usage())
 
 
 def test_a_failure_says_no_more_than_fits() -> None:
     failure = Failure("C" * 9999, "m" * 99_999, "infra", "d" * 999_999, "h" * 99_999)
-    report = decode(encode(Frame(1, 0, (Report(A, F, PIN, failure),)))).items[0]
+    report, same = (decode(encode(Frame(1, 0, (Report(A, F, PIN, failure),), way))).items[0] for way in (False, True))
+    assert report == same
     assert isinstance(report, Report)
     assert isinstance(report.outcome, Failure)
     found = report.outcome

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from protocol.codec import decode_frame
 from protocol.frame import (
+    FEATURES,
+    PACKED,
     Ack,
     Assign,
     Bye,
@@ -131,6 +133,20 @@ def test_nothing_out_of_place_can_be_put(end: End) -> None:
         fault = link.put(item)
         assert (fault is None) == fits
         assert (link.cut() is not None) == fits
+
+
+@pytest.mark.parametrize(("says", "packs"), [(0, False), (FEATURES & ~PACKED, False), (FEATURES, True), (PACKED, True)])
+def test_both_ends_pack_once_a_welcome_says_that_both_can_and_never_before(says: int, packs: bool) -> None:
+    worker, server = Link("worker"), Link("orchestrator")
+    assert worker.put(HELLO) is None
+    hello = cut(worker)
+    server.take(hello)
+    assert server.put(Welcome("j", 1, 1, features=says)) is None
+    assert server.put(assign(1)) is None
+    orders = cut(server)
+    worker.take(orders)
+    assert worker.put(report(1)) is None
+    assert [hello.packed, orders.packed, cut(worker).packed] == [False, packs, packs]
 
 
 def test_a_fault_takes_nothing_of_its_frame() -> None:

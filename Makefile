@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE
+# The tests start hundreds of processes: each would compile every module that it imports anew.
 PACKAGES := asterism.py orchestrator planner protocol workers devices bench
 
 SECONDS ?= 60

@@ -252,15 +252,25 @@ def schedule(quick: bool, data: Path, output: str, out: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--suite", required=True, metavar="NAME", help="What is run at each point: overhead, schedule, scale.")
+@click.option("--suite", required=True, metavar="NAME", help="overhead, schedule, scale or cross-device.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE,...", help="Values of one param; for several.")
+@click.option("--task", "names", multiple=True, metavar="NAME", help="cross-device: only this task (repeatable).")
+@click.option("--select", multiple=True, metavar="KIND:WORD", help="cross-device: only category:, tag: or machine:.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first seed.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="So many seeds at each point.")
 @click.option("--quick", is_flag=True, help="Smaller runs, and none that would begin after 40 seconds.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also a page of charts, in HTML.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def sweep(
-    suite: str, params: tuple[str, ...], seed: int, repeat: int, quick: bool, out: Path | None, output: str
+    suite: str,
+    params: tuple[str, ...],
+    names: tuple[str, ...],
+    select: tuple[str, ...],
+    seed: int,
+    repeat: int,
+    quick: bool,
+    out: Path | None,
+    output: str,
 ) -> None:
     """Run a suite at every point of a grid of settings, with the same seeds at each, and fit what it levels off at.
 
@@ -272,7 +282,7 @@ def sweep(
     from .sweep_page import table, write_sweep
     from .sweep_suite import suite_named
 
-    one = suite_named(suite, quick)
+    one = suite_named(suite, quick, select, names)
     grid = read_grid(one, params)
 
     async def played() -> Sweep:

@@ -1,16 +1,19 @@
 """The suites that can be swept, each with the params it knows; a point of a sweep is one small run of its suite.
 
 `overhead` starts real processes for each play; `schedule` plays drawn graphs by the placement's own code on a virtual
-clock; `scale` plays the orchestrator's own parts in this process. It must not know which points are played.
+clock; `scale` plays a whole server in a process of its own; `cross-device` plays a few tasks on five machines, started
+for each play. It must not know which points are played.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from statistics import median
 from typing import Final
+
+import msgspec
 
 from orchestrator.placement.clock import play
 from orchestrator.placement.guided import Guided
@@ -18,8 +21,16 @@ from orchestrator.placement.late_binding import LateBinding
 from orchestrator.placement.problem import Problem, Site
 from orchestrator.placement.rank import upward
 from orchestrator.placement.selection import policy_named
-from protocol.errors import UsageError
+from protocol.errors import RunFailed, UsageError
 
+from .cross_device.case import FOLDER, load_cases
+from .cross_device.figure import figures, why
+from .cross_device.machine import FIVE
+from .cross_device.play import PLANNERS, Play
+from .cross_device.play import play as play_case
+from .cross_device.site import FiveMachines
+from .cross_device.warm import warm, warm_planner
+from .guard import guarded
 from .metric import MIB
 from .placement.case import bound
 from .scaling import SHAPES, play_apart
@@ -30,6 +41,8 @@ from .workload import chain, fan_out, layered
 
 POLICIES: Final = ("eft", "heft", "fastest", "round_robin", "random")
 _PLAYS: Final = 3
+_TASKS: Final = ("two-chained-maps", "thirty-two-logs", "twelve-months")
+"""Wide enough for slots and placement to count, and short."""
 
 
 class OverheadSweep:
@@ -138,15 +151,63 @@ class ScaleSweep:
         return dict(zip(self.figures, rates))
 
 
+class CrossDeviceSweep:
+    """A few tasks of the cross-device suite in gold mode, none of them a second time one after the other."""
+
+    name = "cross-device"
+    figures = ("latency_s", "mean_width", "critical_path_ratio", "hop_ms", "bytes_moved")
+    configured = True
+
+    def __init__(self, quick: bool, select: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+        """Raises: UsageError for a choice of tasks that is none or broken, NotFound."""
+        if not select and not names:
+            names = _TASKS[:1] if quick else _TASKS
+        loaded = load_cases(FOLDER, select, names)
+        if loaded.problems or not loaded.cases:
+            raise UsageError("; ".join(loaded.problems) or "no task is chosen", hint="asterism bench cross-device")
+        self._cases = loaded.cases
+        self.params = (
+            Param("slots", 0, least=0),
+            Param("policy", "auto", choices=("auto", *POLICIES)),
+            Param("speed", 1.0, least=0.01),
+        )
+
+    async def play(self, point: Mapping[str, Value], environ: Mapping[str, str], seed: int) -> dict[str, float]:
+        slots, speed = int(point["slots"]), float(point["speed"])
+        members = [
+            msgspec.structs.replace(one, slots=slots or one.slots, speed=min(1.0, one.speed * speed)) for one in FIVE
+        ]
+        settings = {"ASTERISM_PLACEMENT__POLICY": str(point["policy"]), **environ}
+        made: list[Play] = []
+        with guarded("asterism-sweep-") as guard:
+            async with FiveMachines(guard, seed, members=members, environ=settings) as stage:
+                for name, reason in stage.missing.items():
+                    raise RunFailed(f"{name} could not be started: {reason}")
+                await warm(stage, stage.machines)
+                await warm_planner(stage, PLANNERS["gold"])
+                for case in self._cases:
+                    made.append(await play_case(stage, case, Play(case=case.name, category=case.category, seed=seed)))
+        for one in made:
+            if not one.succeeded:
+                raise RunFailed(f"{one.case}: {'; '.join(why(one))}", hint="its numbers mean nothing")
+        found = figures(made)
+        return {name: float(getattr(found, name)) for name in self.figures}
+
+
 SUITES: Final[dict[str, Callable[[bool], Suite]]] = {
     "overhead": OverheadSweep,
     "schedule": ScheduleSweep,
     "scale": ScaleSweep,
+    "cross-device": CrossDeviceSweep,
 }
 
 
-def suite_named(name: str, quick: bool) -> Suite:
-    """Raises: UsageError for one that there isn't."""
+def suite_named(name: str, quick: bool, select: Sequence[str] = (), names: Sequence[str] = ()) -> Suite:
+    """`select` and `names` choose the tasks of a suite that has some. Raises: UsageError, NotFound."""
     if name not in SUITES:
         raise UsageError(f"{name} can't be swept", hint=f"one of {', '.join(SUITES)}")
+    if name == CrossDeviceSweep.name:
+        return CrossDeviceSweep(quick, select, names)
+    if select or names:
+        raise UsageError(f"{name} has no tasks to choose from", hint=f"--suite {CrossDeviceSweep.name}")
     return SUITES[name](quick)

@@ -78,11 +78,10 @@ FIVE: Final = (
 that acts slower waits for the rest of the time, and so keeps the cores free for the others."""
 
 
-def gpu_of(cards: tuple[Card, ...]) -> tuple[Member, str]:
+def gpu_of(member: Member, cards: tuple[Card, ...]) -> tuple[Member, str]:
     """The machine with the GPU as it can be here, and what its GPU is, in words."""
-    found = next(member for member in FIVE if member.name == GPU)
     if cards:
-        return msgspec.structs.replace(found, labels=(*found.labels, "gpu=real")), f"a real {cards[0].name}"
-    labels, declared = (*found.labels, "gpu=simulated"), ("gpu=1", "vram=16GiB")
-    simulated = msgspec.structs.replace(found, labels=labels, resources=declared)
+        return msgspec.structs.replace(member, labels=(*member.labels, "gpu=real")), f"a real {cards[0].name}"
+    labels, declared = (*member.labels, "gpu=simulated"), ("gpu=1", "vram=16GiB")
+    simulated = msgspec.structs.replace(member, labels=labels, resources=declared)
     return simulated, "simulated: no card was found here, so its kernels compute on the processor"

@@ -45,7 +45,8 @@ class FiveMachines:
     """`async with FiveMachines(guard, seed, shaped=True) as stage`.
 
     `shaped` False: all links as fast as this machine. `model`: the environment in which the planner finds a model; the
-    scripted one if it is empty. `answer` is what that says, and may be set at any time.
+    scripted one if it is empty. `answer` is what that says, and may be set at any time. `environ`: settings of server
+    and workers.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class FiveMachines:
         shaped: bool = True,
         members: Sequence[Member] = FIVE,
         model: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
         self.answer: Callable[[Asked], Turn] = _nothing
@@ -72,9 +74,12 @@ class FiveMachines:
         self._guard = guard
         self._shaped = shaped
         self._cards = find_gpus()
-        gpu, words = gpu_of(self._cards)
-        self._gpu_words = f"{GPU}: its GPU is {words}" if any(one.name == GPU for one in members) else ""
-        self._members = {one.name: gpu if one.name == GPU else one for one in members}
+        self._members = {one.name: one for one in members}
+        self._gpu_words = ""
+        if GPU in self._members:
+            self._members[GPU], words = gpu_of(self._members[GPU], self._cards)
+            self._gpu_words = f"{GPU}: its GPU is {words}"
+        self._environ = dict(environ or {})
         self._model = dict(model or {})
         self._ways: dict[str, Way] = {}
         self._held: dict[str, frozenset[str]] = {}
@@ -112,7 +117,9 @@ class FiveMachines:
             model = self._model or {"OPENAI_BASE_URL": self.server.base_url, "ASTERISM_MODEL": MODEL, **_ALL_SHOWN}
             listen = f"{address}:0" if address else ""
             self.fleet = Scenario(
-                self._guard.folder, listen=listen, environ={**model, **_FORGETS, FOLDER: str(self.mishaps)}
+                self._guard.folder,
+                listen=listen,
+                environ={**model, **_FORGETS, **self._environ, FOLDER: str(self.mishaps)},
             )
             for name in self._members:
                 self.fleet.new_folder(name)

@@ -14,7 +14,7 @@ from bench.cli import bench
 from bench.sweep import Param, Suite, Sweep, Value, read_grid, sweep
 from bench.sweep_page import table, write_sweep
 from bench.sweep_suite import SUITES, suite_named
-from protocol.errors import ConfigInvalid, RunFailed, UsageError
+from protocol.errors import ConfigInvalid, NotFound, RunFailed, UsageError
 
 
 class Levelling:
@@ -82,6 +82,8 @@ def test_what_there_was_no_time_for_is_counted() -> None:
         ("schedule", "noise=nan", "out of range"),
         ("schedule", "slots=", "has no values"),
         ("schedule", "slots", "has no values"),
+        ("cross-device", "speed=0", "out of range"),
+        ("cross-device", "policy=lucky", "none of its values"),
     ],
 )
 def test_a_param_that_can_t_be_is_refused_by_name(suite: str, param: str, why: str) -> None:
@@ -99,6 +101,17 @@ def test_any_setting_may_be_swept_where_a_server_reads_it_and_is_checked_before(
     }
     with pytest.raises(ConfigInvalid, match=r"hedge\.factor"):
         read_grid(suite, ["hedge.factor=0.5"])
+
+
+def test_only_a_suite_that_has_tasks_lets_choose_them() -> None:
+    suite = suite_named("cross-device", True, ("category:backup",))
+    assert read_grid(suite, ["slots=0,2", "hedge.factor=1.5"]) == {"slots": (0, 2), "hedge.factor": (1.5,)}
+    with pytest.raises(UsageError, match="schedule has no tasks to choose from"):
+        suite_named("schedule", True, names=["twelve-months"])
+    with pytest.raises(NotFound, match="no task is called twelve-month"):
+        suite_named("cross-device", True, names=["twelve-month"])
+    with pytest.raises(UsageError, match="no task is chosen"):
+        suite_named("cross-device", True, ("tag:none-has-it",))
 
 
 def test_the_same_seed_draws_the_same_graphs_and_more_slots_end_no_later() -> None:

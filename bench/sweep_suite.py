@@ -25,7 +25,7 @@ from protocol.errors import RunFailed, UsageError
 
 from .cross_device.case import FOLDER, load_cases
 from .cross_device.figure import figures, why
-from .cross_device.machine import FIVE
+from .cross_device.machine import FIVE, Member
 from .cross_device.play import PLANNERS, Play
 from .cross_device.play import play as play_case
 from .cross_device.site import FiveMachines
@@ -158,7 +158,9 @@ class CrossDeviceSweep:
     figures = ("latency_s", "mean_width", "critical_path_ratio", "hop_ms", "bytes_moved")
     configured = True
 
-    def __init__(self, quick: bool, select: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, quick: bool, select: Sequence[str] = (), names: Sequence[str] = (), members: Sequence[Member] = FIVE
+    ) -> None:
         """Raises: UsageError for a choice of tasks that is none or broken, NotFound."""
         if not select and not names:
             names = _TASKS[:1] if quick else _TASKS
@@ -166,6 +168,7 @@ class CrossDeviceSweep:
         if loaded.problems or not loaded.cases:
             raise UsageError("; ".join(loaded.problems) or "no task is chosen", hint="asterism bench cross-device")
         self._cases = loaded.cases
+        self._members = members
         self.params = (
             Param("slots", 0, least=0),
             Param("policy", "auto", choices=("auto", *POLICIES)),
@@ -175,7 +178,8 @@ class CrossDeviceSweep:
     async def play(self, point: Mapping[str, Value], environ: Mapping[str, str], seed: int) -> dict[str, float]:
         slots, speed = int(point["slots"]), float(point["speed"])
         members = [
-            msgspec.structs.replace(one, slots=slots or one.slots, speed=min(1.0, one.speed * speed)) for one in FIVE
+            msgspec.structs.replace(one, slots=slots or one.slots, speed=min(1.0, one.speed * speed))
+            for one in self._members
         ]
         settings = {"ASTERISM_PLACEMENT__POLICY": str(point["policy"]), **environ}
         made: list[Play] = []

@@ -87,11 +87,11 @@ def test_nothing_is_left_when_the_bench_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_called_simulated() -> None:
-    simulated, words = gpu_of(())
+    simulated, words = gpu_of(NAMED["gpu-box"], ())
     assert "gpu=simulated" in simulated.labels
     assert "gpu=1" in simulated.resources
     assert words.startswith("simulated")
-    real, words = gpu_of((Card(0, "NVIDIA H100", 80 << 30),))
+    real, words = gpu_of(NAMED["gpu-box"], (Card(0, "NVIDIA H100", 80 << 30),))
     assert "gpu=real" in real.labels
     assert not real.resources
     assert "NVIDIA H100" in words

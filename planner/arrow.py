@@ -11,7 +11,7 @@ import msgspec
 from protocol.errors import Problem
 
 from .catalog import Catalog
-from .draft import FINDER, Draft, Step
+from .draft import Draft, Step
 from .notation import Call, Pipeline
 from .value import read_value
 from .wiring import Source
@@ -35,7 +35,7 @@ def draw(pipelines: tuple[Pipeline, ...], catalog: Catalog) -> Drawn:
 class _Drawing:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.draft = Draft(catalog.by_name.get(FINDER))
+        self.draft = Draft(catalog)
         self.unknown: list[Problem] = []
 
     def pipeline(self, pipeline: Pipeline, sources: tuple[Source, ...]) -> tuple[Source, ...]:

@@ -11,22 +11,24 @@ who understands it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from protocol.skill import SkillSpec
+from protocol.task import Condition
 
+from .antecedent import Antecedents, is_called
 from .catalog import Catalog
+from .condition import joined, lines_of, read_condition
 from .draft import FINDER, Draft, Step
-from .guess import guess, vocabulary
+from .guess import guess
 from .phrase import LONGEST, Phrase
 from .place import Placed, Places
-from .sentence import NOUNS, Reading, Sentence, sentences_of
-from .shortlist import Shortlist, words
-from .slot import is_folder, slot_of
-from .wiring import Source, makes_file
+from .sentence import Reading, Sentence, sentences_of
+from .shortlist import Shortlist
+from .slot import FileName, is_folder, looks_like_file, slot_of
 
 _THEN: Final = re.compile(
     r"\s*;\s*|\s*(?:->|→)\s*|\.\s+(?=[A-Za-z])(?:then\s+|finally,?\s+)?"
@@ -51,6 +53,9 @@ _FOR_EACH: Final = re.compile(
 )
 _EACH_END: Final = re.compile(
     r"(?P<rest>.+?),?\s+(?:for|on|in) (?:each|every)(?: one| file| of them| of these| result| item)?", re.IGNORECASE
+)
+_CALL: Final = re.compile(
+    r"call (?:it|them|this|that|these|those|the results?) (?P<name>[a-z][a-z0-9_]{0,30})", re.IGNORECASE
 )
 WRITER: Final = "fs.write"
 """What is saved is saved here unless a machine is named: that is certain."""
@@ -81,18 +86,19 @@ class Clauses:
             return None
         phrase = Phrase(request)
         reading = _Reading(self, phrase, frozenset(workers))
-        stages = [part for part in _THEN.split(phrase.text) if part.strip()]
+        stages = [part for part in _THEN.split(joined(phrase.text)) if part.strip()]
         if not stages or len(stages) > _MOST_CLAUSES or not all(reading.stage(part) for part in stages):
             return None
         good = reading.draft.tasks and not reading.draft.problems and reading.whole
         return reading.draft if good else None
 
-    def match(self, phrase: Phrase, text: str, linked: bool) -> Match | None:
-        """The one skill that the clause means. The sentence with most words spelled out wins; a tie means none."""
+    def match(self, phrase: Phrase, text: str, linked: bool, known: Collection[str] = ()) -> Match | None:
+        """The one skill that the clause means. The sentence with most words spelled out wins; a tie means none.
+        `known`: names that were given."""
         found = [
             Match(skill, reading)
             for skill, sentence in self.sentences
-            if (read := sentence.read(phrase, text, linked)) is not None
+            if (read := sentence.read(phrase, text, linked, known)) is not None
             and (reading := _whole(skill, read, text, linked)) is not None
         ]
         if not found:
@@ -104,23 +110,20 @@ class Clauses:
 
 
 class _Reading:
-    """One request being read: the leaves of the stage so far, and those of the stage before."""
+    """One request being read, stage by stage."""
 
     def __init__(self, clauses: Clauses, phrase: Phrase, workers: frozenset[str]) -> None:
         self.clauses = clauses
         self.phrase = phrase
         self.places = Places(workers)
-        self.draft = Draft(clauses.catalog.by_name.get(FINDER))
-        self.before: tuple[Source, ...] = ()
-        self.now: list[Source] = []
-        self.last: tuple[Source, ...] = ()
-        """What the last clause of this stage made."""
-        self.listed: tuple[Source, ...] = ()
-        """What the last `each` of this stage ran over: another one beside it runs over the same."""
-        self.meant: tuple[str, tuple[Source, ...]] = ("", ())
-        """The skill of the last clause of this stage that pointed back, and to what."""
+        self.past = Antecedents(clauses.catalog)
+        self.draft = self.past.draft
         self.scope: Placed | None = None
         """The place in front of the stage, of all clauses that say none."""
+        self.when: tuple[Condition, ...] = ()
+        """What has to hold for what is read now."""
+        self.doubtful: set[str] = set()
+        """Tasks that may not be done."""
         self.named = self.unplaced = False
         """Some clause names a machine; some clause reads files or a machine and doesn't."""
 
@@ -130,9 +133,29 @@ class _Reading:
         return not (self.named and self.unplaced)
 
     def stage(self, text: str) -> bool:
-        self.before, self.now = tuple(self.now) or self.before, []
-        self.last, self.listed, self.meant = (), (), ("", ())
+        self.past.begin()
         self.scope, text = self.places.scope(_PARALLEL.sub(" ", text).strip())
+        said = read_condition(text, self.phrase)
+        if said is None:
+            return self._clauses(text)
+        lines = lines_of(said, self.past.before)
+        if lines is None or not self._branch(said.rest, lines[0]):
+            return False
+        done, self.past.now = tuple(self.past.now), []
+        self.past.forget()
+        if said.otherwise and not self._branch(said.otherwise, lines[1]):
+            return False
+        self.past.either(done, tuple(self.past.now))
+        return True
+
+    def _branch(self, text: str, line: Condition) -> bool:
+        self.when, known = (line,), {*self.draft.tasks}
+        good = self._clauses(text)
+        self.when = ()
+        self.doubtful |= self.draft.tasks.keys() - known
+        return good
+
+    def _clauses(self, text: str) -> bool:
         pieces = _pieces(text)
         if len(pieces) > _MOST_PIECES:
             return False
@@ -147,6 +170,9 @@ class _Reading:
         return True
 
     def _clause(self, text: str) -> bool:
+        call = _CALL.fullmatch(text)
+        if call is not None and self.past.call(call["name"]):
+            return True
         for place in self.places.read(text):
             if not (place.on or place.machines) and self.scope is not None:
                 place = msgspec.structs.replace(self.scope, text=text)
@@ -170,100 +196,76 @@ class _Reading:
         if finder is None or not isinstance(folder, str) or not is_folder(folder) or place.on == ("all",):
             return False
         match = self.clauses.match(self.phrase, said["rest"], True)
-        if match is None or not match.reading.wanted:
+        if match is None or not match.reading.wanted or place.source or self._waits_in_doubt():
             return False
-        step = _step(match, each)
-        find = Step(finder, {"path": folder.rstrip("/") or "/", "glob": said["glob"] or "*"})
+        step = self._step(match, each)
+        find = Step(finder, {"path": folder.rstrip("/") or "/", "glob": said["glob"] or "*"}, when=self.when)
         made, found = [], []
         for machine in place.machines or (None,):
             on = (machine,) if machine is not None else ()
-            found.append(self.draft.add(msgspec.structs.replace(find, on=on), self.before))
+            found.append(self.draft.add(msgspec.structs.replace(find, on=on), self.past.before))
             step = msgspec.structs.replace(step, on=() if place.lies else on or place.on)
             made.append(self.draft.add(step, (found[-1],)))
-        self._made(place, True, (), made)
-        self.listed = tuple(found)
+        self._made(place, True)
+        self.past.took(made, listed=tuple(found))
         return True
 
     def _task(self, text: str, each: bool, place: Placed) -> bool:
-        match = self.clauses.match(self.phrase, text, bool(self.before or self.now))
+        match = self.clauses.match(self.phrase, text, bool(self.past.before or self.past.now), self.past.names)
         if match is None:
             return False
-        step = _step(match, each or match.reading.each)
+        step = self._step(match, each or match.reading.each)
         if step.each and not step.wanted:
             return False
         if not step.wanted:
             return self._first(step, place)
-        if place.lies or (step.spread and place.on == ("all",)):
+        if place.lies or place.source or (step.spread and place.on == ("all",)):
             return False  # `from` says where files lie, and these are what came before
-        sources = self._sources(step, match.reading.pointed)
-        groups = [(source,) for source in sources] if step.each else [sources]
+        fed = self.past.of(step, match.reading)
         machines: tuple[str, ...] = place.machines
-        if not sources or len(machines) > 1 or not all(_is_called(match.reading.nouns, one.skill) for one in sources):
+        if fed is None or len(machines) > 1:
+            return False
+        sources = fed.sources
+        if not all(is_called(match.reading.nouns, one.skill) for one in sources):
             return False
         if match.reading.pointed or step.each:
-            self.meant = (step.skill.name, sources)
-        on = machines or place.on
-        made = [self.draft.add(msgspec.structs.replace(step, on=on), group) for group in groups]
-        self._made(place, reads_place(step), sources, made)
-        self.listed = sources if step.each else self.listed
+            self.past.meant = (step.skill.name, sources)
+        step = msgspec.structs.replace(step, on=machines or place.on, each=fed.maps)
+        made = [self.draft.add(step, group) for group in fed.groups]
+        self._made(place, reads_place(step))
+        self.past.took(made, sources, listed=sources if fed.maps else None)
         return True
 
     def _first(self, step: Step, place: Placed) -> bool:
         """A task that nothing feeds; once on each machine."""
-        if step.spread and place.on == ("all",):
+        if (step.spread and place.on == ("all",)) or self._waits_in_doubt():
             return False  # files of each machine for each machine: no plan here says that
         reads = reads_place(step)
-        if place.lies and not reads:
+        if (place.lies or place.source) and not reads:
             return False
         made = []
         for machine in place.machines or (None,):
             on = (machine,) if machine is not None else place.on
-            lies = place.lies and bool(step.spread)
-            found_on = (machine,) if machine is not None else ()
+            lies = place.lies and (bool(step.spread) or any(isinstance(one, FileName) for one in step.args.values()))
+            found_on = place.source or ((machine,) if machine is not None else ())
             step = msgspec.structs.replace(step, on=() if lies else on, found_on=found_on)
-            made.append(self.draft.add(step, self.before))
-        self._made(place, reads, (), made)
-        self.listed, self.meant = (), ("", ())
+            made.append(self.draft.add(step, self.past.before))
+        self._made(place, reads)
+        self.past.took(made, listed=())
+        self.past.meant = ("", ())
         return True
 
-    def _made(self, place: Placed, reads: bool, used: tuple[Source, ...], made: list[Source]) -> None:
+    def _step(self, match: Match, each: bool) -> Step:
+        reading = match.reading
+        return Step(match.skill, reading.args, each=each, wanted=reading.wanted, spread=reading.spread, when=self.when)
+
+    def _waits_in_doubt(self) -> bool:
+        """What only comes after something that may not be done: whether it is done then, nobody says."""
+        return any(one.id in self.doubtful for one in self.past.before)
+
+    def _made(self, place: Placed, reads: bool) -> None:
         self.named = self.named or bool(place.machines)
         self.unplaced = self.unplaced or (reads and not place.machines and not place.on)
-        self.now = [*(one for one in self.now if one not in used), *made]
-        self.last = tuple(made)
-
-    def _sources(self, step: Step, pointed: bool) -> tuple[Source, ...]:
-        """What the clause is fed by, () where that isn't certain.
-
-        `each`: what the last `each` ran over, else the nearest thing that is a list. What isn't said (`write a
-        report`): all of this stage, else of the one before. `it`: the stage before, or the last thing made in this one;
-        where both could be meant, what the clause before pointed to if it did the same, else what that made, if that
-        is a file of its own. Anything else is not certain.
-        """
-        now = tuple(self.now)
-        if step.each:
-            if self.listed and self._fits(step, self.listed):
-                return self.listed
-            if len(now) > len(self.last) and self._fits(step, self.last):
-                return () if self._fits(step, tuple(one for one in now if one not in self.last)) else self.last
-            return next((group for group in (now, self.before) if group and self._fits(step, group)), ())
-        if not pointed:
-            return next((group for group in (now, self.before) if group and self._fits(step, group)), ())
-        skill, meant = self.meant
-        if skill == step.skill.name and meant and self._fits(step, meant):
-            return meant
-        here = now if now and self._fits(step, now) else ()
-        there = meant or self.before
-        if not here or not there or not self._fits(step, there):
-            return here or (there if there and self._fits(step, there) else ())
-        return here if len(here) == 1 and makes_file(here[0].skill) else ()
-
-    def _fits(self, step: Step, sources: tuple[Source, ...]) -> bool:
-        """Tried on a copy: every wanted argument is filled by these sources, and every source is of use."""
-        trial = Draft(self.clauses.catalog.by_name.get(FINDER))
-        trial.tasks = dict(self.draft.tasks)
-        made = [trial.add(step, group) for group in ([(one,) for one in sources] if step.each else [sources])]
-        return not trial.problems and not any(trial.tasks[one.id].after for one in made)
 
 
 def reads_place(step: Step) -> bool:
@@ -271,20 +273,13 @@ def reads_place(step: Step) -> bool:
     if step.skill.name != WRITER and step.skill.place == "local":
         return not step.wanted
     properties = step.skill.params.get("properties", {})
-    literal = (value for name, value in step.args.items() if slot_of(name, properties[name]).kind in ("file", "files"))
+    literal = [
+        value
+        for name, value in step.args.items()
+        if isinstance(value, FileName) or slot_of(name, properties[name]).kind in ("file", "files")
+    ]
     texts = (text for value in literal for text in (value if isinstance(value, list) else [value]))
     return bool(step.spread) or not all(str(text).startswith(("file://", "sha256:")) for text in texts)
-
-
-def _is_called(nouns: tuple[str, ...], skill: SkillSpec) -> bool:
-    """Whether what the skill gave may be called so: what a count gave is no report."""
-    known = vocabulary(skill) | frozenset(words(" ".join(skill.result.get("properties", ()))))
-    return all(not NOUNS[noun].isdisjoint(known) for noun in nouns)
-
-
-def _step(match: Match, each: bool) -> Step:
-    reading = match.reading
-    return Step(skill=match.skill, args=reading.args, each=each, wanted=reading.wanted, spread=reading.spread)
 
 
 def _whole(skill: SkillSpec, reading: Reading, text: str, linked: bool) -> Reading | None:
@@ -296,6 +291,12 @@ def _whole(skill: SkillSpec, reading: Reading, text: str, linked: bool) -> Readi
     given = {*reading.args, *reading.spread, *reading.wanted}
     missing = tuple(name for name in skill.params.get("required", ()) if name not in given)
     properties = skill.params.get("properties", {})
+    if any(isinstance(one, FileName) for one in reading.args.values()) and not all(
+        looks_like_file(str(one))
+        for name, one in reading.args.items()
+        if slot_of(name, properties[name]).kind == "path"
+    ):
+        return None  # `save a.txt as pdf` is more than a copy
     chosen = {name: _choice(properties[name], text) for name in missing if "enum" in properties[name]}
     args = {**reading.args, **{name: value for name, value in chosen.items() if value is not None}}
     reading = msgspec.structs.replace(reading, args=args)

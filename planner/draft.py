@@ -16,14 +16,18 @@ import msgspec
 from protocol.document import canonical, nearest
 from protocol.errors import Problem
 from protocol.skill import SkillSpec
-from protocol.task import INPUT, Plan, TaskSpec, references
+from protocol.task import INPUT, Condition, Plan, TaskSpec, references
 
-from .catalog import short_name
+from .catalog import Catalog, short_name
+from .query import columns_of, gives_one_row
+from .slot import FileName, slot_of
 from .value import read_value
 from .wiring import ANYTHING, EXACT, Source, Wire, absent_fields, fit, is_content, offers, wires
 
 FINDER: Final = "fs.find"
-"""The one skill known by name here: it turns a folder into files, which a folder given for a file means."""
+"""Known by name: it turns a folder into files, which a folder given for a file means."""
+HASHER: Final = "file.hash"
+"""Known by name: it gives whatever file it is asked for, on whatever machine, to be taken elsewhere."""
 
 _NOT_ID: Final = re.compile(r"[^a-z0-9_]+")
 
@@ -32,7 +36,7 @@ class Step(msgspec.Struct, frozen=True):
     """What was written for one task. `args` are JSON values by name, `positional` texts in schema order.
 
     `wanted`: arguments that must come from earlier steps. `spread`: argument -> (folder, glob) whose files it means,
-    which lie on `found_on`.
+    which lie on `found_on`, as do files named by their path. `when`: what has to hold.
     """
 
     skill: SkillSpec
@@ -44,14 +48,16 @@ class Step(msgspec.Struct, frozen=True):
     wanted: tuple[str, ...] = ()
     spread: Mapping[str, tuple[str, str]] = {}
     found_on: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
     text: str = ""
 
 
 class Draft:
-    """Add steps in order; `plan()` when there are no `problems`. `finder` is the catalog's FINDER, if it has it."""
+    """Add steps in order; `plan()` when there are no `problems`."""
 
-    def __init__(self, finder: SkillSpec | None = None) -> None:
-        self._finder = finder
+    def __init__(self, catalog: Catalog) -> None:
+        self._finder = catalog.by_name.get(FINDER)
+        self._hasher = catalog.by_name.get(HASHER)
         self.tasks: dict[str, TaskSpec] = {}
         self.problems: list[Problem] = []
 
@@ -71,10 +77,16 @@ class Draft:
             if self._finder is None:
                 self._problem("NoFit", where, f"no skill here finds the files of {folder}", "name one file")
                 continue
-            found = self.add(Step(self._finder, {"path": folder, "glob": glob}, on=step.found_on, text=where))
-            each = self._spread(args, name, properties[name], found) or each
+            wanted = Step(self._finder, {"path": folder, "glob": glob}, on=step.found_on, when=step.when, text=where)
+            each = self._spread(args, name, properties[name], self.add(wanted, sources, sequence=sequence)) or each
+        for name, value in step.args.items():
+            if isinstance(value, FileName) or (step.found_on and step.found_on != step.on):
+                args[name] = self._carried(step, value, slot_of(name, properties.get(name, {})).kind, sources)
         fed, each = self._wire(step, args, sources, each, where)
         self._place(step, args, where)
+        for source in sources:
+            if source.other:
+                args = _either(args, source)
         for name in step.skill.params.get("required", ()):
             if name not in args:
                 fix = f"write {short_name(step.skill.name)}({name}=...)"
@@ -87,11 +99,23 @@ class Draft:
         except ValueError as error:
             self._problem("BadReference", where, str(error), 'a reference is {"ref": "task/path"}')
         after = tuple(dict.fromkeys(one.id for one in sources if one.id not in fed)) if sequence else ()
-        self.tasks[task_id] = TaskSpec(id=task_id, skill=step.skill.name, args=canonical(args), on=step.on, after=after)
+        self.tasks[task_id] = TaskSpec(
+            id=task_id, skill=step.skill.name, args=canonical(args), on=step.on, when=step.when, after=after
+        )
         absent = absent_fields(step.skill, args) | (
             {"parts"} if step.skill is self._finder and "parts" not in args else set()
         )
-        return Source(task_id, step.skill, each or "all" in step.on, absent)
+        sql = args.get("sql") if "rows" in step.skill.result.get("properties", {}) else None
+        columns, single = (columns_of(sql), gives_one_row(sql)) if isinstance(sql, str) else ((), False)
+        mapped = each or "all" in step.on
+        return Source(task_id, step.skill, mapped, absent, columns, single, _stem(step, args, absent))
+
+    def rename(self, source: Source, name: str) -> Source | None:
+        """The task that was made last by another name, which nothing says yet; None if it can't be called so."""
+        if self._fresh(name) != name:
+            return None
+        self.tasks[name] = msgspec.structs.replace(self.tasks.pop(source.id), id=name)
+        return msgspec.structs.replace(source, id=name)
 
     def plan(self) -> Plan:
         return Plan(tasks=tuple(self.tasks.values()))
@@ -174,6 +198,20 @@ class Draft:
         args[name] = {"ref": f"{found.id}/files[]/file"}
         return True
 
+    def _carried(self, step: Step, value: Any, kind: str, sources: tuple[Source, ...]) -> Any:
+        """A file that is named by its path, from where it lies to where the step runs."""
+        if isinstance(value, list):
+            return [self._carried(step, one, kind, sources) for one in value] if kind == "files" else value
+        named = isinstance(value, FileName) or (kind in ("file", "files") and isinstance(value, str))
+        if not named or value.startswith(("file://", "sha256:")):
+            return value
+        if self._hasher is None:
+            self._problem("NoFit", step.text, f"no skill here gives the file {value}", "name it by its URI")
+            return value
+        on = step.found_on or step.on
+        original = Step(self._hasher, {"file": str(value)}, on=on, id="original", when=step.when)
+        return {"ref": f"{self.add(original, sources).id}/file"}
+
     def _place(self, step: Step, args: dict[str, Any], where: str) -> None:
         """Positional texts, in schema order over what is still open."""
         properties: Mapping[str, Any] = step.skill.params.get("properties", {})
@@ -195,3 +233,24 @@ class Draft:
 
     def _problem(self, code: str, where: str, message: str, fix: str) -> None:
         self.problems.append(Problem(code, where, message, fix))
+
+
+def _stem(step: Step, args: Mapping[str, Any], absent: frozenset[str]) -> str:
+    """`orders` of rows that were read from `shop/orders.csv`."""
+    properties = step.skill.params.get("properties", {})
+    files = [one for name, one in args.items() if properties.get(name, {}).get("type") == "file"]
+    if len(files) != 1 or not isinstance(files[0], str) or "rows" in absent:
+        return ""
+    return files[0].rpartition("/")[2].partition(".")[0] if "rows" in step.skill.result.get("properties", {}) else ""
+
+
+def _either(value: Any, source: Source) -> Any:
+    """The value with each reference to the source made one to whichever of the two was done."""
+    if isinstance(value, list):
+        return [_either(one, source) for one in value]
+    if not isinstance(value, dict):
+        return value
+    ref = value.get("ref")
+    if len(value) == 1 and isinstance(ref, str) and ref.partition("/")[0] == source.id and "[]" not in ref:
+        return {"ref": [ref, source.other + ref.removeprefix(source.id)]}
+    return {key: _either(one, source) for key, one in value.items()}

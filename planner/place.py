@@ -20,17 +20,20 @@ _ALL: Final = re.compile(
 _KIND: Final = re.compile(
     r"\s+(?:on|using) (?:the |a |any )?(gpu|cpu|edge)(?: device| worker| machine)?\Z", re.IGNORECASE
 )
+_TARGET: Final = re.compile(r"\s+(?:to|into|as)\s")
 _HERE: Final = re.compile(r"\s+(?:locally|right here|on this machine|on my machine)\Z", re.IGNORECASE)
 
 
 class Placed(msgspec.Struct, frozen=True):
     """A clause without its place. `machines`: by name, the clause once for each; else `on`: a kind, `all`, `here`.
-    `lies`: only the files are said to be there (`from`)."""
+    `lies`: only the files are said to be there (`from`). `source`: where the files are if that is yet another machine.
+    """
 
     text: str
     on: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     lies: bool = False
+    source: tuple[str, ...] = ()
 
 
 class Places:
@@ -59,7 +62,21 @@ class Places:
         found = list(self._inside.finditer(text)) if self._inside is not None else []
         if len(found) == 1:
             return [self._placed(found[0], text[: found[0].start()] + text[found[0].end() :])]
+        if len(found) == 2 and (placed := self._both(found[0], found[1], text)) is not None:
+            return [placed]
         return [Placed(text)]
+
+    def _both(self, first: re.Match[str], second: re.Match[str], text: str) -> Placed | None:
+        """`unpack a.zip from pi-1 on pi-2`, `copy a on pi-1 to b on pi-2`: where files are, and where it is done."""
+        between = text[first.end() : second.start()]
+        said = (first["how"].lower(), second["how"].lower())
+        if said[1] != "on" or (said[0] == "on" and (second.end() < len(text) or not _TARGET.match(between))):
+            return None
+        rest = self._placed(second, text[: first.start()] + between + text[second.end() :])
+        source = self._placed(first, "").machines
+        if len(rest.machines) != 1 or len(source) != 1:
+            return None
+        return msgspec.structs.replace(rest, source=source)
 
     def scope(self, text: str) -> tuple[Placed | None, str]:
         """(the place in front of everything, the rest)."""

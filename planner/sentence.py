@@ -8,7 +8,7 @@ word of the request has to be accounted for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -42,6 +42,10 @@ NOUNS: Final[Mapping[str, frozenset[str]]] = {
 }
 """What points back and names what it points to -> stems, one of which the skill of that must be known by."""
 _BACKWARD: Final = re.compile(rf"(?P<each>{_EACH})|{_BACK}", re.IGNORECASE)
+_NAMED: Final = r"(?:each (?:of )?)?(?:the )?\w+(?:(?:, and|,| and) (?:the )?\w+)*"
+"""Things that were given names (`call it sums`), or one that goes by what made it (`the sheet`)."""
+_NOUN: Final = re.compile(r"\bthe ([a-z]+)\Z", re.IGNORECASE)
+_PART: Final = re.compile(r",? and |, ")
 _TAIL: Final = re.compile(r"\s+(?:in|of|from|on|for|with|to)\s+\{([A-Za-z_][A-Za-z0-9_]*)\}\Z")
 _NOISE: Final = {
     "file": r"(?:the\s+)?(?:file\s+)?",
@@ -55,7 +59,8 @@ _AFTER: Final = {"path": r"(?:\s+(?:folder|directory))?", "number": r"(?:\s+(?:s
 
 class Reading(msgspec.Struct, frozen=True):
     """A sentence that fits. `wanted`: slots that point back or were left out; `words` spelled-out words matched.
-    `pointed`: some word points back; `nouns`: what it says of what it points to (`the report`)."""
+    `pointed`: some word points back; `nouns`: what it says of what it points to (`the report`); `names`: what it names.
+    """
 
     args: Mapping[str, Any]
     spread: Mapping[str, tuple[str, str]]
@@ -64,6 +69,7 @@ class Reading(msgspec.Struct, frozen=True):
     words: int
     pointed: bool = False
     nouns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Sentence:
@@ -81,8 +87,9 @@ class Sentence:
         joined = "".join(self._piece(word, phrase) + re.escape(marks) for word, marks in _PIECE.findall(phrase.text))
         self._pattern = re.compile(joined.removeprefix(r"\s+"), re.IGNORECASE | re.DOTALL)
 
-    def read(self, phrase: Phrase, text: str, linked: bool) -> Reading | None:
-        """The arguments if the text is this sentence. `linked`: there are earlier tasks to point back to."""
+    def read(self, phrase: Phrase, text: str, linked: bool, known: Collection[str] = ()) -> Reading | None:
+        """The arguments if the text is this sentence. `linked`: there are earlier tasks to point back to; `known`: the
+        names that some of them were given."""
         if self.left_out and not linked:
             return None
         match = self._pattern.fullmatch(text)
@@ -93,28 +100,41 @@ class Sentence:
         wanted = list(self.left_out)
         each = False
         nouns: list[str] = []
+        names: list[str] = []
         for name, slot in self.slots.items():
             said = match[name]
-            back = _BACKWARD.fullmatch(said) if slot.pointed and linked else None
-            if back is not None:
+            back = _BACKWARD.fullmatch(said) if slot.listed and linked else None
+            if back is not None and (slot.pointed or back["each"]):
                 wanted.append(name)
                 each = each or back["each"] is not None
                 nouns += [word for word in said.lower().split()[-1:] if word in NOUNS]
                 continue
+            told = re.sub(r"\Aeach (?:of )?", "", said)
+            if slot.wired and known and all(one in known for one in _PART.split(told)):
+                wanted.append(name)
+                each = each or told != said
+                names += _PART.split(told)
+                continue
             value = slot.read(said, phrase)
+            noun = _NOUN.search(text, 0, match.end(name)) if value is REJECTED and slot.wired and linked else None
+            if noun is not None:
+                wanted.append(name)
+                nouns.append(noun[1].lower())
+                continue
             if value is REJECTED:
                 return None
             if isinstance(value, Spread):
                 spread[name] = (value.folder, value.glob)
             else:
                 args[name] = value
-        return Reading(args, spread, tuple(wanted), each, self.words, len(wanted) > len(self.left_out), tuple(nouns))
+        pointed = len(wanted) > len(self.left_out)
+        return Reading(args, spread, tuple(wanted), each, self.words, pointed, tuple(nouns), tuple(names))
 
     def _piece(self, word: str, phrase: Phrase) -> str:
         found = _SLOT.fullmatch(word)
         if found is not None and found[1] in self._known:
             slot = self.slots[found[1]] = self._known[found[1]]
-            back = rf"|{_EACH}|{_BACK}" if slot.pointed else ""
+            back = rf"|{_EACH}|{_BACK}|{_NAMED}" if slot.wired else rf"|{_EACH}|{_BACK}" if slot.listed else ""
             body = rf"(?P<{slot.name}>{slot.pattern}{back})"
             return rf"\s+{_NOISE.get(slot.kind, '')}{body}{_AFTER.get(slot.kind, '')}"
         if is_folded(word):

@@ -60,6 +60,10 @@ _PATTERNS: Final = frozenset(("pattern", "regex", "regexp"))
 _PROSE: Final = frozenset(("question", "prompt", "goal", "text", "message", "sql", "query", "body", "stdin"))
 
 
+class FileName(str):
+    """A file by its path, where content is taken and a text would be itself."""
+
+
 class Spread(msgspec.Struct, frozen=True):
     """Files meant by a folder and a pattern, where a file was asked for."""
 
@@ -94,6 +98,11 @@ class Slot(msgspec.Struct, frozen=True):
         """Whether `it` or `each` may stand here: a number, too, is what came before if the sentence says so; a span of
         time (`wait for it`) is not."""
         return self.wired or (self.kind == "number" and self.name != "seconds" and not self.name.endswith("_s"))
+
+    @property
+    def listed(self) -> bool:
+        """Whether `each` may stand here: a word, too, is one of a list if the sentence says so."""
+        return self.pointed or self.kind == "word"
 
     def read(self, text: str, phrase: Phrase) -> Any:
         """The value that this text is for the argument: JSON, a Spread, or REJECTED."""
@@ -160,9 +169,8 @@ class Slot(msgspec.Struct, frozen=True):
                 msgspec.json.decode(text) if number and _is_json(text) else text if _WORD.fullmatch(text) else REJECTED
             )
         if kind == "content":
-            return (
-                text if text.startswith(("file://", "sha256:")) else REJECTED
-            )  # any other name would be taken as text
+            file = self._file(text)
+            return REJECTED if isinstance(file, Spread) or file is REJECTED else FileName(file)
         return REJECTED  # prose, argv and json are only taken in quotes or brackets
 
     def _number(self, text: str) -> Any:

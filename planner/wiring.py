@@ -24,12 +24,26 @@ ANYTHING: Final = 1
 
 
 class Source(msgspec.Struct, frozen=True):
-    """An earlier task. `mapped`: its value is the list of its children's results; `absent`: fields it won't have."""
+    """An earlier task. `mapped`: its value is the list of its children's results; `absent`: fields it won't have.
+
+    `columns` of its rows, where its query says so, and whether that gives a `single` one; `stem` of the one file whose
+    rows they are. `other`: the task that was done instead if this one was not.
+    """
 
     id: str
     skill: SkillSpec
     mapped: bool = False
     absent: frozenset[str] = frozenset()
+    columns: tuple[str, ...] = ()
+    single: bool = False
+    stem: str = ""
+    called: str = ""
+    """What a query calls it."""
+    other: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.called or self.id.replace("-", "_")
 
     def fields(self) -> dict[str, Schema]:
         return {
@@ -132,10 +146,9 @@ def part_slots(param: Schema) -> dict[str, Schema] | None:
     fields: Mapping[str, Schema] = items.get("properties", {})
     if param.get("type") != "array" or fields.get("name", {}).get("type") != "string":
         return None
-    if "name" not in items.get("required", ()):
-        return None
+    needed = set(items.get("required", ()))
     slots = {name: fields[name] for name in ("rows", "text", "value", "data", "file") if name in fields}
-    return slots or None
+    return slots if "name" in needed and needed <= {"name", *slots} and slots else None
 
 
 def makes_file(skill: SkillSpec) -> bool:
@@ -181,8 +194,7 @@ def wires(argument: str, param: Schema, sources: tuple[Source, ...], each: bool)
     if slots is not None and each:
         source, fields = sources[0], param["items"]["properties"]
         if len(sources) == 1 and source.mapped and _has_rows(source, fields):
-            name = source.id.replace("-", "_")
-            yield Wire(argument, [{"name": name, "rows": {"ref": f"{source.id}[]/rows"}}], NAMED_PARTS, True)
+            yield Wire(argument, [{"name": source.name, "rows": {"ref": f"{source.id}[]/rows"}}], NAMED_PARTS, True)
         return
     if slots is not None:
         parts = [_part(source, slots, param.get("items", {}).get("properties", {})) for source in sources]
@@ -192,8 +204,10 @@ def wires(argument: str, param: Schema, sources: tuple[Source, ...], each: bool)
     if len(sources) == 1:
         for offer in offers(sources[0], each):
             score = _score(argument, param, offer)
-            if score:
+            if score and not (each and score == EXACT // 2 and param.get("type") == "string"):
                 yield Wire(argument, {"ref": str(offer.ref)}, score, each)
+        if each and argument in sources[0].columns and not sources[0].mapped:
+            yield Wire(argument, {"ref": f"{sources[0].id}/rows[]/{argument}"}, ANYTHING + SAME_NAME, True)
         return
     if param.get("type") == "array" and not each:
         items = param.get("items", {})
@@ -232,10 +246,9 @@ def _has_rows(source: Source, fields: Mapping[str, Schema]) -> bool:
 def _part(source: Source, slots: Mapping[str, Schema], fields: Mapping[str, Schema]) -> dict[str, Any] | None:
     """One named part: rows if the source has any, else its text, else its one record as a row. The rows of every
     element of a map are one table where the part has a `field` to say so."""
-    name = source.id.replace("-", "_")
     if "rows" in slots:
         if source.mapped:
-            part = {"name": name, "rows": {"ref": source.id}}
+            part = {"name": source.name, "rows": {"ref": source.id}}
             return {**part, "field": "rows"} if _has_rows(source, fields) else part
         lists = [
             field
@@ -244,14 +257,14 @@ def _part(source: Source, slots: Mapping[str, Schema], fields: Mapping[str, Sche
         ]
         if lists:
             field = "rows" if "rows" in lists else lists[0]
-            return {"name": name, "rows": {"ref": f"{source.id}/{field}"}}
+            return {"name": source.name, "rows": {"ref": f"{source.id}/{field}"}}
     for slot in ("text", "value", "data", "file"):
         if slot in slots:
             offer = best_offer(slot, slots[slot], source)
             if offer is not None and offer.ref.path:
-                text = {"name": name, slot: {"ref": str(offer.ref)}}
+                text = {"name": source.name, slot: {"ref": str(offer.ref)}}
                 if slot != "text" or offer.name == "text":
                     return text
     if "rows" in slots and source.skill.result.get("type") == "object":
-        return {"name": name, "rows": [{"ref": source.id}]}
+        return {"name": source.name, "rows": [{"ref": source.id}]}
     return None

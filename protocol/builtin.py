@@ -88,7 +88,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         effect="idempotent",
         place="local",
         sinks=("path",),
-        examples=("write {data} to {path}", "save {data} as {path}"),
+        examples=("write {data} to {path}", "save {data} as {path}", "copy {data} to {path}"),
         tags=("file", "save", "store", "copy", "export"),
     ),
     SkillSpec(
@@ -289,7 +289,7 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         cached=False,
         tainted=True,
         begin_effect="own",
-        examples=("ask me {question}", "ask a person {question}"),
+        examples=("ask me {question}", "ask a person {question}", "ask me {question} with the choices {choices}"),
         tags=("question", "confirm", "decide", "person", "approval"),
     ),
     SkillSpec(
@@ -325,7 +325,11 @@ BUILTINS: Final[tuple[SkillSpec, ...]] = (
         ),
         result=record(file=FILE, text=TEXT),
         effect="pure",
-        examples=("write a report {title} of {parts}", "make a markdown report called {title}"),
+        examples=(
+            "write a report {title} of {parts}",
+            "write a report called {title} of {parts}",
+            "make a markdown report called {title}",
+        ),
         tags=("markdown", "report", "table", "summary", "document"),
     ),
     SkillSpec(

@@ -115,17 +115,27 @@ def _anywhere(claim: Claim, outcome: Outcome, truths: Mapping[str, Any]) -> str:
     return why
 
 
+def _readings(content: Content, claim: Claim) -> Iterator[Any]:
+    """The file in the form that is claimed; nothing if it is in another one, since any file may be looked at."""
+    try:
+        yield read_content(content, claim.form, claim.query)
+    except Misread:
+        pass
+
+
 def _candidates(claim: Claim, outcome: Outcome) -> Iterator[Any]:
     values = [*outcome.outputs.values(), *outcome.values.values()]
     if claim.form:
         contents = [one for name, one in outcome.files.items() if one is not None and name.startswith(OUTPUT)]
-        values = [read_content(one, claim.form, claim.query) for one in contents]
-    for value in values:
-        try:
-            yield at(value, claim.value)
-        except NotFound:
-            pass
+        values = [value for one in contents for value in _readings(one, claim)]
+    corners = "exists" not in claim.expects  # that is too weak to be looked for in every corner
+    for whole in values:
+        for value in nodes(whole) if corners and claim.value else [whole]:
+            try:
+                yield at(value, claim.value)
+            except NotFound:
+                pass
     counted = "count" in claim.expects  # texts and records have a length, too, which is no answer
-    if "exists" not in claim.expects:  # too weak to be looked for in every corner
+    if corners:
         for value in values:
             yield from (one for one in nodes(value) if isinstance(one, list) or not counted)

@@ -17,7 +17,14 @@ class Reading(TypedDict):
     by: str
 
 
-@skill(name="gauge.read", effect="pure", timeout="1m", cached=False, tags=("gauge", "temperature", "simulated"))
+@skill(
+    name="gauge.read",
+    effect="pure",
+    timeout="1m",
+    cached=False,
+    examples=("read {gauge} on the simulated bus {bus}",),
+    tags=("gauge", "temperature", "simulated"),
+)
 def read(
     bus: Annotated[File, "what the gauges measure: a JSON object by name"],
     gauge: Annotated[str, "the gauge's name"],

@@ -67,6 +67,7 @@ def salvage(file: Annotated[File, "one JSON document a line"]) -> Records:
     timeout="5m",
     cached=False,
     spawns=("record.mend", "fs.read", "data.sql"),
+    examples=("mend the column {column} of {files} and sum it up",),
     tags=("csv", "check", "propose"),
 )
 def audit(

@@ -14,7 +14,7 @@ OUTSIDE: Final = tuple(
 summarize "some text" | summarize https://example.com | read a.txt then summarize it | ask the model about a.txt
 book a flight to Paris for next Monday | what's the weather in Berlin? | translate report.txt into German
 summarize notes.txt | send an email to bob@example.com | write a poem about autumn
-delete all files in logs | move *.log to archive/ | copy a.txt to b.txt | open the door | find love in Paris
+delete all files in logs | move *.log to archive/ | copy a.txt to my phone | open the door | find love in Paris
 find a restaurant near me | count sheep | count people in photo.jpg | check the stock price of NVDA
 get me a coffee | read me a story | list the planets | list my meetings for today, tomorrow and Friday
 search google.com for shoes | remind me at 5pm to call mum | train a neural network on data.csv

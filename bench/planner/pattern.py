@@ -36,6 +36,10 @@ def _report(title: str, *parts: str) -> tuple[Any, ...]:
     return ("markdown", "report.markdown", {"title": title, "parts": rows})
 
 
+def _when(ref: str, op: str, value: Any) -> tuple[str, list[dict[str, Any]]]:
+    return ("when", [{"ref": ref, "op": op, "value": value}])
+
+
 PATTERNS: Final[dict[str, dict[str, Any]]] = {
     # the notation: names, arguments by place and by name
     "echo(7)": _one("flow.echo", value=7),
@@ -189,6 +193,9 @@ PATTERNS: Final[dict[str, dict[str, Any]]] = {
     "hash a.txt and count the lines in b.txt in parallel": _plan(
         ("hash", "file.hash", {"file": "a.txt"}), ("count", "text.count", {"file": "b.txt"})
     ),
+    "sleep 2 then count ERROR in logs/*.log": _plan(
+        ("sleep", "flow.sleep", {"seconds": 2}), (*LOGS, ("after", ["sleep"])), (*COUNT, ("after", ["sleep"]))
+    ),
     "sleep 2 then echo done": _plan(
         ("sleep", "flow.sleep", {"seconds": 2}), ("echo", "flow.echo", {"value": "done"}, ("after", ["sleep"]))
     ),
@@ -224,6 +231,98 @@ PATTERNS: Final[dict[str, dict[str, Any]]] = {
         ("read", "fs.read", {"file": "a.conf"}, ON_1),
         ("write", "fs.write", {"path": "b.conf", "data": {"ref": "read/text"}}, ON_1),
         ("write_2", "fs.write", {"path": "b.conf", "data": {"ref": "read/text"}}, ON_2),
+    ),
+    # files from one machine to another
+    "copy a.log to b.log": _plan(
+        ("original", "file.hash", {"file": "a.log"}),
+        ("write", "fs.write", {"path": "b.log", "data": {"ref": "original/file"}}),
+    ),
+    "copy a.log on pi-1 to b.log on pi-2, then hash it": _plan(
+        ("original", "file.hash", {"file": "a.log"}, ON_1),
+        ("write", "fs.write", {"path": "b.log", "data": {"ref": "original/file"}}, ON_2),
+        ("hash", "file.hash", {"file": {"ref": "write/file"}}),
+    ),
+    "copy a.log from pi-1 to b.log": _plan(
+        ("original", "file.hash", {"file": "a.log"}, ON_1),
+        ("write", "fs.write", {"path": "b.log", "data": {"ref": "original/file"}}),
+    ),
+    "unpack a.zip from pi-1 on pi-2": _plan(
+        ("original", "file.hash", {"file": "a.zip"}, ON_1),
+        ("unpack", "file.unpack", {"file": {"ref": "original/file"}}, ON_2),
+    ),
+    "pack logs/*.log on pi-1 into logs.zip on pi-2": _plan(
+        (*ONE_PART, ON_1),
+        ("pack", "file.pack", {"files": {"ref": "find/parts/0/files"}, "name": "logs.zip"}, ON_2),
+    ),
+    "pack a.txt on pi-1 and pi-2 into a.zip, then unpack each": _plan(
+        ("pack", "file.pack", {"files": ["a.txt"], "name": "a.zip"}, ON_1),
+        ("pack_2", "file.pack", {"files": ["a.txt"], "name": "a.zip"}, ON_2),
+        ("unpack", "file.unpack", {"file": {"ref": "pack/file"}}),
+        ("unpack_2", "file.unpack", {"file": {"ref": "pack_2/file"}}),
+    ),
+    # what is pointed to by what it is, or by a name
+    "find *.log in logs, then pack them into logs.zip and hash each, then unpack the archive": _plan(
+        ONE_PART,
+        ("pack", "file.pack", {"files": {"ref": "find/parts/0/files"}, "name": "logs.zip"}),
+        HASH,
+        ("unpack", "file.unpack", {"file": {"ref": "pack/file"}}),
+    ),
+    "hash a.txt and call it old, hash b.txt and call it new, then write a report called Both of old and new": _plan(
+        ("old", "file.hash", {"file": "a.txt"}),
+        ("new", "file.hash", {"file": "b.txt"}),
+        ("markdown", "report.markdown", {"title": "Both", "parts": [
+            {"name": "old", "rows": [{"ref": "old"}]}, {"name": "new", "rows": [{"ref": "new"}]},
+        ]}),
+    ),
+    # queries: tables by the task, or by the file they were read from; columns that are files
+    'read orders.csv as csv and read people.csv as csv, then query them with "select name, sum(amount) as amount from '
+    'orders join people using (id) group by name"': _plan(
+        ("read", "fs.read", {"file": "orders.csv", "as": "csv"}),
+        ("read_2", "fs.read", {"file": "people.csv", "as": "csv"}),
+        ("sql", "data.sql", {
+            "tables": [
+                {"name": "orders", "rows": {"ref": "read/rows"}}, {"name": "people", "rows": {"ref": "read_2/rows"}},
+            ],
+            "sql": "select name, sum(amount) as amount from orders join people using (id) group by name",
+        }),
+    ),
+    'find *.log in logs, then hash each, then query them with "select name from find join hash using (file)"': _plan(
+        LOGS,
+        HASH,
+        ("sql", "data.sql", {
+            "tables": [{"name": "find", "rows": {"ref": "find/files"}}, {"name": "hash", "rows": {"ref": "hash"}}],
+            "sql": "select name from find join hash using (file)",
+        }),
+    ),
+    'find *.log in logs, then count ERROR in each, then query them with "select file from count order by matches desc '
+    'limit 10", then hash each': _plan(
+        LOGS,
+        COUNT,
+        ("sql", "data.sql", {
+            "tables": [{"name": "count", "rows": {"ref": "count"}}],
+            "sql": "select file from count order by matches desc limit 10",
+        }),
+        ("hash", "file.hash", {"file": {"ref": "sql/rows[]/file"}}),
+    ),
+    # conditions
+    'find *.log in logs. If count is 0, ask me "No logs. What now?"': _plan(
+        LOGS,
+        ("ask", "human.ask", {"question": "No logs. What now?"}, _when("find/count", "==", 0), ("after", ["find"])),
+    ),
+    "hash a.bin. If bytes is over 1000, copy a.bin to big.bin, otherwise copy a.bin to small.bin. Then hash it": _plan(
+        ("hash", "file.hash", {"file": "a.bin"}),
+        ("original", "file.hash", {"file": "a.bin"}, _when("hash/bytes", ">", 1000), ("after", ["hash"])),
+        ("write", "fs.write", {"path": "big.bin", "data": {"ref": "original/file"}}, _when("hash/bytes", ">", 1000),
+         ("after", ["hash"])),
+        ("original_2", "file.hash", {"file": "a.bin"}, _when("hash/bytes", "<=", 1000), ("after", ["hash"])),
+        ("write_2", "fs.write", {"path": "small.bin", "data": {"ref": "original_2/file"}},
+         _when("hash/bytes", "<=", 1000), ("after", ["hash"])),
+        ("hash_2", "file.hash", {"file": {"ref": ["write/file", "write_2/file"]}}),
+    ),
+    'ask me "Where to?" with the choices ["left", "right"]. If the answer is "left", echo 1, otherwise echo 2': _plan(
+        ("ask", "human.ask", {"question": "Where to?", "choices": ["left", "right"]}),
+        ("echo", "flow.echo", {"value": 1}, _when("ask/answer", "==", "left"), ("after", ["ask"])),
+        ("echo_2", "flow.echo", {"value": 2}, _when("ask/answer", "!=", "left"), ("after", ["ask"])),
     ),
 }  # fmt: skip
 """By request."""

@@ -116,6 +116,29 @@ def test_a_word_between_is_never_dropped(request_text: str) -> None:
     hash a.txt and count the lines in b.txt and save it as c.json
     fetch https://example.com/a.csv, then read it as csv and query it with "select 1"
     find *.txt in docs and find *.log in logs and hash each
+    save a.txt as pdf
+    copy logs/*.log to all.log
+    copy a.log on pi-1 to b.log on pi-1 and pi-2
+    hash a.txt on pi-1 and b.txt on pi-2
+    find *.log in logs on pi-1 and pi-2, then pack each into logs.zip
+    hash a.txt, then unpack the archive
+    hash a.txt and hash b.txt, then save the hash as c.json
+    hash a.txt and call it x, hash b.txt and call it x
+    hash a.txt and hash b.txt, then call them x
+    read a.csv as csv, then query it with "select x from b"
+    read a.csv as csv and read b/a.csv as csv, then query them with "select x from a"
+    read a.csv as csv, then hash b.txt, then query it with "select x from a"
+    find *.log in logs, then count ERROR in each, then query them with "select matches from count", then hash each
+    if n is more than 20, hash a.txt
+    hash a.txt. If n is more than 20, hash b.txt
+    hash a.txt. If sha256 is more than 20, hash b.txt
+    hash a.txt and hash b.txt. If bytes is more than 20, hash c.txt
+    read a.csv as csv, then query it with "select x from a". If x is 3, hash b.txt
+    hash a.txt. If bytes is more than 20, hash b.txt. Then hash c.txt
+    hash a.txt. If bytes is more than 20 or so, hash b.txt
+    hash a.txt. If bytes is more than 20, hash b.txt, otherwise hash c.txt, otherwise hash d.txt
+    hash a.txt. Otherwise hash b.txt
+    hash a.txt unless bytes is more than 20
     """.strip().splitlines(),
 )  # fmt: skip
 def test_what_could_mean_two_things_is_left_alone(request_text: str) -> None:

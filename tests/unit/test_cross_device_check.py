@@ -137,14 +137,21 @@ def test_how_the_run_ended_is_checked() -> None:
 
 def test_of_another_graph_a_value_may_stand_anywhere_but_must_be_there() -> None:
     there = Outcome(
-        "succeeded", {"t3": {"rows": [{"n": 7}]}}, {"answer": {"rows": [{"n": 7}]}}, {"output a": b"seven\n"}
-    )
+        "succeeded", {"t3": {"rows": [{"n": 7}]}}, {"answer": {"rows": [{"n": 7}]}},
+        {"output a": b"seven\n", "output b": packed(x=b"seven\n")},
+    )  # fmt: skip
     right = case(
-        of(id="sum", value="n", equals=7), of(output="n", equals=7), of(output="f", form="text", contains="sev")
-    )
+        of(id="sum", value="n", equals=7), of(output="n", equals=7), of(output="f", form="text", contains="sev"),
+        of(output="g", form="archive", equals={"x": digest(b"seven\n")}),
+    )  # fmt: skip
     assert all(one.ok for one in check(right, there, {}, loose=True))
-    wrong = case(of(id="sum", equals=8), of(output="n", count=7), of(output="f", form="text", contains="six"))
-    assert [one.ok for one in check(wrong, there, {}, loose=True)] == [True, False, False, False]
+    right = case(of(output="n", value="[]/n", equals=[7]), of(output="n", value="0/n", equals=7))
+    assert all(one.ok for one in check(right, there, {}, loose=True))
+    wrong = case(
+        of(id="sum", equals=8), of(output="n", count=7), of(output="f", form="text", contains="six"),
+        of(output="n", value="[]/n", equals=[8]), of(output="g", form="archive", equals={"x": digest(b"six\n")}),
+    )  # fmt: skip
+    assert [one.ok for one in check(wrong, there, {}, loose=True)] == [True, *5 * [False]]
 
 
 def test_content_is_read_from_the_disk(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from .cross_device.machine import FIVE, Member
 from .cross_device.play import PLANNERS, Play
 from .cross_device.play import play as play_case
 from .cross_device.site import FiveMachines
-from .cross_device.warm import warm, warm_planner
+from .cross_device.warm import warm_all
 from .guard import guarded
 from .metric import MIB
 from .placement.case import bound
@@ -187,8 +187,7 @@ class CrossDeviceSweep:
             async with FiveMachines(guard, seed, members=members, environ=settings) as stage:
                 for name, reason in stage.missing.items():
                     raise RunFailed(f"{name} could not be started: {reason}")
-                await warm(stage, stage.machines)
-                await warm_planner(stage, PLANNERS["gold"])
+                await warm_all(stage, self._cases, PLANNERS["gold"])
                 for case in self._cases:
                     made.append(await play_case(stage, case, Play(case=case.name, category=case.category, seed=seed)))
         for one in made:

@@ -36,7 +36,8 @@ class Cell:
         self.folder = folder
         self._inputs = inputs
         self._home = home
-        inputs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for one in (folder, inputs):
+            one.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def admit(self, path: str) -> str:
         """Let this file be read inside, also while the attempt runs already. The path that it has there."""

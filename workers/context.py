@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,9 +90,14 @@ class SkillContext:
         self.device = situation.device
         self.worker = situation.roots.worker
         self.roots = situation.roots
-        self.folder = Path(situation.folder)
-        """A folder of this attempt's own; what is written here and returned as a File stays until the run is gone."""
         self.run_folder = Path(situation.run_folder)
+
+    @cached_property
+    def folder(self) -> Path:
+        """A folder of this attempt's own; what is written here and returned as a File stays until the run is gone."""
+        made = Path(self._situation.folder)
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return made
 
     @property
     def cancelled(self) -> bool:

@@ -43,11 +43,12 @@ class Folders:
         return self._runs / f"{self.journal[:8] or 'none'}-r{run}"
 
     def attempt(self, assign: Assign) -> Path:
-        """Made if it is not there."""
+        """In the folder of its run, which is there then. Most attempts write nothing: its own is made by one that does,
+        since a file system that is being flushed lets nobody make or remove a folder meanwhile."""
         name = assign.name.partition("/")[2] or f"{assign.attempt.task}#{assign.attempt.number}"
-        made = self.run(assign.attempt.run) / _ILLEGAL.sub("-", name)
-        made.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return made
+        run = self.run(assign.attempt.run)
+        run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return run / _ILLEGAL.sub("-", name)
 
     def inputs(self, attempt: AttemptId) -> Path:
         """Of an attempt that sees nothing else of the cache."""

@@ -43,6 +43,8 @@ class HostEnd:
         self.partial = {"stdout": b"", "stderr": b""}
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.attempts: dict[AttemptId, Finished | None] = {}
+        self.since: dict[AttemptId, float] = {}
+        """When each of them was given to it: all that is known of how long one took whose host died."""
         self.outgoing: deque[bytes] = deque()
         self.unpacker = Unpacker(FROM_HOST)
         self.wake = anyio.Event()

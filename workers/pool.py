@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from typing import Final, Protocol
 
 import anyio
@@ -142,6 +143,7 @@ class Pool:
             host.environment = begin.environment
         attempt = begin.assign.attempt
         host.attempts[attempt] = None
+        host.since[attempt] = time.monotonic()
         self._of[attempt] = host
         self._post(host, begin)
 
@@ -282,7 +284,7 @@ class Pool:
                     "infra" if innocent else "transient",
                     "\n".join(host.tail),
                 )
-                self._end(host, Finished(attempt, failure, Usage()))
+                self._end(host, Finished(attempt, failure, Usage(time.monotonic() - host.since[attempt])))
         hosts = self._hosts.values()
         own = sum(not (one.shared or one.single) for one in hosts)
         wanted = not host.single and not any(one.idle for one in hosts) and own < self._slots
@@ -397,6 +399,7 @@ class Pool:
         if host.attempts.pop(finished.attempt, 0) == 0:
             return
         self._of.pop(finished.attempt, None)
+        del host.since[finished.attempt]
         for stream, rest in host.partial.items():
             if rest and not host.shared:
                 self._line(host, finished.attempt, stream, rest)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 from pydantic import ValidationError
 
+from protocol.builtin_model import MODEL_SKILLS
 from protocol.document import Problems, nearest, read_document
 from protocol.errors import NotFound, PlanRefused, Problem, UsageError
 from protocol.plan import parse_patch, parse_plan
@@ -115,6 +116,12 @@ class Case(msgspec.Struct, frozen=True):
     def changes(self) -> bool:
         """Its graph has to change while it runs."""
         return "changes" in self.tags
+
+    @property
+    def thinking(self) -> frozenset[str]:
+        """The machines whose model its plan asks."""
+        asking = (task for task in self.plan["tasks"] if task["skill"] in MODEL_SKILLS)
+        return frozenset(name for task in asking for name in task.get("on", ()))
 
     def placed(self, roots: Mapping[str, Path]) -> Case:
         """The same with the folders that it has on these machines."""

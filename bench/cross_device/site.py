@@ -104,6 +104,11 @@ class FiveMachines:
         """What an attempt would have to take of itself to take as long as each machine holds it back at its start."""
         return {name: one.start_s * one.speed for name, one in self._members.items()}
 
+    @property
+    def speeds(self) -> dict[str, float]:
+        """Of each machine, relative to this one."""
+        return {name: one.speed for name, one in self._members.items()}
+
     def root(self, machine: str) -> Path:
         """The folder whose files its skills may use."""
         return self.fleet.folder / machine

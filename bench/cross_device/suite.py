@@ -18,7 +18,7 @@ from .case import CATEGORIES, Case, Loaded
 from .play import PLANNERS, Play, play
 from .site import FiveMachines
 from .store import Store
-from .warm import NOTE, warm, warm_planner
+from .warm import NOTE, warm, warm_all
 
 QUICK: Final = 2
 """Cases of each category with --quick."""
@@ -100,9 +100,10 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
         with guarded("asterism-suite-") as guard:
             async with FiveMachines(guard, order.seed, model=model) as stage:
                 problems += [f"{name} could not be started: {why}" for name, why in stage.missing.items()]
-                await warm(stage, stage.machines)
-                if not model:  # a model that is paid for is asked for nothing that isn't counted
-                    await warm_planner(stage, PLANNERS[order.mode])
+                if model:  # one that is paid for is asked for nothing that isn't counted
+                    await warm(stage, stage.machines)
+                else:
+                    await warm_all(stage, cases, PLANNERS[order.mode])
                 for step in steps:
                     graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None
                     if step.key in plays or (step.again and not graph):

@@ -162,9 +162,9 @@ class Journal(Protocol):
         waits for the commit (`pressing` False) it may come some milliseconds later, in a larger group.
         """
 
-    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
+    def keep(self, outcomes: Sequence[Outcome], at: float, *, pressing: bool = False) -> Commit:
         """Queue what came true of predictions, of which only the last ones are kept: never part of the replay, and gone
-        with its run. Nobody is in a hurry for it."""
+        with its run. Few are in a hurry for it (`pressing`)."""
 
     def write_snapshot(self, snapshot: Snapshot) -> Commit:
         """Store the changed parts. Ordered with the appends; parts of removed runs are left out."""

@@ -76,7 +76,7 @@ class MemoryJournal:
     ) -> Commit:
         return self._enqueue(lambda: self._store(records, logs, forget), notify)
 
-    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
+    def keep(self, outcomes: Sequence[Outcome], at: float, *, pressing: bool = False) -> Commit:
         def store() -> None:
             self._outcomes.extend(one for one in outcomes if one.of[0] not in self._removed)
 

@@ -177,8 +177,8 @@ class SqliteJournal:
     def write_snapshot(self, snapshot: Snapshot) -> Commit:
         return self._enqueue(_Entry(Commit(), None, snapshot=snapshot))
 
-    def keep(self, outcomes: Sequence[Outcome], at: float) -> Commit:
-        return self._enqueue(_Entry(Commit(), None, pressing=False, kept=[(at, one) for one in outcomes]))
+    def keep(self, outcomes: Sequence[Outcome], at: float, *, pressing: bool = False) -> Commit:
+        return self._enqueue(_Entry(Commit(), None, pressing=pressing, kept=[(at, one) for one in outcomes]))
 
     def statistics(self) -> Statistics:
         return msgspec.structs.replace(self._stats, removing=self._removals.left)

@@ -130,7 +130,7 @@ class Accounts:
         engine = self._engine
         predictor, journal = engine.machine.predictor, engine.journal
         predictor.refit()
-        commit = journal.keep(predictor.outcomes(), engine.clock())
+        commit = journal.keep(predictor.outcomes(), engine.clock(), pressing=True)
         if not engine.pressure.full:
             with anyio.move_on_after(_PATIENCE_S):
                 await commit.wait()

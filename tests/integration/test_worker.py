@@ -184,11 +184,11 @@ async def test_failures_have_the_right_class(home: Path) -> None:
             assign(1, "grumble"), assign(2, "flaky"), assign(3, "add", {"a": "one"}), assign(4, "die"),
             assign(5, "nobody.knows"),
         )  # fmt: skip
-        found = {}
+        found, took_s = {}, {}
         for number in (1, 2, 3, 4):
-            outcome = (await server.report(number)).outcome
-            assert isinstance(outcome, Failure)
-            found[number] = outcome
+            report = await server.report(number)
+            assert isinstance(report.outcome, Failure)
+            found[number], took_s[number] = report.outcome, report.usage.run_s
         assert (found[1].code, found[1].klass, found[1].message) == ("ValueError", "permanent", "no good")
         assert 'raise ValueError("no good")' in found[1].detail
         assert (found[2].code, found[2].klass) == ("ConnectionError", "transient")
@@ -197,6 +197,7 @@ async def test_failures_have_the_right_class(home: Path) -> None:
         assert "b" in found[3].message
         assert (found[4].code, found[4].klass, found[4].detail) == ("HostDied", "transient", "last words")
         assert "exit 3" in found[4].message
+        assert took_s[4] > 0  # by the daemon's clock: its own died with it
         rejected = await server.until(lambda: next((i for i in server.items if isinstance(i, Rejected)), None))
         assert rejected.code == "NoSuchSkill"
 

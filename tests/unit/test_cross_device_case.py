@@ -56,6 +56,12 @@ def write(folder: Path, text: str = GOOD, name: str = "errors", category: str = 
     return path
 
 
+def test_a_case_names_the_machines_whose_model_it_asks(tmp_path: Path) -> None:
+    asking = GOOD.replace('skill = "text.count", args = {file', 'skill = "llm.ask", on = ["gpu-box"], args = {data')
+    assert read_case(write(tmp_path, asking.replace("pattern", "prompt"))).thinking == {"gpu-box"}
+    assert not read_case(write(tmp_path, name="other")).thinking
+
+
 def test_a_case_is_read_and_placed(tmp_path: Path) -> None:
     case = read_case(write(tmp_path))
     assert (case.name, case.category, case.needs) == ("errors", "log-analysis", ("log-server",))

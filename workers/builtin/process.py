@@ -75,9 +75,7 @@ def run_process(
         )
     if bad := [name for name in env or () if _NAME.fullmatch(name) is None or "\0" in (env or {})[name]]:
         raise UsageError(f"{bad[0]!r} is no variable of an environment", hint="letters, digits and _")
-    folder = Path(ctx.roots.allow(cwd)) if cwd else Path(ctx.folder)
-    if not cwd:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(ctx.roots.allow(cwd)) if cwd else ctx.folder
     environment = clean_environment(os.environ) | dict(env or {})
     program = shutil.which(argv[0], path=environment.get("PATH")) if "/" not in argv[0] else argv[0]
     if program is None:

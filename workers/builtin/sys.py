@@ -39,7 +39,7 @@ class Info(TypedDict):
 def info(ctx: SkillContext) -> Info:
     """`load` is the one-minute average; disk is that of the worker's own folder."""
     memory = psutil.virtual_memory()
-    disk = shutil.disk_usage(next(path for path in (ctx.folder, *ctx.folder.parents) if path.exists()))
+    disk = shutil.disk_usage(ctx.run_folder)
     gpus = find_gpus()
     return Info(
         worker=ctx.worker,

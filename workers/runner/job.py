@@ -131,6 +131,7 @@ def outcome_of(value: bytes, folder: str) -> tuple[Success, str]:
         return Success(value), ""
     spill = Path(folder) / ".value.json"
     try:
+        spill.parent.mkdir(exist_ok=True, mode=0o700)
         spill.write_bytes(value)
     except OSError:
         spill.unlink(missing_ok=True)

@@ -28,7 +28,8 @@ class Predicted(msgspec.Struct, frozen=True):
 
 class SkillPace(msgspec.Struct, frozen=True):
     """What is known of a skill on a class of devices. `form`: what predicts it; `changes`: how often its past was
-    forgotten because its pace had changed. `run_s` is for an input of the usual size, one element of a map."""
+    forgotten because its pace had changed. `run_s` is for an input of the usual size, one element of a map. `slows`:
+    what each other task that is on the device when it begins multiplies its time with; 1 where that isn't seen to."""
 
     skill: str
     device_class: str
@@ -39,6 +40,7 @@ class SkillPace(msgspec.Struct, frozen=True):
     form: str
     changes: int
     accuracy: Accuracy
+    slows: float = 1.0
 
 
 class TokenUse(msgspec.Struct, frozen=True):

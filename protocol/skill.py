@@ -15,6 +15,9 @@ Level = Literal["none", "process", "cgroup", "bubblewrap"]
 LEVELS: Final[tuple[Level, ...]] = ("none", "process", "cgroup", "bubblewrap")
 """What can hold a skill in, from nothing to a namespace of its own; each level includes those before it."""
 
+LONGEST_S: Final = 1e6
+"""No run is reckoned to take longer."""
+
 
 def holds(level: str, wanted: str) -> bool:
     """Whether a machine that reaches `level` can hold a skill that wants at least `wanted` ("" wants nothing)."""
@@ -47,7 +50,7 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     network unless it declares `network`. `checkpoints`: it keeps what it has done (`ctx.checkpoint`) and goes on from
     there (`ctx.restored`), so an attempt may be stopped behind a checkpoint and go on elsewhere. `batch`: one call has
     up to so many elements, gathered for `batch_wait_s` at most. `takes`: the parameter that says how many seconds a run
-    takes (a reference core's, if it works).
+    takes (a reference core's, if it works). `run_s`: what its author reckons that a run takes there; 0: nobody says.
     """
 
     name: str
@@ -76,8 +79,11 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     batch: int = 0
     batch_wait_s: float = 0.0
     takes: str = ""
+    run_s: float = 0.0
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""
-        contract = msgspec.structs.replace(self, doc="", examples=(), tags=(), takes="", batch=0, batch_wait_s=0.0)
+        contract = msgspec.structs.replace(
+            self, doc="", examples=(), tags=(), takes="", run_s=0.0, batch=0, batch_wait_s=0.0
+        )
         return hashlib.sha256(msgspec.json.encode(contract, order="deterministic")).hexdigest()[:32]

@@ -25,7 +25,7 @@ import msgspec
 from protocol.errors import UsageError
 from protocol.resource import NOTHING, Resources, size_bytes, span_s
 from protocol.schema import has_files
-from protocol.skill import LEVELS, SkillSpec, Variant
+from protocol.skill import LEVELS, LONGEST_S, SkillSpec, Variant
 from protocol.task import EFFECT_ORDER, Effect
 
 from .file import File as File
@@ -131,6 +131,15 @@ def _check_batch(name: str, size: int, signature: Signature, effect: Effect, mor
         )
 
 
+def stated(name: str, takes: object) -> tuple[str, float]:
+    """`takes` as written: (the argument that says how long a run takes, the seconds themselves). Raises: UsageError."""
+    if isinstance(takes, str):
+        return takes, 0.0
+    if isinstance(takes, bool) or not isinstance(takes, int | float) or not 0 < takes <= LONGEST_S:
+        raise UsageError(f"{name}: takes is {takes!r:.40}", hint="seconds, such as 2.5, or the argument that says them")
+    return "", float(takes)
+
+
 def resources(needs: Resources | Mapping[str, Any]) -> Resources:
     """Needs as written: a Resources, or a table; sizes may be text such as "6GiB"."""
     if isinstance(needs, Resources):
@@ -184,7 +193,7 @@ def skill(
     checkpoints: bool = False,
     batch: int = 0,
     batch_wait: float | str = "10ms",
-    takes: str = "",
+    takes: str | float = "",
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -216,7 +225,7 @@ def skill(
     checkpoints: bool = False,
     batch: int = 0,
     batch_wait: float | str = "10ms",
-    takes: str = "",
+    takes: str | float = "",
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -250,7 +259,8 @@ def skill(
             the result may be the exception that its task fails with. It takes no ctx and no slot: its worker makes one
             call at a time. `needs` beside cpu are those of one element, so that a full call has all of a card.
         batch_wait: How long a call waits at most for more elements.
-        takes: The argument that says how many seconds it takes on a reference core: forecasts take it at its word.
+        takes: How many seconds a run takes on a core of speed 1, as you reckon: what is expected until it has run. Or
+            the argument that says so: forecasts take that at its word.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -269,7 +279,8 @@ def skill(
             raise UsageError(f"{called}: there is no sandbox level {sandbox!r}", hint=f"one of {', '.join(LEVELS[1:])}")
         if effect not in EFFECT_ORDER:
             raise UsageError(f"{called}: effect {effect!r} is unknown", hint="pure, idempotent or once")
-        for what, given in (("sinks", sinks), ("takes", filter(None, (takes,)))):
+        named, run_s = stated(called, takes)
+        for what, given in (("sinks", sinks), ("takes", filter(None, (named,)))):
             missing = [one for one in given if one not in signature.params["properties"]]
             if missing:
                 raise UsageError(f"{called}: {what} name {', '.join(missing)}", hint="name its own arguments")
@@ -303,7 +314,8 @@ def skill(
             checkpoints=checkpoints,
             batch=batch,
             batch_wait_s=span_s(batch_wait) if batch else 0.0,
-            takes=takes,
+            takes=named,
+            run_s=run_s,
         )
         return Skill(target, made, signature)
 

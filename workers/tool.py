@@ -31,14 +31,14 @@ from .file import File
 from .kind import schema_of
 from .shape import Local
 from .signature import dump
-from .skill import DEVICES, resources
+from .skill import DEVICES, resources, stated
 
 _SLOT: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _TYPES: Final = ("string", "integer", "number", "boolean", "file")
 _RUN: Final = ("argv", "args", "defaults", "collect", "ok", "stdin", "cwd", "env")
 _SPEC: Final = ("doc", "effect", "needs", "device", "timeout", "retry", "local", "asks", "examples", "tags",
-                "sandbox", "network")  # fmt: skip
+                "sandbox", "network", "takes")  # fmt: skip
 _KEYS: Final = frozenset((*_RUN, *_SPEC))
 _KINDS: Final[dict[str, tuple[Any, str]]] = {
     **dict.fromkeys(("args", "defaults", "needs"), (dict, "a table")),
@@ -192,6 +192,9 @@ def _read(where: str, name: str, table: Any) -> Tool:
     sandbox = table.get("sandbox", "")
     if sandbox and sandbox not in LEVELS[1:]:
         raise UsageError(f"{where}: there is no sandbox level {sandbox!r}", hint=f"one of {', '.join(LEVELS[1:])}")
+    takes, run_s = stated(where, table.get("takes", ""))
+    if takes and takes not in properties:
+        raise UsageError(f"{where}: takes names {takes!r:.40}", hint="name one of its args, or write seconds")
     spec = SkillSpec(
         name=name,
         doc=str(table.get("doc", f"Runs {argv[0]}.")),
@@ -208,6 +211,8 @@ def _read(where: str, name: str, table: Any) -> Tool:
         tags=_texts(where, table, "tags"),
         sandbox=sandbox,
         network=bool(table.get("network", False)),
+        takes=takes,
+        run_s=run_s,
     )
     ok = table.get("ok", [0])
     if not isinstance(ok, list) or not all(type(status) is int for status in ok):

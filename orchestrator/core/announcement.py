@@ -11,7 +11,7 @@ from typing import Final
 from protocol.profile import WorkerProfile
 from protocol.profile_bound import MOST, capacity_problems, problems_of
 from protocol.schema import check_schema
-from protocol.skill import SkillSpec
+from protocol.skill import LONGEST_S, SkillSpec
 from protocol.task_form import SKILL_NAME
 
 from .state import State
@@ -27,6 +27,8 @@ def objection(state: State, profile: WorkerProfile) -> str:
         return f"{len(profile.skills)} skills, {MOST_SKILLS} are allowed"
     for skill in profile.skills:
         why = "" if skill.digest() in state.catalog else _unfit(skill)
+        if not 0 <= skill.run_s <= LONGEST_S:  # no part of the digest
+            why = f"a run of it is said to take {skill.run_s} s"
         if why:
             return f"the skill {skill.name[:80]!r}: {why}"
     return ""

@@ -5,13 +5,13 @@ One place says how a task, a session and a device become its keys, so that what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from protocol.outcome import Usage
-from protocol.skill import SkillSpec
+from protocol.skill import LONGEST_S, SkillSpec
 
 from ..placement.predictor import DEFAULT_S, Prediction
 from . import command as c
@@ -23,7 +23,6 @@ _SHORT_S: Final = 0.01
 """Nobody is told how long a task of so little time will take; its skill's run time is learned all the same."""
 
 _MOVED_HEARD: Final = 128
-_LONGEST_S: Final = 1e6
 
 
 def learn(turn: Turn) -> None:
@@ -33,20 +32,30 @@ def learn(turn: Turn) -> None:
         turn.command(c.Keep(found))
 
 
-def expected(turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0, units: int = 1) -> Prediction:
-    """What one attempt of the skill is expected to take there, with so many elements of a map in it."""
+def declared(turn: Turn, skills: Iterable[SkillSpec]) -> None:
+    """What the authors of these skills reckon a run of them takes, by the contracts that runs use."""
+    for one in skills:
+        spec = turn.state.skill(one.name)
+        turn.predictor.declare(one.name, spec.run_s if spec is not None else 0.0)
+
+
+def expected(
+    turn: Turn, session: Session, skill: str, device: str, input_bytes: int = 0, units: int = 1, beside: int = -1
+) -> Prediction:
+    """What one attempt of the skill is expected to take there, with so many elements of a map in it, and so many others
+    beside it (-1: as usual)."""
     alike = session.device_class.get(device, device)
-    found = turn.predictor.predict(skill, alike, session.worker, session.speed.get(device, 1.0), input_bytes)
+    found = turn.predictor.predict(skill, alike, session.worker, session.speed.get(device, 1.0), input_bytes, beside)
     return found if units == 1 else found.times(units)
 
 
-def promised(turn: Turn, session: Session, run: Run, task: Task, device: str) -> Prediction | None:
+def promised(turn: Turn, session: Session, run: Run, task: Task, device: str, beside: int) -> Prediction | None:
     """What is said of an attempt that starts now, to be held against what it takes; None where that is not worth it."""
     typical = turn.predictor.measured(task.skill)
     elements = units(run, task) if task.parent >= 0 else 1
     if typical is not None and typical * elements < _SHORT_S:
         return None
-    return expected(turn, session, task.skill, device, size_of(turn, run, task), elements)
+    return expected(turn, session, task.skill, device, size_of(turn, run, task), elements, beside)
 
 
 def typical_s(turn: Turn, load: Load) -> float:
@@ -61,17 +70,17 @@ def noted(
     turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, usage: Usage
 ) -> None:
     """The attempt has succeeded there."""
-    run_s, skill = usage.run_s, attempt.skill or task.skill
-    if usage.tokens_in or usage.tokens_out:
-        turn.predictor.token_pace.note(skill, session.worker, usage.tokens_in, usage.tokens_out, run_s)
+    run_s, skill, tokens_in, tokens_out = usage.run_s, attempt.skill or task.skill, usage.tokens_in, usage.tokens_out
     device, elements = attempt.device, units(run, task) if task.parent >= 0 else 1
-    predicted = load.predicted if load is not None else None
+    predicted, beside = (load.predicted, load.beside) if load is not None else (None, -1)
     if elements > 1:
+        tokens_in, tokens_out = round(tokens_in / elements), round(tokens_out / elements)
         run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
     size = size_of(turn, run, task) if run_s >= _SHORT_S else input_bytes(run, task) if task.wiring.needs else 0
     turn.predictor.note(
         skill, session.device_class.get(device, device), session.worker,
         session.speed.get(device, 1.0), size, run_s, predicted, (run.ix, task.ix, attempt.number),
+        tokens_in, tokens_out, beside,
     )  # fmt: skip
 
 
@@ -79,7 +88,7 @@ def moved(turn: Turn, session: Session, told: Sequence[float]) -> None:
     """What a heartbeat tells of transfers: bytes, seconds, in turns. What can't be is left out."""
     link = session.profile.link
     for size, seconds in zip(told[:_MOVED_HEARD:2], told[1:_MOVED_HEARD:2], strict=False):
-        if 0 < size < 2**53 and 0 < seconds < _LONGEST_S:
+        if 0 < size < 2**53 and 0 < seconds < LONGEST_S:
             turn.predictor.note_transfer(session.worker, link, int(size), seconds)
 
 
@@ -98,7 +107,7 @@ def stated_s(task: Task, spec: SkillSpec | None) -> float | None:
     stated = args.get(spec.takes) if isinstance(args, dict) else None
     if not isinstance(stated, int | float) or isinstance(stated, bool):
         return None
-    return float(min(max(stated, 0), _LONGEST_S))
+    return float(min(max(stated, 0), LONGEST_S))
 
 
 def input_bytes(run: Run, task: Task) -> int:

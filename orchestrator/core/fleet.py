@@ -69,6 +69,8 @@ class Load(msgspec.Struct, gc=False):
     """Its cards, once it has started."""
     charged_s: float = 0.0
     """It is a copy, of which its run's share for copies was charged so much."""
+    beside: int = -1
+    """How many others were expected on its device when it left; -1: nobody knows, or they don't matter."""
     late: bool = False
     """It has run over its time, and has a copy."""
     resumed: bool = False
@@ -188,6 +190,13 @@ class Session:
     def has_room(self, needs: dict[str, float], window: int) -> bool:
         """Whether an attempt with these needs may be sent."""
         return self.has_slot(needs) or self.has_queue(needs, window)
+
+    def beside(self, needs: dict[str, float]) -> int:
+        """How many attempts would share its cores with one more of these needs; -1 for one that wants none."""
+        if not needs.get("cpu"):
+            return -1
+        slots = self.profile.slots
+        return min(slots - self.slots_free, slots - 1)
 
     def keep_for(self, key: tuple[int, int] | None) -> None:
         """Keep it empty for this one task, or for none any more."""

@@ -18,6 +18,7 @@ from .adoption import judged, vanished
 from .announcement import objection
 from .assignment import assign
 from .eligibility import amounts
+from .expectation import declared
 from .fleet import Key, Load, Session
 from .lifecycle import Settled
 from .quarantine import back
@@ -72,6 +73,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
         turn.emit(e.WorkerReturned(worker, turn.now))
     if news is not None:
         turn.emit(news)
+    declared(turn, hello.profile.skills)
     held = (*hello.running, *hello.spooled) if ours else ()
     verdicts, kept = _judge(turn, session, held)
     lost = [key for key in turn.state.live.get(worker, ()) if key not in kept]

@@ -151,13 +151,15 @@ def _offers(
         size = size_of(turn, run, task)
         large = _large(run, task)
     found = _found(turn, run, task, bucket, first, without, large)
-    of = predictor.fits, size, elements
+    of, crowded = (predictor.fits, size, elements, -1), predictor.crowded
     offers: list[Offer] = []
     for berth, start_s in found:
         session, group, device = berth.session, berth.group, berth.profile
+        if crowded:
+            of = predictor.fits, size, elements, session.beside(berth.needs)
         if group.predicted_of != of:  # alike as they are, one stands for all until something was learned
             group.predicted_of = of
-            group.predicted_s = expected(turn, session, skill, berth.device, size, elements).run_s
+            group.predicted_s = expected(turn, session, skill, berth.device, *of[1:]).run_s
         run_s, room = group.predicted_s, start_s < 0
         if room:
             start_s = 0.0

@@ -116,7 +116,7 @@ class Group:
         self._due: list[tuple[float, int, Berth, float, float]] = []
         """(when, number, who, when it was asked, what it was expected then)"""
         self._asked = 0
-        self.predicted_of = (-1, 0, 0)
+        self.predicted_of = (-1, 0, 0, -1)
         """(fits of the predictor, bytes of input, elements) that `predicted_s` is the run time of."""
         self.predicted_s = 0.0
         for berth in berths:

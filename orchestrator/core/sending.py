@@ -74,7 +74,9 @@ def send(
             tokens, price,
         )
     )  # fmt: skip
-    load = Load(needs, fence, skill, device, turn.now, False, predicted=promised(turn, session, run, task, device))
+    beside = session.beside(needs)
+    predicted = promised(turn, session, run, task, device, beside)
+    load = Load(needs, fence, skill, device, turn.now, False, predicted=predicted, beside=beside)
     session.take((run.ix, task.ix, number), load)
     if session.queue:
         turn.hoards = True

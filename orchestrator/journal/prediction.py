@@ -19,7 +19,7 @@ RECENT: Final = 20_000
 SLACK: Final = 1_000
 _COLUMNS: Final = (
     "run", "task", "attempt", "at", "skill", "class", "worker", "speed", "size", "run_s", "said_s", "low_s", "p95_s",
-    "n", "rests_on",
+    "n", "rests_on", "tokens_in", "tokens_out", "beside",
 )  # fmt: skip
 _NAMES: Final = ", ".join(_COLUMNS)
 _INSERT: Final = (
@@ -69,17 +69,18 @@ def read_recent(reader: sqlite3.Connection, each: int) -> list[Outcome]:
 def _row(at: float, one: Outcome) -> tuple[Any, ...]:
     said = one.predicted
     told = (said.run_s, said.low_s, said.p95_s, said.n, said.by) if said is not None else (None, None, None, 0, "")
-    return (*one.of, at, one.skill, one.device_class, one.worker, one.speed, one.input_bytes, one.run_s, *told)
+    fact = one.skill, one.device_class, one.worker, one.speed, one.input_bytes, one.run_s
+    return (*one.of, at, *fact, *told, one.tokens_in, one.tokens_out, one.beside)
 
 
 def _outcomes(rows: Iterable[tuple[Any, ...]]) -> list[Outcome]:
     """What rot has made another type is left out: nothing depends on it."""
     found = []
-    for run, task, attempt, _, skill, alike, worker, speed, size, run_s, said_s, low_s, p95_s, n, by in rows:
+    for run, task, attempt, _, skill, alike, worker, speed, size, run_s, said_s, low_s, p95_s, n, by, *more in rows:
         said = (said_s, low_s, p95_s, n, by) if said_s is not None else None
         try:
             found.append(
-                msgspec.convert((skill, alike, worker, speed, size, run_s, said, (run, task, attempt)), Outcome)
+                msgspec.convert((skill, alike, worker, speed, size, run_s, said, (run, task, attempt), *more), Outcome)
             )
         except msgspec.ValidationError:
             continue

@@ -16,8 +16,9 @@ from protocol.errors import JournalCorrupt
 
 from .form import BODY_VERSION, newer
 
-SCHEMA_VERSION: Final = 2
-"""1: releases up to 0.1. 2: removed runs leave their number, and the places of their records."""
+SCHEMA_VERSION: Final = 3
+"""1: releases up to 0.1. 2: removed runs leave their number, and the places of their records. 3: predictions
+with the tokens of a run and what ran beside it."""
 
 DDL: Final = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -34,7 +35,8 @@ CREATE INDEX IF NOT EXISTS log_run ON log(run, task, id);
 CREATE TABLE IF NOT EXISTS prediction(
   id INTEGER PRIMARY KEY, run INTEGER NOT NULL, task INTEGER NOT NULL, attempt INTEGER NOT NULL, at REAL NOT NULL,
   skill TEXT NOT NULL, class TEXT NOT NULL, worker INTEGER NOT NULL, speed REAL NOT NULL, size INTEGER NOT NULL,
-  run_s REAL NOT NULL, said_s REAL, low_s REAL, p95_s REAL, n INTEGER NOT NULL, rests_on TEXT NOT NULL);
+  run_s REAL NOT NULL, said_s REAL, low_s REAL, p95_s REAL, n INTEGER NOT NULL, rests_on TEXT NOT NULL,
+  tokens_in INTEGER NOT NULL DEFAULT 0, tokens_out INTEGER NOT NULL DEFAULT 0, beside INTEGER NOT NULL DEFAULT -1);
 CREATE INDEX IF NOT EXISTS prediction_run ON prediction(run, task);
 CREATE TABLE IF NOT EXISTS removal(run INTEGER PRIMARY KEY, seq INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS gap(first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
@@ -82,6 +84,8 @@ def prepare(writer: sqlite3.Connection, name: str, fresh_id: str) -> dict[str, s
             writer.execute(statement)
         if meta.get("schema") == "1":
             _from_1(writer)
+        if meta.get("schema") in ("1", "2"):
+            _from_2(writer)
         meta = {"journal": fresh_id, "epoch": "0"} | meta | {"schema": str(SCHEMA_VERSION), "body": str(BODY_VERSION)}
         writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
         writer.execute("COMMIT")
@@ -116,6 +120,14 @@ def _from_1(writer: sqlite3.Connection) -> None:
     gone = [(run,) for run in range(1, made + 1) if run not in known]
     writer.executemany("INSERT INTO removal(run, seq, done) VALUES (?, 0, 1)", gone)
     writer.execute("INSERT INTO removal SELECT run, MAX(seq), 0 FROM event WHERE kind = 'RunRemoved' GROUP BY run")
+
+
+def _from_2(writer: sqlite3.Connection) -> None:
+    """Files of 1 may have no predictions yet: then the table was made just now, as it is today."""
+    known = {row[1] for row in writer.execute("PRAGMA table_info(prediction)")}
+    for name, usual in (("tokens_in", 0), ("tokens_out", 0), ("beside", -1)):
+        if name not in known:
+            writer.execute(f"ALTER TABLE prediction ADD COLUMN {name} INTEGER NOT NULL DEFAULT {usual}")
 
 
 def corrupt(what: str, where: str = "") -> JournalCorrupt:

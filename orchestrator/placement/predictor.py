@@ -2,7 +2,9 @@
 
 Fleet knowledge, not durable by itself. Run times are learned per skill and class of devices (`history`); a device may
 differ from its class (`device_factor`). A skill that no device of the class has run is scaled from another class by
-their speeds; one that never ran has what it declares, else a guess. Transfers are learned per link (`passage`).
+their speeds; one that never ran has what it declares, else a guess. What runs beside it counts while that helps
+(`crowding`); what asks a model goes by tokens where endpoints differ (`token_pace`). Transfers are learned per link
+(`passage`).
 
 Noting costs about a microsecond and changes nothing yet: `refit` takes in what came, a little at a time, so that a
 hundred thousand short tasks cost no more than a hundred long ones. Of one skill and class only the last fifty runs
@@ -20,6 +22,7 @@ import msgspec
 
 from protocol.profile import LinkProfile
 
+from .crowding import Crowding
 from .device_factor import DeviceFactors
 from .history import FORMS, WINDOW, History
 from .passage import Passages
@@ -61,7 +64,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What came true of a prediction. `of`: (run, task, attempt)."""
+    """What came true of a prediction. `of`: (run, task, attempt). `tokens_in`, `tokens_out`: what it asked of a model.
+    `beside`: how many others ran on its device when it began; -1: nobody knows."""
 
     skill: str
     device_class: str
@@ -71,13 +75,18 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     run_s: float
     predicted: Prediction | None = None
     of: tuple[int, int, int] = (0, 0, 0)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    beside: int = -1
 
 
 class _Cell:
-    """One skill on one class of devices. `anchor`: the typical run time when its last drift was counted."""
+    """One skill on one class of devices. `anchor`: the typical run time when its last drift was counted. `asks`: it
+    uses a model's tokens, so its pace is the endpoint's and says nothing of the device."""
 
     def __init__(self) -> None:
         self.history = History()
+        self.crowding = Crowding()
         self.fresh: deque[Outcome] = deque(maxlen=WINDOW)
         self.workers: dict[int, None] = {}
         self.tally = Tally()
@@ -85,6 +94,7 @@ class _Cell:
         self.fitted_at = -math.inf
         self.speed = 1.0
         self.anchor = 0.0
+        self.asks = False
 
     def typical(self) -> Prediction:
         """For an input of the usual size, on the average device of the class."""
@@ -102,6 +112,7 @@ class Known(msgspec.Struct, frozen=True):
     form: str
     changes: int
     score: Score
+    slows: float
 
 
 class Predictor:
@@ -112,6 +123,8 @@ class Predictor:
         """Counts run times that moved by more than a tenth: what was planned with them may be planned again."""
         self.fits = 0
         """Counts how often anything was learned: what was predicted stays so until then."""
+        self.crowded = False
+        """Of some skill it counts what runs beside it."""
         self.passages = Passages()
         self.token_pace = TokenPace()
         self._cells: dict[tuple[str, str], _Cell] = {}
@@ -128,7 +141,8 @@ class Predictor:
 
     def note(
         self, skill: str, device_class: str, worker: int, speed: float, input_bytes: int, run_s: float,
-        predicted: Prediction | None = None, of: tuple[int, int, int] = (0, 0, 0),
+        predicted: Prediction | None = None, of: tuple[int, int, int] = (0, 0, 0), tokens_in: int = 0,
+        tokens_out: int = 0, beside: int = -1,
     ) -> None:  # fmt: skip
         """A successful attempt took `run_s` seconds, on a device of relative `speed`; it was `predicted` so."""
         key = (skill, device_class)
@@ -140,7 +154,13 @@ class Predictor:
         cell.count += 1
         if cell.count <= YOUNG:
             self._young = True
-        cell.fresh.append(Outcome(skill, device_class, worker, speed, input_bytes, run_s, predicted, of))
+        cell.fresh.append(
+            Outcome(
+                skill, device_class, worker, speed, input_bytes, run_s, predicted, of, tokens_in, tokens_out, beside
+            )
+        )
+        if tokens_in or tokens_out:
+            self.token_pace.note(skill, worker, tokens_in, tokens_out, run_s)
 
     def note_transfer(self, worker: int, link: LinkProfile, size_bytes: int, seconds: float) -> None:
         """That many bytes took so long over the worker's link."""
@@ -152,9 +172,10 @@ class Predictor:
         self.passages.note(worker, link, size_bytes, seconds)
 
     def declare(self, skill: str, run_s: float) -> None:
-        """What the skill says of itself: seconds on a device of speed 1. 0: nothing."""
-        self._declared[skill] = run_s
-        self.fits += 1
+        """What the skill's author reckons: seconds on a device of speed 1. 0: nothing."""
+        if self._declared.get(skill, 0.0) != run_s:
+            self._declared[skill] = run_s
+            self.fits += 1
 
     def refit(self, now: float | None = None) -> None:
         """Take in what was noted, as far as it is due; without `now` all of it."""
@@ -195,15 +216,19 @@ class Predictor:
     # what is expected
 
     def predict(
-        self, skill: str, device_class: str, worker: int, speed: float = 1.0, input_bytes: int = 0
+        self, skill: str, device_class: str, worker: int, speed: float = 1.0, input_bytes: int = 0, beside: int = -1
     ) -> Prediction:
-        """What one attempt on that device is expected to take."""
+        """What one attempt on that device is expected to take, with so many others beside it (-1: as usual)."""
         cell = self._cells.get((skill, device_class))
         if cell is None:
             return self._by_tokens(skill, worker) or self._elsewhere(skill, speed, input_bytes)
         if not cell.history.runs:
             self._fit(skill, cell)
-        return self._said(cell, device_class, worker, input_bytes)
+        if cell.asks and (len(cell.workers) > 1 or worker not in cell.workers):
+            found = self._by_tokens(skill, worker)
+            if found is not None:
+                return found
+        return self._said(cell, device_class, worker, input_bytes, beside)
 
     def measured(self, skill: str) -> float | None:
         """The typical run time of the skill on the class that was fitted last; None before the first."""
@@ -222,16 +247,16 @@ class Predictor:
         return [
             Known(
                 skill, device_class, cell.count, cell.typical(), FORMS[cell.history.form], cell.history.changes,
-                cell.tally.score(),
+                cell.tally.score(), cell.crowding.slows,
             )
             for (skill, device_class), cell in sorted(self._cells.items())
         ]  # fmt: skip
 
     # inside
 
-    def _said(self, cell: _Cell, device_class: str, worker: int, input_bytes: int) -> Prediction:
+    def _said(self, cell: _Cell, device_class: str, worker: int, input_bytes: int, beside: int) -> Prediction:
         history = cell.history
-        run_s = history.centre(input_bytes) * self._factors.of(device_class, worker)
+        run_s = history.centre(input_bytes) * self._factors.of(device_class, worker) * cell.crowding.factor(beside)
         by: By = "measured" if worker in cell.workers else "class"
         return Prediction(run_s, run_s * history.low, run_s * history.high, history.runs, by)
 
@@ -260,24 +285,30 @@ class Predictor:
         return Prediction(run_s / speed, run_s / speed / reach, run_s / speed * reach, 0, by)
 
     def _fit(self, skill: str, cell: _Cell) -> None:
-        history, factors, kept = cell.history, self._factors, self._outcomes
+        history, factors, crowding, kept = cell.history, self._factors, cell.crowding, self._outcomes
         self.fits += 1
         for fact in cell.fresh:
+            cell.asks = cell.asks or fact.tokens_out > 0
             factor = factors.of(fact.device_class, fact.worker)
             said = fact.predicted
             if history.runs and (said is None or not said.n):  # nobody asked, or it was a guess
-                said = self._said(cell, fact.device_class, fact.worker, fact.input_bytes)
+                said = self._said(cell, fact.device_class, fact.worker, fact.input_bytes, fact.beside)
             if said is not None and said.n:
                 cell.tally.add(said.run_s, said.p95_s, fact.run_s)
             if kept is not None:
                 kept.append(fact if fact.predicted else msgspec.structs.replace(fact, predicted=said))
-            error = history.learn(fact.input_bytes, fact.run_s / factor)
+            slower = crowding.factor(fact.beside)
+            error = history.learn(fact.input_bytes, fact.run_s / (factor * slower))
             if history.runs > 1:
-                factors.note(fact.device_class, fact.worker, error + math.log(factor))
+                crowding.note(fact.beside, error + math.log(slower))
+                if not cell.asks:
+                    factors.note(fact.device_class, fact.worker, error + math.log(factor))
             cell.workers[fact.worker] = None
             cell.speed = fact.speed or 1.0
         cell.fresh.clear()
         history.fit()
+        crowding.fit()
+        self.crowded = self.crowded or crowding.counts
         typical = self._typical[skill] = history.typical
         if not cell.anchor or abs(typical - cell.anchor) > _DRIFT * cell.anchor:
             cell.anchor = typical

@@ -39,9 +39,12 @@ class TokenPace:
     def __init__(self) -> None:
         self._skills: dict[str, deque[tuple[int, int]]] = {}
         self._endpoints: dict[int, deque[tuple[int, int, float]]] = {}
+        self._said: dict[tuple[str, int], tuple[float, float, int] | None] = {}
+        """What was asked for since the last run."""
 
     def note(self, skill: str, worker: int, tokens_in: int, tokens_out: int, run_s: float) -> None:
         """A run there has used so many tokens in so many seconds."""
+        self._said.clear()
         self._skills.setdefault(skill, deque(maxlen=WINDOW)).append((tokens_in, tokens_out))
         self._endpoints.setdefault(worker, deque(maxlen=WINDOW)).append((tokens_in, tokens_out, run_s))
 
@@ -68,6 +71,12 @@ class TokenPace:
 
     def run_s(self, skill: str, worker: int) -> tuple[float, float, int] | None:
         """What a run of the skill takes at that endpoint, typically and where the answer is long; by how many runs."""
+        key = skill, worker
+        if key not in self._said:
+            self._said[key] = self._run_s(skill, worker)
+        return self._said[key]
+
+    def _run_s(self, skill: str, worker: int) -> tuple[float, float, int] | None:
         tokens, rates = self.tokens(skill), self.rates(worker)
         if tokens is None or rates is None:
             return None

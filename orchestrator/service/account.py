@@ -94,7 +94,9 @@ class Accounts:
         skills = []
         for one in predictor.known():
             said = one.typical.run_s, one.typical.low_s, one.typical.p95_s
-            pace = SkillPace(one.skill, one.device_class, one.runs, *said, one.form, one.changes, _accuracy(one.score))
+            pace = SkillPace(
+                one.skill, one.device_class, one.runs, *said, one.form, one.changes, _accuracy(one.score), one.slows
+            )
             skills.append(pace)
         links = [
             LinkPace(record.name, path.count, path.latency_s, 1.0 / max(path.byte_s, 1e-12), _accuracy(path.score()))

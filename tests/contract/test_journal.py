@@ -273,11 +273,12 @@ def test_logs_stop_at_the_cap_of_a_task_with_one_marker(shelf: Shelf) -> None:
 
 
 def outcome(run: int = 1, task: int = 0, run_s: float = 1.0, skill: str = "x") -> Outcome:
-    return Outcome(skill, "cpu/a", 3, 2.0, 1_000, run_s, Prediction(1.5, 1.0, 2.0, 7, "class"), (run, task, 1))
+    said = Prediction(1.5, 1.0, 2.0, 7, "class")
+    return Outcome(skill, "cpu/a", 3, 2.0, 1_000, run_s, said, (run, task, 1), tokens_in=900, tokens_out=40, beside=2)
 
 
 def test_predictions_come_back_by_run_and_the_last_ones_by_skill_also_after_a_restart(shelf: Shelf) -> None:
-    unheard = msgspec.structs.replace(outcome(run=2, run_s=9.0), predicted=None)
+    unheard = msgspec.structs.replace(outcome(run=2, run_s=9.0), predicted=None, beside=-1)
 
     async def first(journal: Journal) -> None:
         journal.keep([outcome(task=task, run_s=float(task)) for task in range(5)], 0.5)

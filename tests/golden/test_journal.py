@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from orchestrator.journal.archive import Archive
 from orchestrator.journal.journal import Record
 from orchestrator.journal.recovery import recover
 from orchestrator.journal.sqlite import SqliteJournal
+from orchestrator.placement.predictor import Outcome
 from orchestrator.service.audit import audit
 from protocol.artifact import ArtifactRef
 from protocol.outcome import Failure
@@ -98,6 +100,28 @@ def test_it_goes_on_under_todays_build_and_opens_again(old: Path) -> None:
         await again.aclose()
 
     anyio.run(main)
+
+
+def test_predictions_of_version_2_gain_what_they_lacked_and_are_read_on(old: Path) -> None:
+    async def keep(*kept: Outcome) -> list[Outcome]:
+        journal = SqliteJournal(old)
+        recover(journal)
+        journal.start(Quiet())
+        journal.keep(list(kept), 1.8e9)
+        await journal.append([]).wait()
+        found = journal.recent_predictions(9)
+        await journal.aclose()
+        return found
+
+    before = Outcome("x", "cpu", 1, 1.0, 0, 2.0)
+    assert anyio.run(keep, before) == [before]
+    with closing(sqlite3.connect(old)) as writer:
+        for name in ("tokens_in", "tokens_out", "beside"):
+            writer.execute(f"ALTER TABLE prediction DROP COLUMN {name}")
+        writer.execute("UPDATE meta SET value = '2' WHERE key = 'schema'")
+        writer.commit()
+    after = Outcome("x", "cpu", 1, 1.0, 0, 2.0, tokens_in=9, tokens_out=3, beside=1)
+    assert anyio.run(keep, after) == [before, after]
 
 
 def test_a_field_that_came_later_has_its_default_in_an_older_body() -> None:

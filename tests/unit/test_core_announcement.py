@@ -38,6 +38,7 @@ BAD = {
     "name": {"skills": (SkillSpec("../x"),)},
     "variants": {"skills": (SkillSpec("x.work", variants=()),)},
     "needs": {"skills": (SkillSpec("x.work", variants=(Variant("cpu", Resources(cpu=-1.0)),)),)},
+    "absurd estimate": {"skills": (SkillSpec("x.work", run_s=1e12),)},
     "timeout": {"skills": (SkillSpec("x.work", timeout_s=-1.0),)},
 }
 
@@ -92,3 +93,18 @@ def test_a_session_takes_all_devices_of_a_kind_for_the_first():
     session = machine.fleet.sessions[1]
     assert session.speed == {"cpu": 2.0, "gpu": 9.0}
     assert session.device_class == {"cpu": "cpu", "gpu": "gpu/A"}
+
+
+def test_what_a_skill_is_said_to_take_is_expected_until_it_has_run():
+    machine, _ = join(msgspec.structs.replace(GOOD, skills=(SkillSpec("x.work", run_s=8.0),)))
+    found = machine.predictor.predict("x.work", "cpu", 1, 2.0)
+    assert (found.run_s, found.by) == (4.0, "declared")
+
+
+def test_a_known_skill_is_not_said_to_take_no_time_at_all():
+    machine, _ = join(GOOD)
+    liar = msgspec.structs.replace(GOOD, skills=(SkillSpec("x.work", run_s=nan),))
+    machine.handle(s.Enrolled(2, "w2", "1" * 64), 1.0)
+    decision = machine.handle(s.WorkerJoined(2, 2, Hello("w2", "b", liar)), 1.0)
+    assert any(isinstance(one, c.Send) and isinstance(one.item, Bye) for one in decision.commands)
+    assert set(machine.fleet.sessions) == {1}

@@ -209,6 +209,41 @@ def test_what_was_learned_of_skills_and_links_is_learned_again_from_what_was_kep
     assert second.outcomes() == []
 
 
+def crowded(predictor, runs, seconds, beside, seed=8):
+    luck = random.Random(seed)
+    for n in range(runs):
+        beside_now = beside[n % len(beside)]
+        took = seconds(beside_now) * luck.lognormvariate(0.0, 0.1)
+        predictor.note("x", "cpu", 1, 1.0, 0, took, beside=beside_now)
+        predictor.refit()
+
+
+def test_what_runs_beside_a_task_counts_once_it_is_seen_to_slow_it():
+    predictor = Predictor()
+    crowded(predictor, 60, lambda others: 1.5**others, (0, 3, 1, 2, 0, 2))
+    alone, among = (predictor.predict("x", "cpu", 1, beside=others).run_s for others in (0, 3))
+    assert alone == pytest.approx(1.0, rel=0.2)
+    assert among == pytest.approx(1.5**3, rel=0.2)
+    assert alone < predictor.predict("x", "cpu", 1).run_s < among  # nobody says how many: as usual
+    assert predictor.crowded
+    assert predictor.known()[0].slows == pytest.approx(1.5, rel=0.1)
+
+
+def test_what_runs_beside_a_task_does_not_count_where_it_does_not_help():
+    predictor = Predictor()
+    crowded(predictor, 60, lambda others: 1.0, (0, 3, 1, 2, 0, 2))
+    assert predictor.predict("x", "cpu", 1, beside=0) == predictor.predict("x", "cpu", 1, beside=3)
+    assert not predictor.crowded
+
+
+def test_it_counts_no_longer_when_the_errors_with_it_have_become_worse():
+    predictor = Predictor()
+    crowded(predictor, 60, lambda others: 1.5**others, (0, 3, 1, 2, 0, 2))
+    crowded(predictor, 200, lambda others: 2.0, (0, 3, 1, 2, 0, 2))
+    assert predictor.predict("x", "cpu", 1, beside=0).run_s == pytest.approx(2.0, rel=0.1)
+    assert predictor.known()[0].slows == 1.0
+
+
 def test_a_model_is_known_by_its_tokens_and_each_endpoint_by_its_rates():
     predictor, luck = Predictor(), random.Random(7)
     pace = predictor.token_pace
@@ -226,3 +261,33 @@ def test_a_model_is_known_by_its_tokens_and_each_endpoint_by_its_rates():
     assert found.run_s == pytest.approx(0.3 + 500 / 2_000 + 8 / 40, abs=0.3)
     assert found.by == "skill"
     assert predictor.predict("llm.classify", "cpu", 3).by == "default"  # nothing is known of that worker's model
+
+
+def asked(predictor, worker, runs, tokens_s, skill="llm.ask", seed=9):
+    luck = random.Random(seed)
+    for _ in range(runs):
+        read, written = luck.randrange(200, 4_000), luck.randrange(150, 250)
+        took = read / 2_000 + written / tokens_s
+        predictor.note(skill, "cpu", worker, 1.0, 0, took, tokens_in=read, tokens_out=written)
+    predictor.refit()
+
+
+def test_the_pace_of_a_model_survives_in_what_is_kept():
+    first, second = Predictor(keep=True), Predictor(keep=True)
+    asked(first, 1, 40, 40.0)
+    second.recall(first.outcomes())
+    assert second.token_pace.rates(1) == first.token_pace.rates(1)
+    asked(second, 2, 5, 200.0, skill="llm.classify")
+    assert second.predict("llm.classify", "cpu", 1).run_s == pytest.approx(2_000 / 2_000 + 200 / 40, rel=0.3)
+
+
+def test_one_skill_at_two_models_takes_what_each_of_them_takes_and_slows_nothing_else_there():
+    predictor = Predictor()
+    for _ in range(12):
+        for worker, tokens_s in ((1, 20.0), (2, 200.0)):
+            asked(predictor, worker, 3, tokens_s, seed=worker)
+            ran(predictor, 1.0, 1.0, skill="y", worker=worker)
+    slow, fast = (predictor.predict("llm.ask", "cpu", worker).run_s for worker in (1, 2))
+    assert slow - fast == pytest.approx(200 / 20 - 200 / 200, rel=0.3)
+    plain = [predictor.predict("y", "cpu", worker).run_s for worker in (1, 2)]
+    assert plain == pytest.approx([1.0, 1.0], rel=0.01)

@@ -213,6 +213,7 @@ TOOLS = """
     effect = "pure"
     needs = { gpu = 1, vram = "2GiB" }
     timeout = "5m"
+    takes = 90
     doc = "Renders one frame."
 
     [skills.img.resize]
@@ -240,6 +241,7 @@ def test_toml_commands_become_typed_skills(tmp_path: Path) -> None:
     assert tool.spec.variants[0].needs.vram == 2 * 1024**3
     assert tool.spec.effect == "pure"
     assert tool.spec.timeout_s == 300.0
+    assert tool.spec.run_s == 90.0
     assert check(tool.spec.params, {"scene": "a.blend", "frame": "1"})
     resize = _tool(tmp_path, "img.resize")
     assert resize.spec.effect == "once"
@@ -265,6 +267,8 @@ def test_a_slot_is_one_whole_argument_and_never_an_option(tmp_path: Path) -> Non
         ("skills = 1", "has no skills"),
         ("[skills.a\n", "no TOML"),
         ("[skills.a]\nargv = []", "no program"),
+        ('[skills.a]\nargv = ["p"]\ntakes = "x"', "takes names 'x'"),
+        ('[skills.a]\nargv = ["p"]\ntakes = 0', "takes is 0"),
         ('[skills.a]\nargv = ["{x}"]', "no program"),
         ('[skills.a]\nargv = ["p", "{x}"]', "no type for x"),
         ('[skills.a]\nargv = ["p", "--o={x}"]\nargs = {x = "string"}', "inside an argument"),

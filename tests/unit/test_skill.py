@@ -256,6 +256,18 @@ def _takes_int_keys(d: dict[int, str]) -> None: ...
 def _fine(a: int) -> None: ...
 
 
+def test_what_a_skill_takes_is_an_argument_or_seconds() -> None:
+    def made(takes: Any) -> Any:
+        return skill(name="fine", takes=takes)(_fine).spec
+
+    assert (made("a").takes, made("a").run_s) == ("a", 0.0)
+    assert (made(2).takes, made(2).run_s) == ("", 2.0)
+    assert made(2).digest() == made("a").digest()
+    for wrong in ("b", 0, -1.0, float("nan"), 1e9, True):
+        with pytest.raises(UsageError, match="takes"):
+            made(wrong)
+
+
 def test_a_skill_without_a_file_is_refused_with_the_fix() -> None:
     names: dict[str, Any] = {"__name__": "typed_in"}
     exec("def typed(a: int) -> int:\n    return a", names)  # noqa: S102 - as typed into an interpreter

@@ -33,6 +33,9 @@ JOURNAL = "5eed" * 8
 class SimulatedOrchestrator(SimulatedTime):
     """See the module. `check`: the machine's invariants after every record; `replay`: replay equals live, too."""
 
+    foretells: tuple[str, ...] = ("heft", "eft", "fastest")
+    """Which policy is said to be best for a run, in turns."""
+
     def __init__(
         self, seed: int, faults: Faults, settings: CoreSettings, fsync_s: float, check: bool, replay: bool
     ) -> None:
@@ -308,7 +311,7 @@ class SimulatedOrchestrator(SimulatedTime):
             elif isinstance(command, c.Resolve):
                 self._resolve(command)
             elif isinstance(command, c.Foresee):
-                answer = s.Foreseen(command.run, "eft", 2.0, 1.0, 3.0)
+                answer = s.Foreseen(command.run, self.foretells[command.run % len(self.foretells)], 2.0, 1.0, 3.0)
                 self._at_here(self.now + 0.002, lambda answer=answer: self.handle(answer))  # type: ignore[misc]
             elif isinstance(command, c.Count):
                 self.counts[command.name] = self.counts.get(command.name, 0) + 1

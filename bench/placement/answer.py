@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
+from orchestrator.placement.forecast import PORTFOLIO
 from protocol.report import SCHEMA
 
 from ..report import aligned
-from .case import LEAST_FUTURES, POLICIES, Row
+from .case import POLICIES, Row
 from .decision import Decision
 from .foretold import Foretold
 from .hedging import Hedged, Hedging
@@ -26,6 +27,8 @@ MOST: Final = {
     "bytes_against_random": 0.60, "bytes_makespan": 1.03, "portfolio_regret": 0.05, "hedging_extra": 0.10,
     "decision_us": 15.0, "decision_1000_us": 20.0, "forecast_median_error": 0.05, "forecast_p95_error": 0.15,
 }  # fmt: skip
+_PLAYED: Final = {"heft": "online"}
+"""What a member of the portfolio is called in the futures of a row, if otherwise."""
 LEAST: Final = {"hedging_shorter": 0.35, "prediction_covered": 0.94}
 
 
@@ -93,15 +96,13 @@ class Answer(msgspec.Struct, frozen=True):
         return _mean(ratio for row in self.real for ratio in row.noise.get(course, ()))
 
     def regret(self) -> float | None:
-        """How much longer, in the worst case, the pick of {heft, eft, fastest} by what each was predicted to come to
-        takes than the best of the three does, on average over futures that nobody knew. None where they are so few that
-        luck would be taken for regret."""
+        """How much longer, in the worst case, the forecast's pick of {heft, eft, fastest} takes than the best of them,
+        on average over futures that nobody knew. None where they are so few that luck would be taken for regret."""
         worst = None
-        for row in self.real if self.futures >= LEAST_FUTURES else ():
-            ends = {"online": row.heft_s, "eft": row.policies["eft"], "fastest": row.policies["fastest"]}
-            pick = min(ends, key=lambda name: ends[name])
-            took = {name: geometric_mean(row.noise[name]) for name in ends}
-            worst = max(worst or 0.0, took[pick] / min(took.values()) - 1)
+        for row in self.real:
+            if row.pick:
+                took = {name: geometric_mean(row.noise[_PLAYED.get(name, name)]) for name in PORTFOLIO}
+                worst = max(worst or 0.0, took[row.pick] / min(took.values()) - 1)
         return worst
 
     def missed(self) -> dict[str, float]:

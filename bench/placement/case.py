@@ -18,6 +18,7 @@ import msgspec
 from orchestrator.placement.clock import follow, play
 from orchestrator.placement.dice import Dice
 from orchestrator.placement.draft import Ground
+from orchestrator.placement.forecast import PORTFOLIO, Spread, foremost
 from orchestrator.placement.guided import Guided
 from orchestrator.placement.heft import heft
 from orchestrator.placement.late_binding import LateBinding
@@ -76,6 +77,8 @@ class Row(msgspec.Struct, frozen=True):
     policies: dict[str, float] = {}
     bytes: dict[str, float] = {}
     noise: dict[str, tuple[float, ...]] = {}
+    pick: str = ""
+    """Which way of PORTFOLIO the forecast expects to end first, of run times that are as wrong as those of `noise`."""
     cpu_s: dict[str, float] = {}
 
     @property
@@ -106,6 +109,9 @@ def measure(job: Job) -> Row:
     near = frugal(problem, first, rank=rank, ground=ground)
     late = {name: play(problem, LateBinding(policy_named(name), rank)) for name in POLICIES}
     online = play(problem, Guided(first=searched))
+    started = time.process_time()
+    pick = foretell(problem) if job.futures >= LEAST_FUTURES else ""
+    cpu_s["pick"] = round(time.process_time() - started, 4)
     return msgspec.structs.replace(
         row,
         plan=name,
@@ -122,6 +128,7 @@ def measure(job: Job) -> Row:
             "random": _scattered(problem),
         },
         noise=_noise(workflow, problem, first, rank, job.futures),
+        pick=pick,
         cpu_s=cpu_s,
     )
 
@@ -147,11 +154,18 @@ def _scattered(problem: Problem) -> float:
     return whole * (1.0 - 1.0 / len(problem.sites))
 
 
+def foretell(problem: Problem) -> str:
+    """The pick, from futures drawn by a seed of their own: none of them is one that it is then judged by."""
+    doubtful = msgspec.structs.replace(problem, doubt=[NOISE] * problem.size)
+    spread = Spread((NOISE,) * problem.size, (0,) * problem.size, (0.0,))
+    return foremost(doubtful, PORTFOLIO, spread, seed=1).policy
+
+
 def _noise(
     workflow: Workflow, problem: Problem, plan: Schedule, rank: Sequence[float], futures: int
 ) -> dict[str, tuple[float, ...]]:
-    """Each course in the same futures: a task's run time is off by one factor, wherever it runs. `static` replays the
-    plan."""
+    """Each course in the same futures: a task's run time is off by one factor, wherever it runs. `heft` is planned and
+    revised, `static` replays the plan."""
     doubtful = msgspec.structs.replace(problem, doubt=[NOISE] * problem.size)
     courses: dict[str, Callable[[Callable[[int, int], float]], Schedule]] = {
         "online": lambda took: play(doubtful, Guided(), took=took).schedule,

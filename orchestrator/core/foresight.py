@@ -1,7 +1,8 @@
 """What is expected of a run is kept with it, to be held against what comes true.
 
 Asked for once, when the run's first plan is complete and its work is long enough to be placement's rather than the
-runtime's own. Nothing is decided by it, so nothing waits for it: the answer comes when it comes.
+runtime's own. Nothing waits for it: the answer comes when it comes. Under `auto` it says which policy ended first in
+the futures that were played, and the run is placed by that one from then on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def foresee(turn: Turn, run: Run) -> None:
         work_s += measured(task.skill) or 0.0
     if work_s >= LEAST_WORK_S:
         turn.command(c.Foresee(run.ix))
+
+
+def foremost(turn: Turn, run: Run) -> str:
+    """The policy that the run is expected to end first with; "" while nobody knows, or somebody else has decided."""
+    return run.expected.policy if run.expected is not None and turn.settings.placement == "auto" else ""
 
 
 def foreseen(turn: Turn, item: s.Foreseen) -> None:

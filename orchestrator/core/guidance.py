@@ -14,6 +14,7 @@ from typing import Final
 from ..placement.heft import heft
 from ..placement.problem import INF
 from .fleet import Session
+from .foresight import foremost
 from .graph import Run, Task
 from .queue import PATIENCE, Lane
 from .roster import Berth, Roster
@@ -28,6 +29,8 @@ _MOST_S: Final = {"auto": 0.03, "heft": 0.3}
 _EACH_S: Final = 2.5e-6
 _SHARE: Final = 50.0
 """Seconds of a plan for each task and device; so many times what a plan costs lies between two."""
+_UNPLANNED: Final = frozenset({"eft", "fastest"})
+"""What a run may be placed by instead, where that was foretold to end it sooner."""
 _SOON_S: Final = 0.25
 """When it is tried again where a plan can't be made yet."""
 
@@ -63,7 +66,7 @@ def steer(turn: Turn, lanes: list[Lane]) -> None:
             continue
         seen.add(lane.run)
         run = turn.state.runs.get(lane.run)
-        if run is None:
+        if run is None or foremost(turn, run) in _UNPLANNED:
             continue
         plan = turn.plans.get(run.ix)
         if plan is None:
@@ -100,7 +103,7 @@ def _make(turn: Turn, run: Run, plan: Plan) -> None:
 
 def planned(turn: Turn, run: Run, task: Task, roster: Roster) -> tuple[Plan, Berth] | None:
     """The device that the task is planned for, if it is there and the plan still means it to start there."""
-    plan = turn.plans.get(run.ix)
+    plan = turn.plans.get(run.ix) if run.expected is None or foremost(turn, run) not in _UNPLANNED else None
     where = plan.sites.get(task.ix) if plan is not None else None
     if plan is None or where is None or plan.era != turn.fleet.changes or task.attempts:
         return None

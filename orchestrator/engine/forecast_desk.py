@@ -21,7 +21,7 @@ from ..core.machine import Machine
 from ..core.outlook import Outlook
 from ..core.sketch import sketch
 from ..core.stimulus import Foreseen, Stimulus
-from ..placement.forecast import WORK, Forecast, bound_late, forecast, guided
+from ..placement.forecast import PORTFOLIO, WORK, Forecast, bound_late, forecast, foremost, guided
 from ..placement.problem import INF, Problem
 from ..placement.selection import policy_named
 from ..placement.thrift import Prefer
@@ -89,6 +89,8 @@ class ForecastDesk:
         course = bound_late(lambda: policy_named(name), prefer=prefer, deadline_s=end)
         shown = policy_named(name).name if prefer == "time" else prefer
         if prefer == "time" and name in _PLANNING and _worth_a_plan(seen.problem):
+            if name == "auto":
+                return foremost(seen.problem, PORTFOLIO, seen.spread, units=seen.units, work=work)
             course, shown = guided, "heft"
         return forecast(seen.problem, course, seen.spread, policy=shown, units=seen.units, work=work)
 

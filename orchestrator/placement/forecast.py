@@ -1,14 +1,15 @@
 """What a run will come to before it runs: the placement's own code on the virtual clock, as often as there is doubt.
 
 `forecast` plays a problem as predicted and then `samples` times with times drawn from the predictions' spread, seeded,
-and gives the 10th, 50th and 90th percentile of the makespan, cost, energy and who does what when. Pure and
-deterministic. It must not know runs or where predictions come from.
+and gives the 10th, 50th and 90th percentile of the makespan, cost, energy and who does what when. `foremost` does it
+for several ways to place, over the same futures, and takes the best: what is best if everything goes as predicted need
+not be best where it doesn't. Pure and deterministic. It must not know runs or where predictions come from.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from .clock import Played, Took, play
 from .dice import Dice
 from .eft import Eft
+from .fastest import Fastest
 from .guided import Guided
 from .late_binding import LateBinding
 from .policy import Policy
@@ -30,6 +32,12 @@ SITES: Final = 4
 MOST: Final = 40
 LEAST: Final = 3
 """How often one is played, at most and at least."""
+LEAST_TOLD: Final = 8
+"""Futures that can tell which of several ways is better."""
+CLEARLY: Final = 0.98
+"""One way is better than another if it takes less than this part of its time."""
+
+_INSTANT: Final = 1e-9
 
 Course = Callable[[Problem, Took | None], Played]
 """A way to run a problem, with what really happens."""
@@ -46,7 +54,8 @@ class Spread(msgspec.Struct, frozen=True):
 
 class Forecast(msgspec.Struct, frozen=True):
     """`makespan_s` is the median of what was played, `low_s` and `high_s` the 10th and 90th percentile, from the
-    problem's now. `price` and `energy_j` are medians too. `course`: everything as predicted. `policy`: whose it is."""
+    problem's now. `price` and `energy_j` are medians too, `mean_s` is the geometric mean. `course`: everything as
+    predicted. `policy`: whose it is."""
 
     policy: str
     makespan_s: float
@@ -56,6 +65,7 @@ class Forecast(msgspec.Struct, frozen=True):
     energy_j: float
     samples: int
     course: Played
+    mean_s: float
 
 
 def bound_late(policy: Callable[[], Policy] = Eft, *, prefer: Prefer = "time", deadline_s: float = INF) -> Course:
@@ -82,6 +92,13 @@ def ends_by(problem: Problem, deadline_s: float) -> list[float]:
 def guided(problem: Problem, took: Took | None) -> Played:
     """As the orchestrator does by a plan of the whole run that is made again when the facts have left it."""
     return play(problem, Guided(), took=took)
+
+
+PORTFOLIO: Final[Mapping[str, Course]] = {
+    "heft": guided, "eft": bound_late(), "fastest": bound_late(Fastest),
+}  # fmt: skip
+"""What `auto` may place by: a plan that is revised, each task by itself, each task on the fastest device. Every one of
+them has graphs on which it is far off (PISA; see portfolio)."""
 
 
 def forecast(
@@ -114,7 +131,34 @@ def forecast(
         quantile(sorted(energy for _, energy in costs), 0.5),
         len(courses),
         expected,
+        math.exp(sum(math.log(max(span, _INSTANT)) for span in spans) / len(spans)),
     )
+
+
+def foremost(
+    problem: Problem,
+    courses: Mapping[str, Course],
+    spread: Spread,
+    *,
+    units: Sequence[float] = (),
+    seed: int = 0,
+    work: int = WORK,
+) -> Forecast:
+    """The forecast of the way that is expected to end first, over the same futures for all of them, who share `work`.
+
+    Another than the first must end clearly sooner, by the median and by the mean: the one says that it mostly does, the
+    other that it is not paid for by a few futures in which it takes for ever. Few futures can't tell.
+    """
+    found = [
+        forecast(problem, course, spread, policy=name, units=units, seed=seed, work=work // len(courses))
+        for name, course in courses.items()
+    ]
+    best = found[0]
+    for one in found[1:]:
+        told = one.samples >= LEAST_TOLD or one.low_s == one.high_s
+        if told and max(one.makespan_s / max(best.makespan_s, _INSTANT), one.mean_s / best.mean_s) < CLEARLY:
+            best = one
+    return best
 
 
 def cost(problem: Problem, played: Played, units: Sequence[float] = ()) -> tuple[float, float]:

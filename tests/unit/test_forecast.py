@@ -12,7 +12,8 @@ from bench.placement.foretold import SHAPES
 from orchestrator.cli import forecast as shown
 from orchestrator.core.outlook import Outlook
 from orchestrator.engine.forecast_desk import refuse_late, row
-from orchestrator.placement.forecast import Spread, bound_late, forecast, quantile
+from orchestrator.placement.clock import Played, Took
+from orchestrator.placement.forecast import PORTFOLIO, Spread, bound_late, forecast, foremost, quantile
 from orchestrator.placement.problem import INF, Placed, Problem, Site
 from protocol.errors import DeadlineTooShort, from_wire
 from protocol.forecast_row import ForecastRow
@@ -50,6 +51,41 @@ def test_price_and_energy_are_those_of_the_seconds_that_devices_are_held() -> No
     held = {site: sum(1 for at in found.course.schedule.site if at == site) for site in (0, 1)}
     assert held == {0: 3, 1: 1}
     assert found.price in (pytest.approx(2.0 * 3 + 0.1 * 6.0), pytest.approx(2.0 * 4 + 0.1 * 3.0))
+
+
+def fan(out_bytes: float) -> Problem:
+    """A join of six tasks, whose results have to come together over a link of 1 byte/s."""
+    sites = tuple(msgspec.structs.replace(site, bandwidth=1.0) for site in (FAST, SLOW))
+    edges = [(n, out_bytes) for n in range(6)]
+    children = [[(6, out_bytes)] for _ in range(6)] + [[]]
+    return Problem(sites, [[1.0, 1.2]] * 6 + [[1.0, 1.2]], [[] for _ in range(6)] + [edges], children)
+
+
+@pytest.mark.parametrize(("out_bytes", "best"), [(0.1, "heft"), (20.0, "fastest")])
+def test_the_way_that_ends_first_in_most_futures_and_on_average_is_taken(out_bytes: float, best: str) -> None:
+    found = foremost(fan(out_bytes), PORTFOLIO, spread(7))
+    assert found.policy == best
+    alone = {name: forecast(fan(out_bytes), course, spread(7)) for name, course in PORTFOLIO.items()}
+    assert alone[best].makespan_s < 1.02 * min(one.makespan_s for one in alone.values())
+    assert foremost(fan(out_bytes), PORTFOLIO, spread(7)) == found
+
+
+def test_too_few_futures_take_no_way_but_the_first() -> None:
+    assert foremost(fan(20.0), PORTFOLIO, spread(7), work=3 * 7 * 4).policy == "heft"
+    sure = foremost(fan(20.0), PORTFOLIO, spread(7, own=0.0, shared=0.0), work=1)
+    assert sure.policy == "fastest"  # nothing is left to luck: one is enough
+
+
+def test_a_way_that_is_better_mostly_and_far_worse_at_times_is_not_taken() -> None:
+    def gamble(one: Problem, took: Took | None) -> Played:
+        """Two thirds of the time of the other way, but a hundred times that in one future of four."""
+        lucky = took is None or took(0, 0) < 1.1
+        return bound_late()(one, lambda task, site: (0.66 if lucky else 66.0) * (took or one.run)(task, site))
+
+    ways = {"steady": bound_late(), "gamble": gamble}
+    steady, found = (forecast(problem(1), way, spread(1)) for way in ways.values())
+    assert found.makespan_s < steady.makespan_s
+    assert foremost(problem(1), ways, spread(1)).policy == "steady"
 
 
 def test_what_is_under_way_is_paid_as_a_whole() -> None:

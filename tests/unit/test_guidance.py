@@ -97,3 +97,24 @@ def test_explain_tells_what_a_task_waits_for_while_others_have_room(policy, told
     waiting = [sim.machine.explain(2, f"t{n}")["why"] for n in range(6)]
     assert any(told in why for why in waiting), waiting
     sim.settle(2000.0)
+
+
+@pytest.mark.parametrize(("policy", "planned"), [("heft", True), ("eft", False), ("fastest", False)])
+def test_under_auto_a_run_goes_by_the_policy_that_was_foretold_to_be_best(policy, planned):
+    sim = learned("auto")
+    sim.foretells = (policy,)
+    began = sim.now
+    sim.submit({"tasks": [work(f"t{n}", True) for n in range(20)]})
+    sim.settle(2000.0)
+    attempts = [attempt for task in sim.state.runs[2].tasks for attempt in task.attempts if attempt.at > began + 1.0]
+    assert len(attempts) > 10
+    assert any(attempt.why.startswith("heft") for attempt in attempts) == planned
+    assert ({attempt.worker for attempt in attempts} == {4}) == (policy == "fastest")
+
+
+def test_what_was_foretold_under_auto_is_nothing_to_another_policy():
+    sim = learned("eft")
+    sim.foretells = ("fastest",)
+    sim.submit({"tasks": [work(f"t{n}", True) for n in range(20)]})
+    sim.settle(2000.0)
+    assert len({attempt.worker for task in sim.state.runs[2].tasks for attempt in task.attempts}) > 1

@@ -1,7 +1,8 @@
 """Other runtimes on the same work, in the same call: each peer runs beside us, graph by graph, turn and turn about.
 
 A peer is a process in an environment of its own (`make peers`; bench/peers), started, measured and ended before the
-next, so that no two of them share the machine. Both sides count from the call that submits the graph. Only the
+next, so that no two of them share the machine. Who goes first changes with every turn. One that fails or hangs is ended
+and named, and costs no more than its `Patience`. Both sides count from the call that submits the graph. Only the
 prototype has no client: its chain and layers stand beside our time from the acknowledgement on. (A fan-out runs while
 it is being submitted.) Invariant: the two numbers of a ratio were measured within the same minute.
 """
@@ -10,10 +11,10 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,9 +33,6 @@ from .workload import chain, fan_out, layered
 
 PLAYER: Final = Path(__file__).parent / "peers" / "play.py"
 WORKERS: Final = 2
-_START_S: Final = 120.0
-_GRAPH_S: Final = 300.0
-_END_S: Final = 10.0
 Seconds = dict[Shape, list[float]]
 _LINE: Final = 1 << 16
 _PLANS: Final[dict[Shape, Callable[[int], dict[str, Any]]]] = {
@@ -42,7 +40,18 @@ _PLANS: Final[dict[Shape, Callable[[int], dict[str, Any]]]] = {
     "chain": chain,
     "layered": lambda size: layered(size, size),
 }
-Missing = Literal["not installed", "no time left", "failed"]
+Missing = Literal["not installed", "no time left", "failed", "hung"]
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long a peer may take: to start, for one graph, to end."""
+
+    start_s: float = 120.0
+    graph_s: float = 120.0
+    end_s: float = 10.0
+
+
+_PATIENCE: Final = Patience()
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -112,11 +121,14 @@ def python_of(candidate: Candidate) -> Path | None:
     return found.absolute() if found.exists() and ready.exists() else None
 
 
-async def compare(client: AsyncClient, repeats: int, share: float, until: float, say: Callable[[str], None]) -> Field:
+async def compare(
+    client: AsyncClient, repeats: int, share: float, until: float, say: Callable[[str], None],
+    candidates: Sequence[Candidate] = CANDIDATES, patience: Patience = _PATIENCE, player: Path = PLAYER,
+) -> Field:  # fmt: skip
     """Every candidate that is installed, at `share` of its sizes; none is begun after `until` (perf_counter)."""
     peers: dict[str, Comparison] = {}
     missing: dict[str, Missing] = {}
-    for candidate in CANDIDATES:
+    for candidate in candidates:
         python = python_of(candidate)
         if python is None:
             missing[candidate.name] = "not installed"
@@ -124,27 +136,69 @@ async def compare(client: AsyncClient, repeats: int, share: float, until: float,
             missing[candidate.name] = "no time left"
         else:
             say(f"beside {candidate.title}")
-            try:
-                peers[candidate.name] = await _beside(client, candidate, python, repeats, share)
-            except (TimeoutError, anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError) as error:
-                say(f"  {candidate.title} failed: {type(error).__name__}")
-                missing[candidate.name] = "failed"
+            with guarded("peer-") as guard:
+                argv = [str(python), "-P", str(player), candidate.name, str(WORKERS), str(guard.folder)]
+                told = guard.folder / "stderr"
+                try:
+                    async with _player(argv, guard.folder, told, patience.end_s) as process:
+                        peers[candidate.name] = await _beside(client, candidate, process, repeats, share, patience)
+                except TimeoutError:
+                    missing[candidate.name] = "hung"
+                except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, msgspec.DecodeError):
+                    missing[candidate.name] = "failed"
+                if candidate.name in missing:
+                    last = told.read_text(errors="replace").strip().rpartition("\n")[2]
+                    say(f"  {candidate.title} {missing[candidate.name]}: {last[:200] or 'it said nothing'}")
     return Field(peers, missing)
 
 
-async def _beside(client: AsyncClient, candidate: Candidate, python: Path, repeats: int, share: float) -> Comparison:
+@asynccontextmanager
+async def _player(argv: Sequence[str], folder: Path, told: Path, end_s: float) -> AsyncIterator[anyio.abc.Process]:
+    """A peer's process; when this is left it is told to end, and killed if it hasn't after `end_s`."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_", "PYTHON"))}
+    environ = {**clean, "ASTERISM_HOME": str(folder)}  # by that its processes are found at the end
+    with told.open("wb") as stderr:
+        async with await anyio.open_process(argv, stderr=stderr, env=environ) as process:
+            try:
+                yield process
+            finally:
+                assert process.stdin is not None
+                await process.stdin.aclose()
+                with anyio.move_on_after(end_s):
+                    await process.wait()
+                if process.returncode is None:
+                    process.kill()
+
+
+async def _beside(
+    client: AsyncClient, candidate: Candidate, process: anyio.abc.Process, repeats: int, share: float,
+    patience: Patience,
+) -> Comparison:  # fmt: skip
     sizes = {
         shape: max(10, int(size * (share**0.5 if shape == "layered" else share)))
         for shape, size in candidate.sizes.items()
     }
-    with guarded("peer-") as guard:
-        clean = {
-            key: value for key, value in os.environ.items() if not key.startswith(("ASTERISM_", "OPENAI_", "PYTHON"))
-        }
-        environ = {**clean, "ASTERISM_HOME": str(guard.folder)}  # by that its processes are found at the end
-        argv = [str(python), "-P", str(PLAYER), candidate.name, str(WORKERS), str(guard.folder)]
-        async with await anyio.open_process(argv, stderr=subprocess.DEVNULL, env=environ) as process:
-            its, ours, hello = await _in_turns(client, candidate, process, sizes, repeats)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin, lines = process.stdin, BufferedByteReceiveStream(process.stdout)
+    ours: Seconds = {shape: [] for shape in SHAPES}
+    its: Seconds = {shape: [] for shape in SHAPES}
+
+    async def we(shape: Shape) -> None:
+        since_known, since_call = await timed(client, _PLANS[shape](sizes[shape]))
+        ours[shape].append(since_call if candidate.client or shape == "fan_out" else since_known)
+
+    async def it(shape: Shape) -> None:
+        await stdin.send(f"{shape} {sizes[shape]}\n".encode())
+        with anyio.fail_after(patience.graph_s):
+            its[shape].append(msgspec.json.decode(await lines.receive_until(b"\n", _LINE))["seconds"])
+
+    with anyio.fail_after(patience.start_s):
+        hello = msgspec.json.decode(await lines.receive_until(b"\n", _LINE))
+    for shape in SHAPES:
+        for turn in range(repeats):
+            for side in (it, we) if turn % 2 else (we, it):
+                await side(shape)
     gain = {shape: statistics.median(its[shape]) / statistics.median(ours[shape]) for shape in SHAPES}
     return Comparison(
         title=candidate.title,
@@ -160,30 +214,6 @@ async def _beside(client: AsyncClient, candidate: Candidate, python: Path, repea
         sizes=sizes,
         start_s=_short(hello["start_s"]),
     )
-
-
-async def _in_turns(
-    client: AsyncClient, candidate: Candidate, process: anyio.abc.Process, sizes: dict[Shape, int], repeats: int
-) -> tuple[Seconds, Seconds, dict[str, Any]]:
-    """Its seconds, ours, and what it said of itself."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines = BufferedByteReceiveStream(process.stdout)
-    ours: Seconds = {shape: [] for shape in SHAPES}
-    its: Seconds = {shape: [] for shape in SHAPES}
-    with anyio.fail_after(_START_S):
-        hello = msgspec.json.decode(await lines.receive_until(b"\n", _LINE))
-    for shape in SHAPES:
-        for _ in range(repeats):
-            since_known, since_call = await timed(client, _PLANS[shape](sizes[shape]))
-            ours[shape].append(since_call if candidate.client or shape == "fan_out" else since_known)
-            await process.stdin.send(f"{shape} {sizes[shape]}\n".encode())
-            with anyio.fail_after(_GRAPH_S):
-                its[shape].append(msgspec.json.decode(await lines.receive_until(b"\n", _LINE))["seconds"])
-    await process.stdin.aclose()
-    with anyio.move_on_after(_END_S):
-        await process.wait()
-    return its, ours, hello
 
 
 def _rates(seconds: Seconds, sizes: dict[Shape, int]) -> Rates:

@@ -57,6 +57,15 @@ _EACH_END: Final = re.compile(
 _CALL: Final = re.compile(
     r"call (?:it|them|this|that|these|those|the results?) (?P<name>[a-z][a-z0-9_]{0,30})", re.IGNORECASE
 )
+_ALLOWED: Final = re.compile(
+    r",?\s+(?:(?:but )?(?:only )?(?:once|when|if|after) (?:I|somebody|someone|a person) (?:have |has )?"
+    r"(?:approve[sd]?|allow(?:s|ed)?) (?:it|that|this)|with my (?:approval|permission)|but ask me (?:first|before))\Z",
+    re.IGNORECASE,
+)
+_SECOND: Final = re.compile(
+    r"(?P<first>.+?),? or,? (?:if|where|when) (?:that|it|this) fails,? (?P<rest>.+)", re.IGNORECASE
+)
+_IN_ANY_CASE: Final = re.compile(r"in any case,?\s+", re.IGNORECASE)
 WRITER: Final = "fs.write"
 """What is saved is saved here unless a machine is named: that is certain."""
 _MOST_CLAUSES: Final = 12
@@ -124,6 +133,10 @@ class _Reading:
         """What has to hold for what is read now."""
         self.doubtful: set[str] = set()
         """Tasks that may not be done."""
+        self.anyway = False
+        """This stage is done in any case."""
+        self.allowed = False
+        """A person has to allow what is read now."""
         self.named = self.unplaced = False
         """Some clause names a machine; some clause reads files or a machine and doesn't."""
 
@@ -134,11 +147,15 @@ class _Reading:
 
     def stage(self, text: str) -> bool:
         self.past.begin()
-        self.scope, text = self.places.scope(_PARALLEL.sub(" ", text).strip())
+        text = _PARALLEL.sub(" ", text).strip()
+        self.anyway = _IN_ANY_CASE.match(text) is not None
+        self.scope, text = self.places.scope(_IN_ANY_CASE.sub("", text, count=1) if self.anyway else text)
         said = read_condition(text, self.phrase)
         if said is None:
             return self._clauses(text)
-        lines = lines_of(said, self.past.before)
+        self.anyway = True  # it says itself when it is done
+        named = self.past.names.get(said.name)
+        lines = lines_of(said, self.past.before if not said.name else () if named is None else (named,))
         if lines is None or not self._branch(said.rest, lines[0]):
             return False
         done, self.past.now = tuple(self.past.now), []
@@ -159,20 +176,29 @@ class _Reading:
         pieces = _pieces(text)
         if len(pieces) > _MOST_PIECES:
             return False
-        at = 0
+        at = tasks = 0
+        asks = False
         while at < len(pieces):
             for end in range(len(pieces), at, -1):
-                if self._clause(text[pieces[at][0] : pieces[end - 1][1]].strip()):
-                    at = end
+                said = text[pieces[at][0] : pieces[end - 1][1]].strip()
+                if self._call(said):
+                    break
+                if self._clause(said):
+                    tasks, asks = tasks + 1, asks or self.allowed
                     break
             else:
                 return False
-        return True
+            at = end
+        return tasks < 2 or not asks  # what it is that a person allows is certain of one clause only
+
+    def _call(self, text: str) -> bool:
+        call = _CALL.fullmatch(text)
+        return call is not None and self.past.call(call["name"])
 
     def _clause(self, text: str) -> bool:
-        call = _CALL.fullmatch(text)
-        if call is not None and self.past.call(call["name"]):
-            return True
+        allowed = _ALLOWED.search(text)
+        self.allowed = allowed is not None
+        text = text if allowed is None else text[: allowed.start()]
         for place in self.places.read(text):
             if not (place.on or place.machines) and self.scope is not None:
                 place = msgspec.structs.replace(self.scope, text=text)
@@ -184,6 +210,9 @@ class _Reading:
         spread_over = _FOR_EACH_OF.fullmatch(place.text)
         if spread_over is not None:
             return self._over_files(spread_over, True, place)
+        ways = _SECOND.fullmatch(place.text)
+        if ways is not None:
+            return self._task(ways["first"], False, place, ways["rest"])
         for rest, each in _each_forms(place.text):
             if self._task(rest, each, place):
                 return True
@@ -210,11 +239,15 @@ class _Reading:
         self.past.took(made, listed=tuple(found))
         return True
 
-    def _task(self, text: str, each: bool, place: Placed) -> bool:
-        match = self.clauses.match(self.phrase, text, bool(self.past.before or self.past.now), self.past.names)
-        if match is None:
+    def _task(self, text: str, each: bool, place: Placed, second: str = "") -> bool:
+        """`second`: what does the same if the first fails."""
+        linked = bool(self.past.before or self.past.now)
+        match = self.clauses.match(self.phrase, text, linked, self.past.names)
+        other = self.clauses.match(self.phrase, second, linked, self.past.names) if second else None
+        if match is None or (second and (other is None or not _alike(match, other))):
             return False
         step = self._step(match, each or match.reading.each)
+        step = step if other is None else msgspec.structs.replace(step, alt=(other.skill.name,))
         if step.each and not step.wanted:
             return False
         if not step.wanted:
@@ -257,11 +290,19 @@ class _Reading:
 
     def _step(self, match: Match, each: bool) -> Step:
         reading = match.reading
-        return Step(match.skill, reading.args, each=each, wanted=reading.wanted, spread=reading.spread, when=self.when)
+        return Step(
+            match.skill,
+            reading.args,
+            each=each,
+            wanted=reading.wanted,
+            spread=reading.spread,
+            when=self.when,
+            approve=self.allowed,
+        )
 
     def _waits_in_doubt(self) -> bool:
         """What only comes after something that may not be done: whether it is done then, nobody says."""
-        return any(one.id in self.doubtful for one in self.past.before)
+        return not self.anyway and any(one.id in self.doubtful for one in self.past.before)
 
     def _made(self, place: Placed, reads: bool) -> None:
         self.named = self.named or bool(place.machines)
@@ -280,6 +321,29 @@ def reads_place(step: Step) -> bool:
     ]
     texts = (text for value in literal for text in (value if isinstance(value, list) else [value]))
     return bool(step.spread) or not all(str(text).startswith(("file://", "sha256:")) for text in texts)
+
+
+def _alike(one: Match, other: Match) -> bool:
+    """Whether two clauses are the same thing done by two skills, which take the same and give the same."""
+    said = msgspec.structs.replace(other.reading, words=one.reading.words)
+    taken = {*one.reading.args, *one.reading.spread, *one.reading.wanted}
+    params, results = ([schema.get("properties", {}) for schema in pair] for pair in (
+        (one.skill.params, other.skill.params), (one.skill.result, other.skill.result)
+    ))  # fmt: skip
+    return (
+        one.skill is not other.skill
+        and said == one.reading
+        and all(_type(params[0].get(name)) == _type(params[1].get(name)) for name in taken)
+        and results[0].keys() == results[1].keys()
+        and all(_type(results[0][name]) == _type(results[1][name]) for name in results[0])
+    )
+
+
+def _type(schema: Mapping[str, Any] | None) -> Any:
+    """A schema without what only people read."""
+    if not isinstance(schema, Mapping):
+        return schema
+    return {key: _type(one) for key, one in schema.items() if key not in ("description", "default")}
 
 
 def _whole(skill: SkillSpec, reading: Reading, text: str, linked: bool) -> Reading | None:

@@ -1,7 +1,7 @@
 """`if n is more than 20, ..., otherwise ...`: the words of a condition, and the lines of `when` that they stand for.
 
-Invariant: pure, and only what is certain: a field that exactly one result before it has, compared with a number, a
-text in quotes, true or false.
+Invariant: pure, and only what is certain: a field that exactly one result before it has, or one that is named, compared
+with a number, a text in quotes, true or false.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .wiring import Source
 
 _NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?"
 _IF: Final = re.compile(
-    r"if (?:the )?(?P<field>[a-z_]\w*) (?:is )?(?P<how>(?:more|greater|higher|larger|less|lower|fewer|smaller) than"
+    r"if (?:the )?(?P<field>[a-z_]\w*)(?: of (?:the )?(?P<name>\w+))? (?:is )?"
+    r"(?P<how>(?:more|greater|higher|larger|less|lower|fewer|smaller) than"
     rf"|above|over|below|under|at least|at most|not|[<>]=?|[=!]=)? ?(?P<value>{_NUMBER}|true|false|\ue000[0-9]+\ue001)"
     r"(?P<or> or (?:more|less))?,? (?P<rest>.+)",
     re.IGNORECASE | re.DOTALL,
@@ -43,9 +44,11 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A condition in words: `field op value`, what is done if it holds, and what if it doesn't ("": nothing)."""
+    """A condition in words: `field op value`, what is done if it holds, and what if it doesn't ("": nothing). `name`:
+    of what, if that is said."""
 
     field: str
+    name: str
     op: str
     value: Any
     rest: str
@@ -68,7 +71,7 @@ def read_condition(text: str, phrase: Phrase) -> Said | None:
     parts = _ELSE.split(match["rest"])
     if how not in _OPS or len(parts) > 2 or (_OPS[how] not in ("==", "!=") and not _is_number(value)):
         return None
-    return Said(match["field"], _OPS[how], value, *parts)
+    return Said(match["field"], match["name"] or "", _OPS[how], value, *parts)
 
 
 def lines_of(said: Said, sources: Iterable[Source]) -> tuple[Condition, Condition] | None:

@@ -36,7 +36,8 @@ class Step(msgspec.Struct, frozen=True):
     """What was written for one task. `args` are JSON values by name, `positional` texts in schema order.
 
     `wanted`: arguments that must come from earlier steps. `spread`: argument -> (folder, glob) whose files it means,
-    which lie on `found_on`, as do files named by their path. `when`: what has to hold.
+    which lie on `found_on`, as do files named by their path. `when`: what has to hold; `alt`: what does it if the skill
+    fails; `approve`: a person has to allow it.
     """
 
     skill: SkillSpec
@@ -49,6 +50,8 @@ class Step(msgspec.Struct, frozen=True):
     spread: Mapping[str, tuple[str, str]] = {}
     found_on: tuple[str, ...] = ()
     when: tuple[Condition, ...] = ()
+    alt: tuple[str, ...] = ()
+    approve: bool = False
     text: str = ""
 
 
@@ -100,7 +103,14 @@ class Draft:
             self._problem("BadReference", where, str(error), 'a reference is {"ref": "task/path"}')
         after = tuple(dict.fromkeys(one.id for one in sources if one.id not in fed)) if sequence else ()
         self.tasks[task_id] = TaskSpec(
-            id=task_id, skill=step.skill.name, args=canonical(args), on=step.on, when=step.when, after=after
+            id=task_id,
+            skill=step.skill.name,
+            args=canonical(args),
+            on=step.on,
+            when=step.when,
+            after=after,
+            alt=step.alt,
+            approve=step.approve,
         )
         absent = absent_fields(step.skill, args) | (
             {"parts"} if step.skill is self._finder and "parts" not in args else set()

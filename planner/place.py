@@ -43,9 +43,10 @@ class Places:
         names = "|".join(re.escape(name) for name in sorted(workers, key=len, reverse=True))
         one = rf"(?:the )?(?:{names})(?![\w.-]*\w)"
         several = rf"{one}(?:(?:, and|,| and) (?:(?:on|from|of) )?{one})*"
+        both = rf"(?:both (?={one} and ))?"
         self._name = re.compile(names or r"(?!)")
-        self._inside = re.compile(rf"\s+(?P<how>on|from|of) (?:both )?(?P<names>{several})") if names else None
-        self._front = re.compile(rf"(?P<how>[Oo]n|[Ff]rom) (?:both )?(?P<names>{several}),? ") if names else None
+        self._inside = re.compile(rf"\s+(?P<how>on|from|of) {both}(?P<names>{several})") if names else None
+        self._front = re.compile(rf"(?P<how>[Oo]n|[Ff]rom) {both}(?P<names>{several}),? ") if names else None
 
     def read(self, text: str) -> list[Placed]:
         """The ways of reading a clause's place; the text alone where it says none."""

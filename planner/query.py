@@ -44,13 +44,15 @@ def columns_of(sql: str) -> tuple[str, ...]:
 
 
 def gives_one_row(sql: str) -> bool:
-    """Whether it can't give two: totals of everything, or `limit 1` at its end."""
+    """Whether it can't give two: totals of everything, values without a table, or `limit 1` at its end."""
     lower = [one.lower() for one in _tokens(sql)]
     if lower[-2:] == ["limit", "1"]:
         return True
     outer = list(_outer(lower))
-    if lower[:1] != ["select"] or {"group", "union"} & set(outer):
+    if lower[:1] != ["select"] or {"group", "union", "intersect", "except"} & set(outer):
         return False
+    if "from" not in outer:
+        return True
     items = _items(lower)
     return bool(items) and all(len(one) > 1 and one[0] in _TOTALS and one[1] == "(" for one in items)
 

@@ -191,7 +191,13 @@ def root(number: int, seconds: Slept = 0.03) -> Root:
     return Root(number=number, root=int(math.sqrt(number)), how="float")
 
 
-@skill(name="compute.long_root", effect="pure", takes="seconds", tags=("square",))
+@skill(
+    name="compute.long_root",
+    effect="pure",
+    takes="seconds",
+    examples=("take the long root of {number}",),
+    tags=("square",),
+)
 def long_root(number: int, seconds: Slept = 0.03) -> Root:
     """The whole square root of any number, digit by digit."""
     time.sleep(seconds)

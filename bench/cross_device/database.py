@@ -33,7 +33,7 @@ class Filled(TypedDict):
     local=True,
     timeout="1m",
     cached=False,
-    examples=("query the database {file} with {sql}", "ask the database {file} for {sql}"),
+    examples=("query the database {file} with {sql}", "ask the database {file} for {sql}", "ask {file} for {sql}"),
     tags=("sqlite", "select", "database"),
 )
 def query(file: Annotated[File, "an SQLite file"], sql: Annotated[str, "one SELECT statement"]) -> Answered:
@@ -52,6 +52,7 @@ def query(file: Annotated[File, "an SQLite file"], sql: Annotated[str, "one SELE
     effect="idempotent",
     local=True,
     timeout="1m",
+    examples=("load {rows} into the table {table} of {path}",),
     tags=("sqlite", "insert", "database", "store"),
 )
 def load(

@@ -37,7 +37,13 @@ class Mended(TypedDict):
     cells: int
 
 
-@skill(name="record.read", effect="pure", timeout="1m", tags=("jsonl", "strict"))
+@skill(
+    name="record.read",
+    effect="pure",
+    timeout="1m",
+    examples=("read the records of {file}",),
+    tags=("jsonl", "strict"),
+)
 def read(file: Annotated[File, "one JSON document a line"]) -> Records:
     """Reads records, one a line; a line that is none fails it."""
     rows = []
@@ -49,7 +55,13 @@ def read(file: Annotated[File, "one JSON document a line"]) -> Records:
     return Records(file=file, rows=rows, count=len(rows), lost=0)
 
 
-@skill(name="record.salvage", effect="pure", timeout="1m", tags=("jsonl", "lenient", "torn"))
+@skill(
+    name="record.salvage",
+    effect="pure",
+    timeout="1m",
+    examples=("salvage the records of {file}",),
+    tags=("jsonl", "lenient", "torn"),
+)
 def salvage(file: Annotated[File, "one JSON document a line"]) -> Records:
     """Reads the records that are whole, and says how many are lost."""
     rows, lost = [], 0

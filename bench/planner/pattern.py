@@ -319,6 +319,26 @@ PATTERNS: Final[dict[str, dict[str, Any]]] = {
          _when("hash/bytes", "<=", 1000), ("after", ["hash"])),
         ("hash_2", "file.hash", {"file": {"ref": ["write/file", "write_2/file"]}}),
     ),
+    "hash a.bin. If bytes is at least 1000, copy a.bin to big.bin. In any case, unpack b.zip": _plan(
+        ("hash", "file.hash", {"file": "a.bin"}),
+        ("original", "file.hash", {"file": "a.bin"}, _when("hash/bytes", ">=", 1000), ("after", ["hash"])),
+        ("write", "fs.write", {"path": "big.bin", "data": {"ref": "original/file"}}, _when("hash/bytes", ">=", 1000),
+         ("after", ["hash"])),
+        ("unpack", "file.unpack", {"file": "b.zip"}, ("after", ["write"])),
+    ),
+    "hash a.bin and call it old, hash b.bin and call it new. If bytes of new is below 9, unpack c.zip": _plan(
+        ("old", "file.hash", {"file": "a.bin"}),
+        ("new", "file.hash", {"file": "b.bin"}),
+        ("unpack", "file.unpack", {"file": "c.zip"}, _when("new/bytes", "<", 9), ("after", ["old", "new"])),
+    ),
+    # what a person has to allow
+    'save "hello" as hello.txt once I have approved it': _one(
+        "fs.write", ("approve", True), data="hello", path="hello.txt"
+    ),
+    "read a.conf on pi-1, then save it as b.conf on pi-2, but ask me first": _plan(
+        ("read", "fs.read", {"file": "a.conf"}, ON_1),
+        ("write", "fs.write", {"path": "b.conf", "data": {"ref": "read/text"}}, ON_2, ("approve", True)),
+    ),
     'ask me "Where to?" with the choices ["left", "right"]. If the answer is "left", echo 1, otherwise echo 2': _plan(
         ("ask", "human.ask", {"question": "Where to?", "choices": ["left", "right"]}),
         ("echo", "flow.echo", {"value": 1}, _when("ask/answer", "==", "left"), ("after", ["ask"])),

@@ -32,6 +32,8 @@ SERVED = (
     "read data.csv as csv",
     "hash every file in src",
     "find *.log in logs then pack them into logs.zip",
+    "copy a.log on pi-1 to b.log on pi-2, then hash it",
+    "hash a.bin. If bytes is 9 or more, unpack b.zip",
 )
 BEHIND = (
     """
@@ -138,6 +140,11 @@ def test_a_word_between_is_never_dropped(request_text: str) -> None:
     hash a.txt. If bytes is more than 20 or so, hash b.txt
     hash a.txt. If bytes is more than 20, hash b.txt, otherwise hash c.txt, otherwise hash d.txt
     hash a.txt. Otherwise hash b.txt
+    hash a.txt and call it x. If bytes of y is 3, hash b.txt
+    hash a.txt and unpack b.zip once I have approved it
+    hash a.txt once Bob has approved it
+    hash a.txt or, if that fails, hash b.txt
+    hash a.txt or, if that fails, unpack a.txt
     hash a.txt unless bytes is more than 20
     """.strip().splitlines(),
 )  # fmt: skip

@@ -206,6 +206,19 @@ def test_a_number_may_be_what_came_before_and_rows_of_each_are_one_table_or_many
     assert graph(read.format("each"))[2][1]["tables"] == many
 
 
+def test_a_second_way_is_a_skill_that_takes_and_gives_the_same() -> None:
+    params = {"type": "object", "properties": {"file": {"type": "file"}}, "required": ["file"]}
+    result = {"type": "object", "properties": {"pages": {"type": "integer"}}, "required": ["pages"]}
+    fast = SkillSpec("book.skim", params=params, result=result, examples=("skim {file}",))
+    slow = SkillSpec("book.study", params=params, result=result, examples=("study {file}",))
+    other = SkillSpec("book.burn", params=params, examples=("burn {file}",))
+    said = "find *.txt in docs on pi-1, then skim each or, if that fails, {} each"
+    (patch,) = decide(said.format("study"), fast, slow).patches
+    assert [(task.skill, task.alt) for task in patch.tasks] == [("fs.find", ()), ("book.skim", ("book.study",))]
+    assert decide(said.format("burn"), fast, slow, other).outcome.kind == "abstained"
+    assert decide("skim a.txt or, if that fails, study b.txt", fast, slow).outcome.kind == "abstained"
+
+
 def test_two_skills_with_the_same_sentence_are_a_tie() -> None:
     params = {"type": "object", "properties": {"file": {"type": "file"}}, "required": ["file"]}
     twin = SkillSpec("other.hash", params=params, examples=("hash {file}",))

@@ -213,8 +213,14 @@ def cross_device(
 
     order = Order(mode, seed, repeat, faults_named(faults), quick)
     loaded = load_cases(tasks or FOLDER, select, names)
-    with Progress() as watch:
-        found = answer(anyio.run(suite, order, loaded, Store(out, order.settings()), watch))
+    store = Store(out, order.settings())
+    try:
+        with Progress() as watch:
+            found = answer(anyio.run(suite, order, loaded, store, watch))
+    except (KeyboardInterrupt, BaseExceptionGroup):
+        if out is not None:
+            click.echo(f"{len(store.plays)} plays are kept in {out}: the same command goes on there", err=True)
+        raise
     if out is not None:
         keep(found, out)
     click.echo(

@@ -23,13 +23,21 @@ OUTPUT: Final = "output "
 _MOST_NODES: Final = 20_000
 
 
+class Unfounded(Exception):
+    """What is expected is the truth at a place that no fixture gave."""
+
+
 class Finding(msgspec.Struct, frozen=True):
-    """`id` names the claim: a task, an output or a file, with the pointer into it. `why` is "" if it is so."""
+    """`id` names the claim: a task, an output or a file, with the pointer into it. `why` is "" if it is so.
+
+    `broken`: it could not be judged, whatever the outcome was.
+    """
 
     kind: Literal["subtask", "check"]
     id: str
     ok: bool
     why: str = ""
+    broken: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -57,6 +65,7 @@ def check(case: Case, outcome: Outcome, truths: Mapping[str, Any], *, loose: boo
 
 def judge(claim: Claim, outcome: Outcome, truths: Mapping[str, Any], *, loose: bool = False) -> Finding:
     """One claim."""
+    broken = False
     try:
         if loose and not claim.file:
             why = _anywhere(claim, outcome, truths)
@@ -65,14 +74,18 @@ def judge(claim: Claim, outcome: Outcome, truths: Mapping[str, Any], *, loose: b
     except (NotFound, Misread) as error:
         why = str(error)
     except Exception as error:  # noqa: BLE001 - a claim that can't be judged is named, and costs no other
-        why = f"the check itself broke: {type(error).__name__}: {error}"
-    return Finding(claim.kind, claim.name, not why, why)
+        kind = "" if isinstance(error, Unfounded) else f"{type(error).__name__}: "
+        why, broken = f"the check itself broke: {kind}{error}", True
+    return Finding(claim.kind, claim.name, not why, why, broken)
 
 
 def unlike(claim: Claim, found: Any, truths: Mapping[str, Any]) -> str:
-    """Why what was found is not as claimed; "" if it is. Raises: NotFound for a truth that isn't there."""
+    """Why what was found is not as claimed; "" if it is. Raises: Unfounded."""
     for predicate, raw in claim.expects.items():
-        expected = filled(raw, truths)
+        try:
+            expected = filled(raw, truths)
+        except NotFound as error:
+            raise Unfounded(str(error)) from None
         if claim.form == "csv":
             expected = as_cells(expected)
         why = unmet(predicate, found, expected, claim.within)

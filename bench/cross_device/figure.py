@@ -148,7 +148,7 @@ def abstained(play: Play) -> bool:
 
 def is_wrong(play: Play) -> bool:
     """It was called a success, and its outcome is not what was asked for: the worst that there is."""
-    wrong = any(one.kind == "check" and one.id != STATE and not one.ok for one in play.findings)
+    wrong = any(one.kind == "check" and one.id != STATE and not one.ok and not one.broken for one in play.findings)
     return play.state == "succeeded" and not play.problem and wrong
 
 
@@ -212,7 +212,8 @@ def why(play: Play) -> tuple[str, ...]:
     """What kept it from success, in words; the problem first."""
     if abstained(play):
         return (f"the planner abstained: {play.partial}",)
-    said = [f"{one.kind} {one.id}: {one.why}" for one in play.findings if not one.ok]
+    partly = f": {play.partial}" if play.partial else ""
+    said = [f"{one.kind} {one.id}: {one.why}{partly * (one.id == STATE)}" for one in play.findings if not one.ok]
     return tuple(" ".join(text.split()) for text in (play.problem, *said) if text)
 
 

@@ -76,6 +76,12 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
         checks = [one for one in self.findings if one.kind == "check"]
         return not self.problem and bool(checks) and all(one.ok for one in checks)
 
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Why nothing, or not all, can be said of it."""
+        broken = (f"{one.kind} {one.id}: {one.why}" for one in self.findings if one.broken)
+        return (*filter(None, (self.problem,)), *self.unfailing, *broken)
+
 
 async def play(stage: FiveMachines, case: Case, wanted: Play, graph: Mapping[str, Any] | None = None) -> Play:
     """Play it as `wanted` says, from its fixtures to its traces' end.

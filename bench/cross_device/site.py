@@ -35,8 +35,9 @@ from .mishap import FOLDER
 
 _ALL_SHOWN: Final = {"ASTERISM_PLANNER__SHORTLIST": "1000"}
 """The gold plans are there already: every skill in them has to be among those that a plan may use."""
-_FORGETS: Final = {"ASTERISM_QUARANTINE__ENABLED": "false"}
-"""What befell a machine in one play must not count in the next."""
+_APART: Final = {"ASTERISM_QUARANTINE__ENABLED": "false", "ASTERISM_PLANNER__FALLBACK": "none"}
+"""What befell a machine in one play must not count in the next; nor what the catalog plans, as what a model does."""
+_QUARANTINE: Final = "no machine is put in quarantine"
 _NO_CARD: Final = {"CUDA_VISIBLE_DEVICES": ""}
 _CHUNK: Final = 64 * 1024
 
@@ -124,7 +125,7 @@ class FiveMachines:
             self.fleet = Scenario(
                 self._guard.folder,
                 listen=listen,
-                environ={**model, **_FORGETS, **self._environ, FOLDER: str(self.mishaps)},
+                environ={**model, **_APART, **self._environ, FOLDER: str(self.mishaps)},
             )
             for name in self._members:
                 self.fleet.new_folder(name)
@@ -137,7 +138,7 @@ class FiveMachines:
             async with anyio.create_task_group() as group:
                 for member in self._members.values():
                     group.start_soon(self._start, member)
-            words = (self._network_words(spaces, why), self._gpu_words, "no machine is put in quarantine")
+            words = (self._network_words(spaces, why), self._pace_words(), self._gpu_words, _QUARANTINE)
             self.notes = tuple(filter(None, words))
             self._stack = stack.pop_all()
         return self
@@ -223,7 +224,9 @@ class FiveMachines:
 
     def _network_words(self, network: NamespaceNetwork | None, why: str) -> str:
         if network is None:
-            links = "the workers simulate their links" if self._shaped else "links as they are"
+            links = (
+                "bandwidth and latency of all links simulated by the workers" if self._shaped else "links as they are"
+            )
             return f"loopback, no namespaces: {why}; {links}"
         if not self._shaped:
             return "a network namespace each, TLS; links as they are"
@@ -231,6 +234,14 @@ class FiveMachines:
         rest = sorted({"bandwidth", "latency"} - real)
         simulated = f"; {' and '.join(rest)} simulated by the workers, as this kernel can't" if rest else ""
         return f"a network namespace each, TLS{f', {network.shaper}' if network.shaper else ''}{simulated}"
+
+    def _pace_words(self) -> str:
+        factors = sorted(1 / one.speed for one in self._members.values())
+        starts = sorted(one.start_s * 1000 for one in self._members.values())
+        if not factors:
+            return ""
+        times = f"skills take {factors[0]:.3g} to {factors[-1]:.3g} times as long as here"
+        return f"simulated on every machine: {times}, and {starts[0]:g} to {starts[-1]:g} ms more"
 
 
 def _nothing(asked: Asked) -> Turn:

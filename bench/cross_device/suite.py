@@ -113,7 +113,7 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                     store.keep(made)
                     watch(step, made)
                 notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
-    problems += [f"{_words(one)}: {why}" for one in plays.values() for why in (one.problem, *one.unfailing) if why]
+    problems += [f"{_words(one)}: {why}" for one in plays.values() for why in one.unjudged]
     return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), notes, time.monotonic() - began)
 
 

@@ -12,6 +12,8 @@ import pytest
 from bench.cross_device.case import Case, Claim
 from bench.cross_device.check import Outcome, check, judge
 from bench.cross_device.content import Content, content_of, digest
+from bench.cross_device.figure import is_wrong
+from bench.cross_device.play import Play
 from bench.cross_device.tamper import unfailing
 
 ROWS = [{"city": "Ulm", "n": 3}, {"city": "Bonn", "n": 4}]
@@ -93,7 +95,6 @@ def test_what_is_so_holds_and_falsified_fails(tmp_path: Path, claim: Claim) -> N
         (of(output="total", value="[]/x", equals=1), "is no list"),
         (of(output="flag", equals=0), "false does not satisfy equals 0"),
         (of(output="total", near="7", within=1.0), "is not within"),
-        (of(output="total", equals={"truth": "logs/sums"}), "there is no sums"),
         (of(output="total", contains=7), "does not satisfy contains"),
         (of(file="m:csv", form="json", equals=1), "it is not json"),
         (of(file="m:text", form="sqlite", query="SELECT 1", equals=1), "it is not sqlite"),
@@ -105,7 +106,7 @@ def test_what_is_so_holds_and_falsified_fails(tmp_path: Path, claim: Claim) -> N
 )
 def test_what_is_not_so_says_why(tmp_path: Path, claim: Claim, why: str) -> None:
     found = judge(claim, outcome(tmp_path), TRUTH)
-    assert not found.ok
+    assert (found.ok, found.broken) == (False, False)
     assert why in found.why
 
 
@@ -121,10 +122,14 @@ def case(*claims: Claim, state: str = "succeeded") -> Case:
 
 
 def test_a_claim_that_breaks_costs_no_other() -> None:
-    broken = of(output="total", near=7, within="wide")
-    found = check(case(broken, of(output="total", equals=7)), Outcome("succeeded", outputs={"total": 7}), TRUTH)
-    assert [one.ok for one in found] == [True, False, True]
+    broken = (of(output="total", near=7, within="wide"), of(output="total", equals={"truth": "logs/sums"}))
+    found = check(case(*broken, of(output="total", equals=7)), Outcome("succeeded", outputs={"total": 7}), TRUTH)
+    assert [one.ok for one in found] == [True, False, False, True]
     assert "the check itself broke: TypeError" in found[1].why
+    assert "the check itself broke: there is no sums" in found[2].why
+    play = Play(case="c", category="content", state="succeeded", findings=tuple(found))
+    assert not is_wrong(play)
+    assert len(play.unjudged) == 2
 
 
 def test_how_the_run_ended_is_checked() -> None:

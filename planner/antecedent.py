@@ -50,13 +50,21 @@ class Antecedents:
         """What the last clause of this stage made."""
         self.listed: Group = ()
         """What the last `each` of this stage ran over: another one beside it runs over the same."""
+        self.instead: Group = ()
+        """What was made before the stage before, if that may not have been done; `unless`: the same of this stage."""
+        self.unless: Group = ()
         self.meant: tuple[str, Group] = ("", ())
         """The skill of the last clause of this stage that pointed back, and to what."""
 
     def begin(self) -> None:
         """The next stage."""
         self.before, self.now = tuple(self.now) or self.before, []
+        self.instead, self.unless = self.unless, ()
         self.forget()
+
+    def may_be(self) -> None:
+        """This stage is only done under a condition: if it isn't, `it` is what there was before."""
+        self.unless = self.before
 
     def forget(self) -> None:
         """Nothing of this stage is pointed to by what follows."""
@@ -102,6 +110,8 @@ class Antecedents:
             named = self._queried(step, said)
             return self._fed(step, said if named is None else named)
         near = self._near(step, reading)
+        if near is not None and self._doubtful(step, reading, near):
+            near = None
         named = self._queried(step, self.made)
         if named is None:
             return near
@@ -112,6 +122,13 @@ class Antecedents:
         if reading.pointed and recent.isdisjoint(one.id for one in named):
             return None  # it points to what came before, and the query to something else
         return self._fed(step, named)
+
+    def _doubtful(self, step: Step, reading: Reading, near: Fed) -> bool:
+        """Whether this may not have been made, and it could as well mean what there was before."""
+        if not self.instead or not any(one in self.before for one in near.sources):
+            return False
+        instead = tuple(one for one in self.instead if is_called(reading.nouns, one.skill))
+        return self._fed(step, instead) is not None
 
     def _queried(self, step: Step, among: Iterable[Source]) -> Group | None:
         """The tables that the step's query names, each by its task or by the file that it was read from; () where one

@@ -162,7 +162,11 @@ class _Reading:
         self.past.forget()
         if said.otherwise and not self._branch(said.otherwise, lines[1]):
             return False
-        self.past.either(done, tuple(self.past.now))
+        if said.otherwise:
+            self.past.either(done, tuple(self.past.now))
+        else:
+            self.past.now = [*done]
+            self.past.may_be()
         return True
 
     def _branch(self, text: str, line: Condition) -> bool:
@@ -274,7 +278,7 @@ class _Reading:
         if (step.spread and place.on == ("all",)) or self._waits_in_doubt():
             return False  # files of each machine for each machine: no plan here says that
         reads = reads_place(step)
-        if (place.lies or place.source) and not reads:
+        if (place.lies and not reads) or (place.source and not reads_files(step)):
             return False
         made = []
         for machine in place.machines or (None,):
@@ -313,6 +317,11 @@ def reads_place(step: Step) -> bool:
     """Whether it matters where it runs, by itself: it is about a machine, or reads a file that is named by a path."""
     if step.skill.name != WRITER and step.skill.place == "local":
         return not step.wanted
+    return reads_files(step)
+
+
+def reads_files(step: Step) -> bool:
+    """Whether it names files by a path, not by where they are."""
     properties = step.skill.params.get("properties", {})
     literal = [
         value

@@ -122,6 +122,8 @@ def test_a_word_between_is_never_dropped(request_text: str) -> None:
     copy logs/*.log to all.log
     copy a.log on pi-1 to b.log on pi-1 and pi-2
     hash a.txt on pi-1 and b.txt on pi-2
+    show the system information of pi-1 on pi-2
+    find *.log in logs from pi-1 on pi-2
     find *.log in logs on pi-1 and pi-2, then pack each into logs.zip
     hash a.txt, then unpack the archive
     hash a.txt and hash b.txt, then save the hash as c.json
@@ -140,6 +142,8 @@ def test_a_word_between_is_never_dropped(request_text: str) -> None:
     hash a.txt. If bytes is more than 20 or so, hash b.txt
     hash a.txt. If bytes is more than 20, hash b.txt, otherwise hash c.txt, otherwise hash d.txt
     hash a.txt. Otherwise hash b.txt
+    count ERROR in a.log. If matches is more than 3, ask me "Page?". Then save it as x.json
+    count ERROR in a.log. If matches is more than 3, ask me "Page?". Then write a report called Errors
     hash a.txt and call it x. If bytes of y is 3, hash b.txt
     hash a.txt and unpack b.zip once I have approved it
     hash a.txt once Bob has approved it

@@ -173,8 +173,12 @@ class Draft:
                 continue  # one map a task: a second list would have to be of the same length
             if each and not step.each and any(is_content(properties[name]) for name in names):
                 continue  # saving what somebody listed is not saving each of it
+            unsaid = each and not step.each  # a map that nobody asked for takes only what certainly fits
             found = [
-                wire for name in names for wire in wires(name, properties[name], group, each) if wire.score >= least
+                wire
+                for name in names
+                for wire in wires(name, properties[name], group, each)
+                if wire.score >= least and not (unsaid and wire.score == ANYTHING)
             ]
             if not found and not each and len(group) == 1:
                 found = [wire for name in names if (wire := self._parts(name, properties[name], group[0])) is not None]

@@ -206,6 +206,14 @@ def test_a_number_may_be_what_came_before_and_rows_of_each_are_one_table_or_many
     assert graph(read.format("each"))[2][1]["tables"] == many
 
 
+def test_a_list_of_who_knows_what_is_not_mapped_unless_it_is_said() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    params = {"type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
+    skill = SkillSpec("sum.of", params=params, examples=("add up {numbers}",))
+    assert decide("read a.json as json, then add up them", skill).outcome.kind == "abstained"
+    assert graph("read a.json as json, then add up each", skill)[1] == ("sum.of", {"numbers": {"ref": "read/rows[]"}})
+
+
 def test_a_second_way_is_a_skill_that_takes_and_gives_the_same() -> None:
     params = {"type": "object", "properties": {"file": {"type": "file"}}, "required": ["file"]}
     result = {"type": "object", "properties": {"pages": {"type": "integer"}}, "required": ["pages"]}

@@ -47,7 +47,8 @@ class Folders:
         since a file system that is being flushed lets nobody make or remove a folder meanwhile."""
         name = assign.name.partition("/")[2] or f"{assign.attempt.task}#{assign.attempt.number}"
         run = self.run(assign.attempt.run)
-        run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not run.is_dir():  # asked first: the disk may keep up even a mkdir of what is there
+            run.mkdir(parents=True, exist_ok=True, mode=0o700)
         return run / _ILLEGAL.sub("-", name)
 
     def inputs(self, attempt: AttemptId) -> Path:

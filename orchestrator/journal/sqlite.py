@@ -50,7 +50,7 @@ PIECE_BYTES: Final = 256 * 1024
 FULL_RETRY_S: Final = 0.25
 CLEAR_UP_S: Final = 0.5
 PACE_S: Final = 0.016
-"""Between two commits that nobody waits for."""
+"""What nobody waits for is committed so much later."""
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -119,7 +119,6 @@ class SqliteJournal:
         self._pressed = threading.Event()
         """Somebody waits for an entry that was queued."""
         self._failure: BaseException | None = None
-        self._committed_at = 0.0
         self._closed = False
         self._stats = Statistics()
 
@@ -259,15 +258,13 @@ class SqliteJournal:
     def _take(self) -> tuple[list[_Entry], bool]:
         """Wait for one entry, then everything else that is queued, up to a group.
 
-        While nobody waits for any of it, commits keep PACE_S apart: each costs a chain of tasks more than its hop.
-        Meanwhile this thread sleeps through what is queued: woken for each entry it would take the interpreter from
-        the loop just when that has work to send.
+        What nobody waits for is written PACE_S later: a commit costs a chain of tasks more than its hop. Meanwhile this
+        thread sleeps through what is queued: awake it would take the interpreter from the loop just when that has work
+        to send.
         """
         entry = self._next()
         if entry is not None and not entry.pressing:
-            patience_s = self._committed_at + PACE_S - time.perf_counter()
-            if patience_s > 0:
-                self._pressed.wait(patience_s)
+            self._pressed.wait(PACE_S)
         self._pressed.clear()  # whoever pressed has queued before: it is found now
         group: list[_Entry] = []
         count = size = 0
@@ -324,8 +321,7 @@ class SqliteJournal:
                 if self._stopping.wait(FULL_RETRY_S):
                     raise _Abandoned from error
                 continue
-            self._committed_at = time.perf_counter()
-            took = self._committed_at - began
+            took = time.perf_counter() - began
             stats = self._stats
             self._stats = Statistics(
                 groups=stats.groups + 1,

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+import anyio.lowlevel
+
 from .bell import Bell
 from .codec import METHODS
 from .errors import (
@@ -142,10 +144,18 @@ def lost(target: str) -> ServerUnreachable:
     return ServerUnreachable(f"the connection to {target} was closed")
 
 
-def cancelled_from_outside() -> bool:
-    """A call that ended under us raises CancelledError too; only the task knows whether it was meant."""
+async def go_on() -> None:
+    """Ask this first when a call raised CancelledError: whether it was the call that ended, or we who shall end.
+
+    A call that ended under us raises that too, and one that we cancelled forgets who wanted it. A scope takes only its
+    own word back: without it the error ends the task, and with that, silently, all of the task's group.
+
+    Raises: CancelledError, if the task was cancelled.
+    """
+    await anyio.lowlevel.checkpoint_if_cancelled()
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    if task is not None and task.cancelling() > 0:
+        raise asyncio.CancelledError
 
 
 async def abort(context: Any, error: AsterismError) -> None:
@@ -216,8 +226,7 @@ class CallStream:
         except (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError):
             return  # dead: the reader says so
         except asyncio.CancelledError:
-            if cancelled_from_outside():
-                raise
+            await go_on()
 
     async def receive(self) -> Frame | None:
         while not self._over:

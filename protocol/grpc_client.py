@@ -30,7 +30,7 @@ from .codec import (
     cut,
 )
 from .errors import AsterismError, UsageError
-from .grpc_call import ADMITTED, CallStream, cancelled_from_outside, client_options, lost, refusal, typed
+from .grpc_call import ADMITTED, CallStream, client_options, go_on, lost, refusal, typed
 from .grpc_engine import grpc
 from .link import MESSAGE_LIMIT
 from .port import FrameStream
@@ -76,8 +76,7 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise typed(error, self._target) from None
         except asyncio.CancelledError:
-            if cancelled_from_outside():
-                raise
+            await go_on()
             raise lost(self._target) from None
         return data
 
@@ -96,8 +95,7 @@ class GrpcChannel:
         except grpc.aio.AioRpcError as error:
             raise typed(error, self._target) from None
         except asyncio.CancelledError:
-            if cancelled_from_outside():
-                raise
+            await go_on()
             raise lost(self._target) from None
         finally:
             call.cancel()
@@ -117,8 +115,7 @@ class GrpcChannel:
             except (asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.BaseError):
                 pass  # over before its end: the result says why
             except asyncio.CancelledError:
-                if cancelled_from_outside():
-                    raise
+                await go_on()
                 raise lost(self._target) from None
             return decode(await self._result(call))
         finally:
@@ -134,8 +131,7 @@ class GrpcChannel:
             raise typed(error, self._target) from None
         except asyncio.CancelledError:
             call.cancel()
-            if cancelled_from_outside():
-                raise
+            await go_on()
             raise lost(self._target) from None
 
         def ended(error: BaseException | None) -> AsterismError | None:

@@ -181,7 +181,7 @@ class Worker:
         self._left = anyio.Event()
 
     async def run(self) -> None:
-        refusal: AsterismError | None = None
+        refusal, meant = None, False
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -195,6 +195,7 @@ class Worker:
                     self._reports.open(group)
                     self.ready.set()
                     await self._dial_until_left()
+                    meant = True
                 except AsterismError as error:
                     refusal = error
                 group.cancel_scope.cancel()
@@ -204,6 +205,8 @@ class Worker:
             raise refusal
         if self._leave is not None and self._leave.code:
             raise _refusal(self._leave)
+        if not meant:  # a task that was cancelled by nobody takes its whole group with it, and says nothing
+            raise AsterismError("the worker stopped, and nobody had asked it to", hint="this is a bug; start it again")
 
     async def _load(self) -> None:
         described = await self._pool.describe()

@@ -395,6 +395,12 @@ class Fleet:
         seen.append(now)
         return True
 
+    def forget(self, worker: int) -> None:
+        """It was dismissed. Somebody decides whether it is enrolled anew: then it may say who it is, as at first."""
+        self.away.pop(worker, None)
+        self._announced.pop(worker, None)
+        self.changes += 1
+
     def flaps(self, old: Session, boot_id: str, now: float) -> bool:
         """Note that a daemon takes the stream of another one over. Whether two must be alive: one that was replaced is
         back, or it happens again and again."""

@@ -23,6 +23,7 @@ from .fleet import Key, Load, Session
 from .lifecycle import Settled
 from .quarantine import back
 from .settlement import end_attempt, stop_attempt
+from .staging import owner_left
 from .state import WorkerRecord
 from .turn import Turn
 
@@ -64,6 +65,7 @@ def joined(turn: Turn, conn: int, worker: int, hello: Hello) -> None:
     if old is not None:
         turn.send(old, Bye(-1.0, "another stream of this worker took over", "Superseded"))
         turn.command(c.Close(old.conn))
+        owner_left(turn, old)
         if not same_boot and turn.fleet.flaps(old, hello.boot_id, turn.now):
             turn.inadmissible(record.name, "TwoDaemons", "two daemons with one identity took over from each other")
     session = Session(conn, worker, record.name, hello.boot_id, hello.profile, turn.now)

@@ -39,7 +39,7 @@ from .resumption import resume, resumed, taken_back
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
 from .silence import broken, expired, gone, silent
-from .staging import stage
+from .staging import owner_left, stage
 from .standing import standing
 from .state import State
 from .steering import (
@@ -235,7 +235,7 @@ class Machine:
         if session is not None:
             turn.fleet.left(session)
             turn.command(c.Close(session.conn))
-        turn.fleet.away.pop(worker, None)
+            owner_left(turn, session)
         for key in list(turn.state.live.get(worker, ())):
             run = turn.state.runs[key[0]]
             task = run.tasks[key[1]]
@@ -244,7 +244,7 @@ class Machine:
             failure = Failure("Lost", f"{record.name} left", "infra")
             end_attempt(turn, run, task, attempt, failure, Usage(), lost=True)
         turn.emit(e.WorkerForgotten(worker))
-        turn.fleet.changes += 1
+        turn.fleet.forget(worker)
 
     def _tick(self, turn: Turn) -> None:
         for kind, key in turn.due_timers():

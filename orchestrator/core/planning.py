@@ -56,6 +56,13 @@ def without_known(run: Run, patch: Patch) -> Patch:
     return patch if len(fresh) == len(patch.tasks) else msgspec.structs.replace(patch, tasks=fresh)
 
 
+def without_outdated(run: Run, patch: Patch) -> Patch:
+    """The part of a first plan without its outputs, if somebody else has said meanwhile what they are."""
+    parts = [one for version in run.versions for one in version.patches if one.outputs is not None and not one.parent]
+    outdated = patch.outputs is not None and any(one.author != patch.author for one in parts)
+    return msgspec.structs.replace(patch, outputs=None) if outdated else patch
+
+
 def lost(turn: Turn, run: Run) -> None:
     """After a restart: nobody knows how far its calls came. What they were about is asked again, by what is open."""
     for call in list(run.calls.values()):

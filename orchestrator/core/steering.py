@@ -21,7 +21,7 @@ from .foresight import foresee
 from .graph import LATER, PERSON, PLANNED, Run, Task
 from .lifecycle import AwaitingApproval, Closed, Open, Paused, Settled, Unknown
 from .locality import localised
-from .planning import close_call, plan, stop_call, without_known
+from .planning import close_call, plan, stop_call, without_known, without_outdated
 from .resumption import arm, taken_up
 from .settlement import cancel_task, fail, overspent, settle
 from .turn import Turn
@@ -89,6 +89,7 @@ def patched(turn: Turn, item: s.PatchProposed) -> None:
             patch = msgspec.structs.replace(patch, author="planner", parent="")
             patch = localised(run, call, patch) if call.kind == "next" else patch
             patch = without_known(run, patch) if run.lost_plans or call.kind == "next" else patch
+            patch = without_outdated(run, patch) if first else patch
         written = tuple((one.id, LATER) for one in patch.tasks if later)
         propose(turn, run, patch, first=first, written=written, call=call)
     except (PlanRefused, Conflict) as error:

@@ -60,6 +60,7 @@ class Desk:
         self.frames: list[Frame | None] = []
         self.serve_link: Callable[[FrameStream], Awaitable[None]] = self.echo
         self.ended = anyio.Event()
+        self.asked = anyio.Event()
         self.watchers = 0
         self.watch_left = anyio.Event()
         self.submitted: list[tuple[str, bytes, bytes]] = []
@@ -95,6 +96,9 @@ class Desk:
                 raise PlanRefused("many problems \udcff", problems=many)
             case b'"bug"':
                 raise KeyError("oops")
+            case b'"wait"':
+                self.asked.set()
+                await anyio.sleep_forever()
             case b'"big"':
                 return b'"' + b"x" * (3 * 1024 * 1024) + b'"'
         return b"[" + who.name.encode() + b"," + method.encode() + b"," + body + b"]"
@@ -423,6 +427,23 @@ async def test_errors_of_the_far_side_arrive_as_themselves(desk: Desk, dial: Dia
             await channel.invoke("ps", b'"bug"')
         assert type(bug.value) is AsterismError
         assert await channel.invoke("ps", b"1") == b"[root,ps,1]"
+
+
+@both
+async def test_a_question_that_is_given_up_ends_nothing_but_its_own_scope(desk: Desk, dial: Dial) -> None:
+    given_up = anyio.CancelScope()
+
+    async def ask(channel: Channel) -> None:
+        with given_up:
+            await channel.invoke("info", b'"wait"')
+
+    async with dial("viewer-secret") as channel, anyio.create_task_group() as group:
+        group.start_soon(ask, channel)
+        await desk.asked.wait()
+        given_up.cancel()
+        assert await channel.invoke("info", b"1")
+    assert given_up.cancelled_caught
+    assert not group.cancel_scope.cancel_called
 
 
 @both

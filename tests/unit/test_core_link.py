@@ -504,6 +504,27 @@ def test_a_worker_that_is_another_every_time_is_believed_only_so_often() -> None
     assert len(floor.of(e.SkillsAnnounced)) == ANNOUNCED_MOST + 1
 
 
+def test_a_worker_that_a_person_dismisses_and_enrols_anew_may_say_who_it_is() -> None:
+    floor = Floor(1)
+    for _ in range(ANNOUNCED_MOST + 5):
+        floor.join()
+        floor.turn(s.WorkerDismissed(1))
+        floor.handle(s.Enrolled(0, "w1", "hash"))
+    assert floor.refused() == []
+
+
+@pytest.mark.parametrize("left", ["comes back before its old stream is known to be dead", "dismissed"])
+def test_who_waits_for_a_file_of_a_worker_that_is_no_more_what_it_was_is_told_so(left: str) -> None:
+    floor, _ = working("sim.work", workers=2)
+    floor.handle(s.StageAsked(5, 0, 1, ("file://w1/a",)))
+    if left == "dismissed":
+        floor.turn(s.WorkerDismissed(1))
+    else:
+        floor.join(1, "another boot")
+    answers = [one.error["code"] for one in floor.commands if isinstance(one, c.Reply) and one.reply == 5 and one.error]
+    assert answers == ["Unavailable"]
+
+
 def test_a_report_that_is_offered_again_while_the_disk_is_full_is_acknowledged_once() -> None:
     floor, (assign,) = working("sim.work")
     floor.turn(s.DiskState(True))

@@ -338,6 +338,20 @@ def test_nothing_is_asked_while_the_first_plan_is_written():
     assert seen == [{"version": 1, "tasks": []}]
 
 
+def test_outputs_that_a_task_says_while_the_first_plan_is_written_are_the_later_word():
+    def widen(job):
+        plan = {"tasks": [work("more")], "outputs": [{"name": "all", "ref": "more/value"}]}
+        return (yield "propose", {"patch": plan})
+
+    sim = Simulator(program={"p": widen})
+    sim.request()
+    edit(sim, {"tasks": [work("p", "sim.parent")]}, author="planner", call=1)
+    sim.advance(5.0)
+    answer(sim, 1, {"outputs": [{"name": "few", "ref": "p/value"}]})
+    assert finish(sim) == {"p": "succeeded", "more": "succeeded"}
+    assert [one.name for one in sim.state.runs[1].outputs] == ["all"]
+
+
 def test_a_run_that_is_cancelled_stops_its_calls():
     sim, _ = asked()
     sim.handle(s.CancelRequested(0, 1, "", "ann"))

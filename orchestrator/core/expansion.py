@@ -16,11 +16,12 @@ from . import event as e
 from .answer import give
 from .binding import MISSING, RefMissing
 from .condition import Judgement, default_condition, judge
-from .eligibility import eligible, kind_of
+from .eligibility import could_return, eligible, kind_of
 from .graph import Run, Task
 from .lifecycle import Expanded, Pending, Settled, Waiting
 from .planning import drop_moot
 from .settlement import close_run, fail, settle
+from .silence import lease_s
 from .turn import Turn
 
 _RECHECK_S: Final = 0.5
@@ -116,8 +117,18 @@ def _expand_all(turn: Turn, run: Run, task: Task) -> None:
     if spec is None:
         fail(turn, run, task, "UnknownSkill", f"nobody offers {task.skill}")
         return
-    found = eligible(turn.state, turn.fleet, kind_of(turn.state, run, task, spec, ""), spec)
-    workers = tuple(sorted({worker for worker, _, _ in found}))
+    kind, away = kind_of(turn.state, run, task, spec, ""), turn.fleet.away
+    there = {worker for worker, _, _ in eligible(turn.state, turn.fleet, kind, spec)}
+    unseen = False
+    for record in could_return(turn.state, turn.fleet, kind, spec):
+        if away.get(record.ix, 0.0) > turn.now:
+            there.add(record.ix)  # its lease runs: it may be back with the next word
+        elif record.ix not in away:
+            unseen |= turn.now < turn.fleet.started_at + lease_s(turn, record)
+    if unseen:  # after a start of ours they come back one by one
+        turn.wake(turn.now + _RECHECK_S, "due", run.ix, task.ix)
+        return
+    workers = tuple(sorted(there))
     if workers:
         _expand(turn, run, task, len(workers), workers)
         return

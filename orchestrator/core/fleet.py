@@ -355,6 +355,8 @@ class Fleet:
         self.health: dict[int, Health] = {}
         self.away: dict[int, float] = {}
         """Worker -> run time at which its lease ends; then its live attempts are lost."""
+        self.started_at = 0.0
+        """When this start of the orchestrator was."""
         self.broken_at: dict[int, float] = {}
         """Worker -> when its stream ended; -1: with a Goodbye."""
         self.last_boot: dict[int, str] = {}

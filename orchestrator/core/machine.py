@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.link import timing
 from protocol.outcome import Failure, Usage
 from protocol.share_row import ShareRow
 from protocol.task import RunSettings
@@ -38,7 +37,7 @@ from .reconcile import drain, received
 from .resumption import resume, resumed, taken_back
 from .setting import CoreSettings
 from .settlement import cancel_task, end_attempt, fail
-from .silence import broken, expired, gone, silent
+from .silence import broken, expired, gone, lease_s, silent
 from .staging import owner_left, stage
 from .standing import standing
 from .state import State
@@ -215,10 +214,10 @@ class Machine:
         turn.started = True
         state = turn.state
         state.fresh, state.due = [], []
+        turn.fleet.started_at = turn.now
         for worker in state.live:
             if state.live[worker]:
-                lease_s = timing(state.workers[worker].edge).lease_s
-                turn.fleet.away[worker] = turn.now + lease_s * turn.settings.lease_factor
+                turn.fleet.away[worker] = turn.now + lease_s(turn, state.workers[worker])
                 turn.wake(turn.fleet.away[worker], "lease", worker)
         for run in list(state.runs.values()):
             if type(run.state) is Closed or run.aside:

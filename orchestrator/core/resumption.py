@@ -8,7 +8,6 @@ doesn't know: they stay, and their books are written again from the attempts tha
 from __future__ import annotations
 
 from protocol.errors import Unavailable
-from protocol.link import timing
 
 from . import event as e
 from .adoption import book
@@ -18,6 +17,7 @@ from .graph import Run
 from .intake import enqueue
 from .lifecycle import AwaitingApproval, Closed, Expanded, Pending, Ready, Settled, Waiting
 from .settlement import stop_attempt
+from .silence import lease_s
 from .stimulus import TakenBack
 from .turn import Turn
 
@@ -125,6 +125,5 @@ def taken_up(turn: Turn, run: Run) -> None:
                 if key not in session.loads:
                     _book(turn, session, key)
         elif mine and worker not in turn.fleet.away:
-            lease_s = timing(turn.state.workers[worker].edge).lease_s
-            turn.fleet.away[worker] = turn.now + lease_s * turn.settings.lease_factor
+            turn.fleet.away[worker] = turn.now + lease_s(turn, turn.state.workers[worker])
             turn.wake(turn.fleet.away[worker], "lease", worker)

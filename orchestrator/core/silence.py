@@ -21,6 +21,7 @@ from .graph import Task
 from .lifecycle import Running
 from .settlement import end_attempt
 from .staging import owner_left
+from .state import WorkerRecord
 from .turn import Turn
 
 STALL_S: Final = 0.25
@@ -46,6 +47,11 @@ def gone(turn: Turn, conn: int, worker: int, clean: bool) -> None:
 def lease_of(turn: Turn, session: Session) -> float:
     """How long we wait for it: longer than it waits for us, so it fences itself first."""
     return session.lease_s * turn.settings.lease_factor
+
+
+def lease_s(turn: Turn, record: WorkerRecord) -> float:
+    """As `lease_of`, of a worker that need not be connected."""
+    return timing(record.edge).lease_s * turn.settings.lease_factor
 
 
 def silent(turn: Turn, conn: int) -> None:
@@ -110,10 +116,10 @@ def expired(turn: Turn, worker: int) -> None:
     deadline = turn.fleet.away.get(worker)
     if worker in turn.fleet.sessions or deadline is None:
         return
-    lease_s = timing(turn.state.workers[worker].edge).lease_s * turn.settings.lease_factor
-    slept = turn.late_s >= lease_s
+    whole_s = lease_s(turn, turn.state.workers[worker])
+    slept = turn.late_s >= whole_s
     if slept or (turn.late_s > STALL_S and turn.fleet.grace(worker, "lease")):  # it could not come back to us either
-        fresh_s = lease_s if slept else 1.0
+        fresh_s = whole_s if slept else 1.0
         deadline = turn.fleet.away[worker] = max(deadline + turn.late_s, turn.now + fresh_s)
     if deadline > turn.now:
         turn.wake(deadline, "lease", worker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import AsterismError, NotFound, Unavailable
 from protocol.frame import Stage, Staged
 
 from . import event as e
@@ -49,8 +49,7 @@ def stage(turn: Turn, reply: int, worker: int, number: int, uris: tuple[str, ...
     owners = {uri: _owner(turn, run, uri) for uri in missing}
     for uri, owner in owners.items():
         if owner is None:
-            name = uri.removeprefix("file://").partition("/")[0]
-            turn.refuse(reply, Unavailable(f"{name} is away, its file {uri} can't be read", hint=f"start {name} again"))
+            turn.refuse(reply, _unread(turn, _named(run, uri), uri))
             return
     said = _said(run) if missing else b""
     for uri, owner in owners.items():
@@ -63,9 +62,20 @@ def stage(turn: Turn, reply: int, worker: int, number: int, uris: tuple[str, ...
 
 
 def _owner(turn: Turn, run: Run, uri: str) -> Session | None:
-    name = uri.removeprefix("file://").partition("/")[0]
-    name = run.home if name == "here" else name
+    name = _named(run, uri)
     return next((one for one in turn.fleet.sessions.values() if one.name == name), None)
+
+
+def _named(run: Run, uri: str) -> str:
+    name = uri.removeprefix("file://").partition("/")[0]
+    return run.home if name == "here" else name
+
+
+def _unread(turn: Turn, name: str, uri: str) -> AsterismError:
+    """Why a file can't be read whose owner is not connected; nobody waits for one that won't come back."""
+    if any(one.name == name and not one.gone for one in turn.state.workers.values()):
+        return Unavailable(f"{name} is away, its file {uri} can't be read", hint=f"start {name} again")
+    return NotFound(f"{name} is no worker here any more, its file {uri} can't be read", hint=f"enrol {name} anew")
 
 
 def _said(run: Run) -> bytes:

@@ -96,8 +96,8 @@ class Floor:
     def leave(self, worker: int = 1) -> None:
         self.turn(s.WorkerGone(self.conn[worker], worker))
 
-    def submit(self, *skills: str) -> None:
-        specs = tuple(TaskSpec(f"t{k}", skill, canonical({"literal": {}})) for k, skill in enumerate(skills))
+    def submit(self, *skills: str, on: tuple[str, ...] = ()) -> None:
+        specs = tuple(TaskSpec(f"t{k}", skill, canonical({"literal": {}}), on=on) for k, skill in enumerate(skills))
         self.turn(s.Submitted(0, "", "", "me", RunSettings(), patch=Patch("person:me", specs)))
 
     def sent(self, kind: type, worker: int | None = None) -> list[Any]:
@@ -521,8 +521,9 @@ def test_who_waits_for_a_file_of_a_worker_that_is_no_more_what_it_was_is_told_so
         floor.turn(s.WorkerDismissed(1))
     else:
         floor.join(1, "another boot")
-    answers = [one.error["code"] for one in floor.commands if isinstance(one, c.Reply) and one.reply == 5 and one.error]
-    assert answers == ["Unavailable"]
+    floor.handle(s.StageAsked(6, 0, 1, ("file://w1/a",)))
+    answers = [(one.reply, one.error["code"]) for one in floor.commands if isinstance(one, c.Reply) and one.error]
+    assert answers == [(5, "Unavailable"), *([(6, "NotFound")] if left == "dismissed" else [])]
 
 
 def test_a_report_that_is_offered_again_while_the_disk_is_full_is_acknowledged_once() -> None:
@@ -577,3 +578,34 @@ def test_a_stream_that_says_too_much_that_does_not_count_ends_once() -> None:
     assert floor.sent(Bye)[-1].code == "Flooding"
     assert floor.commands.count(c.Close(floor.conn[thief])) == 1
     assert type(floor.task().state) is Running
+
+
+def test_all_are_also_those_whose_stream_broke_a_moment_ago_but_not_who_left() -> None:
+    floor = Floor(3)
+    for worker in (1, 2, 3):
+        floor.join(worker)
+    floor.leave(2)
+    floor.turn(s.WorkerGone(floor.conn[3], 3, clean=True))
+    floor.submit("sim.work", on=("all",))
+    assert [one.workers for one in floor.of(e.MapExpanded)] == [(1, 2)]
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_all_waits_for_a_lease_after_a_start_for_those_that_may_be_back(back: bool) -> None:
+    floor = Floor(2)
+    for worker in (1, 2):
+        floor.join(worker)
+    floor.machine = Machine(floor.machine.state)
+    floor.handle(s.Started(8, JOURNAL))
+    floor.join(1, last_epoch=8)
+    floor.submit("sim.work", on=("all",))
+    floor.wait(1.0)
+    assert not floor.of(e.MapExpanded)
+    if back:
+        floor.join(2, last_epoch=8)
+        floor.wait(1.0)
+    else:
+        for _ in range(6):
+            floor.beat()
+            floor.wait(1.0)
+    assert [one.workers for one in floor.of(e.MapExpanded)] == [(1, 2) if back else (1,)]

@@ -40,7 +40,7 @@ def test_a_journal_is_looked_at_checked_and_copied_while_its_server_runs_and_aft
     for _ in range(2):
         assert shell.run("run", "-f", str(shell.folder / "plan.json")).returncode == 0
     about = shell.json("journal", "info")
-    assert (about["runs"], about["epoch"], about["schema_version"]) == (2, 1, 2)
+    assert (about["runs"], about["epoch"], about["schema_version"]) == (2, 1, 3)
     assert about["events"] == about["last_seq"]
     assert about["journal"] == shell.json("server", "info")["journal"]
     checked = shell.json("journal", "verify", "--artifacts")

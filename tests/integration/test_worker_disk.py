@@ -22,6 +22,7 @@ from workers.skill import File, skill
 
 @skill(effect="pure")
 def after(path: str, size: int) -> str:
+    Path(f"{path}.{size}").touch()
     while not Path(path).exists():
         time.sleep(0.01)
     return "x" * size
@@ -67,7 +68,7 @@ async def test_worker_on_a_full_disk_keeps_its_reports_and_asks_for_no_work(home
             assign(1, "after", {"path": str(go), "size": 10}),
             assign(2, "after", {"path": str(go), "size": 200_000}),
         )
-        await server.until(lambda: list((home / "workers" / "pi-1" / "runs").glob("*/*2*")))
+        await server.until((tmp_path / "go.200000").exists)
         disk.fill()
         await server.until(lambda: short(server) == "DiskFull")
         go.touch()

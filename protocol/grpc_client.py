@@ -151,12 +151,17 @@ class GrpcChannel:
                 yield answer.body
 
     async def submit(self, header: bytes, chunks: AsyncIterable[bytes]) -> bytes:
+        pieces = cut(chunks)
+        ahead = await anext(pieces, b"")
+
         async def parts() -> AsyncIterator[SubmitPart]:
-            async for data in cut(chunks):
+            yield SubmitPart(data=ahead)
+            async for data in pieces:
                 yield SubmitPart(data=data)
             yield SubmitPart(last=True)
 
-        answer: Answer = await self._upload("Submit", SubmitPart(header=header), parts())
+        # A request in words has no text that the server would have to ask for first.
+        answer: Answer = await self._upload("Submit", SubmitPart(header=header, last=not ahead), parts())
         return answer.body
 
     async def put(self, digest: str, media: str, chunks: AsyncIterable[bytes], offset: int = 0) -> None:

@@ -75,8 +75,12 @@ class Chronicle:
         """When tasks failed that no machine had taken by then: they waited for one that is away."""
         self.written: dict[str, tuple[float, int]] = {}
         """When a task became part of the graph, and by which planner's call."""
+        self.proposed: dict[str, str] = {}
+        """By which running task, where it was no planner's."""
         self.calls: dict[int, Call] = {}
         self.asked: dict[str, list[float]] = {}
+        self.refused: dict[float, float] = {}
+        """When a person was asked, by the moment at which they refused."""
         self.maps: dict[str, tuple[int, int]] = {}
         """Of a map its items and how many a child takes."""
         self.zero = self.end = 0.0
@@ -111,10 +115,11 @@ class Chronicle:
             case "run_submitted":
                 self.zero = at
             case "patch_accepted":
-                prefix = str(row.get("author", "")).partition(":")[2] if row.get("key") else ""
-                names = [f"{prefix}.{row['key']}"] if prefix else row.get("ids", ())
-                for name in names:
-                    self.written.setdefault(name, (at, int(row.get("call") or 0)))
+                by, number = str(row.get("author", "")).partition(":")[2], int(row.get("call") or 0)
+                for name in [f"{by}.{row['key']}"] if by and row.get("key") else row.get("ids", ()):
+                    self.written.setdefault(name, (at, number))
+                    if by and not number and str(row["author"]).startswith("task:"):
+                        self.proposed.setdefault(name, by)
             case "planner_call_opened":
                 by = "" if row.get("purpose") in ("plan", "replan", "review") else task
                 self.calls[row["call"]] = Call(at, 0.0, by, row.get("purpose") == "plan")
@@ -129,6 +134,8 @@ class Chronicle:
                 self.asked[task] = [at, 0.0]
             case "approval_given" | "approval_refused" if task in self.asked:
                 self.asked[task][1] = at
+                if kind == "approval_refused":
+                    self.refused[at] = self.asked[task][0]
             case "attempt_dispatched":
                 worker = str(row["worker"])
                 new = Attempt(task, row["attempt"], worker, str(row.get("skill", "")), at, latencies.get(worker, 0.0))

@@ -123,7 +123,7 @@ def figures(plays: Iterable[Play]) -> Figures:
         wrong_successes=sum(map(is_wrong, ours)),
         subtask_completion_rate=_share(sum(one.ok for one in subtasks), len(subtasks)),
         mean_width=_mean([width(one) for one in timed]),
-        max_width=max((int(one.report["width"]["max"]) for one in timed), default=0),
+        max_width=max(map(at_once, timed), default=0),
         latency_s=_total(sound.values()),
         sequential_s=_total(twins[name] for name in sound if name in twins),
         latency_reduction=_median(reductions),
@@ -162,6 +162,11 @@ def width(play: Play) -> float:
     return float(play.report["width"]["mean"])
 
 
+def at_once(play: Play) -> int:
+    """How many winning attempts ran side by side, at most."""
+    return int(play.report["width"]["max"])
+
+
 def engine_s(play: Play) -> float:
     """Ours of the way that decided when the run ended, and what the client waited around the run."""
     shares = play.trace.shares
@@ -177,9 +182,7 @@ def reduction(plays: Iterable[Play]) -> dict[str, float]:
     return {
         name: 1 - _middle(ours) / _middle(twins[name])
         for name, ours in parallel.items()
-        if name in twins
-        and all(one.succeeded for one in (*ours, *twins[name]))
-        and max(int(one.report["width"]["max"]) for one in ours) > WIDE
+        if name in twins and all(one.succeeded for one in (*ours, *twins[name])) and max(map(at_once, ours)) > WIDE
     }
 
 

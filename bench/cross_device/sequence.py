@@ -8,12 +8,13 @@ the sequential run quicker than it should be. It must not know fleets.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from protocol.plan import parse_task
-from protocol.task import Ref, references
+from protocol.task import Ref, TaskSpec, references
 
 from ..planner.truth import needs
 from .case import Case
@@ -33,12 +34,23 @@ def in_turn(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, **({"tasks": tasks} if tasks else {})}
 
 
+def is_chain(document: Mapping[str, Any]) -> bool:
+    """Whether each task of a plan needs the one before it as it is; what a skill spawns may still run side by side."""
+    tasks = [dict(task) for task in document.get("tasks", ())]
+    specs = [*map(parse_task, tasks)]
+    wide = any("all" in task.get("on", ()) for task in tasks) or any(map(_each, specs))
+    return not wide and all(first.id in needs(then) for first, then in pairwise(specs))
+
+
+def _each(spec: TaskSpec) -> set[str]:
+    """The tasks whose elements it takes one by one."""
+    return {one.source for one in references(msgspec.json.decode(spec.args)) if isinstance(one, Ref) and one.each}
+
+
 def _behind(task: Mapping[str, Any], before: str) -> dict[str, Any]:
     changed = {**task, "map": {**task.get("map", {}), "limit": 1}}
     spec = parse_task(dict(task))
-    if before in {
-        one.source for one in references(msgspec.json.decode(spec.args)) if isinstance(one, Ref) and one.each
-    }:
+    if before in _each(spec):
         changed["after"] = [*task.get("after", ()), before]  # all of it, not just the element at hand
     elif before and before not in needs(spec):
         changed["when"] = [*task.get("when", ()), {"ref": before, "is": "finished"}]

@@ -15,7 +15,9 @@ import msgspec
 from ..guard import guarded
 from ..own_model import own_model
 from .case import CATEGORIES, Case, Loaded
+from .figure import WIDE, at_once
 from .play import PLANNERS, Play, play
+from .sequence import is_chain
 from .site import FiveMachines
 from .store import Store
 from .warm import NOTE, warm, warm_all
@@ -105,9 +107,12 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                 else:
                     await warm_all(stage, cases, PLANNERS[order.mode])
                 for step in steps:
-                    graph = plays[step.case.name, False, "", step.repeat].graph if step.again else None
+                    first = plays.get((step.case.name, False, "", step.repeat)) if step.sequential else None
+                    graph = first.graph if first is not None and step.again else None
                     if step.key in plays or (step.again and not graph):
                         continue  # a graph that has not reached its end has no sequential twin
+                    if first is not None and first.succeeded and at_once(first) <= WIDE:
+                        continue  # nothing ran beside anything: it is its own twin
                     watch(step, None)
                     plays[step.key] = made = await play(stage, step.case, step.wanted(order), graph)
                     store.keep(made)
@@ -134,12 +139,13 @@ def quick(cases: Sequence[Case]) -> tuple[Case, ...]:
 def _steps(order: Order, cases: Sequence[Case]) -> Iterator[Step]:
     """Each case with its sequential twin, then each fault over all cases.
 
-    The twin of a gold play is played first every other time; that of another planner's plan can only be played after.
+    The twin of a gold play is played first every other time; that of another planner's plan can only be played after,
+    and that of a chain needs to be only if something ran beside something all the same.
     """
     gold = order.mode == "gold"
     for repeat in range(order.repeat):
         for number, case in enumerate(cases):
             twins = [Step(case, False, "", repeat), Step(case, True, "", repeat, again=not gold)]
-            yield from twins[:: -1 if gold and (number + repeat) % 2 else 1]
+            yield from twins[:: -1 if gold and (number + repeat) % 2 and not is_chain(case.plan) else 1]
     for fault in order.faults:
         yield from (Step(case, False, fault, 0) for case in cases)

@@ -104,7 +104,7 @@ class Way:
             ready, cause, again = last.ended, last, False
         written, number = story.written.get(name, (story.zero, 0))
         call = story.calls.get(number)
-        asker = story.parent(one.task) if story.spawned(one.task) else call.by if call is not None else ""
+        asker = story.parent(one.task) if story.spawned(one.task) else story.proposed.get(name, call.by if call else "")
         asked_at = written if story.spawned(one.task) else call.opened if call is not None else written
         parent = next((other for other in reversed(story.of.get(asker, ())) if other.at <= asked_at), None)
         if parent is not None and asked_at > ready:
@@ -160,6 +160,10 @@ class Way:
             now = self._take("person_s", now, max(ready, asked))
         if ready < written <= now:
             now = self._take("engine_s", now, written)
+        call = self._story.calls.get(self._story.written.get(self._story.plain(one.task), (0.0, 0))[1])
+        if call is not None and ready < call.opened < now and call.opened in self._story.refused:
+            self._idle(call.opened, now)  # planned anew because somebody refused
+            now = self._take("person_s", call.opened, max(ready, self._story.refused[call.opened]))
         self._idle(ready, now)
 
     def _idle(self, since: float, until: float) -> None:

@@ -10,7 +10,7 @@ from bench.cross_device.case import Answer, Case, Said
 from bench.cross_device.check import Finding
 from bench.cross_device.play import Play
 from bench.cross_device.script import Script
-from bench.cross_device.sequence import in_turn
+from bench.cross_device.sequence import in_turn, is_chain
 from bench.cross_device.store import NAME, Store
 from planner.scripted.asked import Asked
 from planner.scripted.request import HttpRequest
@@ -27,6 +27,18 @@ PLAN = {
         {"id": "f", "skill": "flow.echo", "args": {"value": 1}, "when": [{"ref": "a", "is": "succeeded"}]},
     ]
 }
+
+
+def test_a_chain_is_known_by_what_its_tasks_need() -> None:
+    tasks: list[dict[str, Any]] = [
+        {"id": "a", "skill": "x"},
+        {"id": "b", "skill": "x", "args": {"of": {"ref": "a/value"}}},
+        {"id": "c", "skill": "x", "after": ["b"]},
+    ]
+    assert is_chain({"tasks": tasks})
+    assert not is_chain(PLAN)
+    for other in ({"after": ["a"]}, {"after": ["b"], "on": ["all"]}, {"args": {"each": {"ref": "b[]"}}}):
+        assert not is_chain({"tasks": [*tasks[:2], {"id": "c", "skill": "x", **other}]})
 
 
 def test_the_sequential_twin_waits_for_one_task_after_the_other() -> None:

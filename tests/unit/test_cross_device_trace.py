@@ -145,6 +145,29 @@ def test_a_person_is_charged_from_the_question_to_the_answer() -> None:
     assert parts(told.of(0.46, ("a", "b"))) == shares(work_s=0.2, person_s=0.25, engine_s=0.01)
 
 
+def test_a_refusal_that_is_planned_around_is_charged_to_the_person() -> None:
+    told = Told()
+    told.ran("a", "near", 0.0, 0.1, 0.1)
+    told.say(0.1, "approval_asked", task="b")
+    told.say(0.3, "approval_refused", task="b")
+    told.say(0.3, "planner_call_opened", call=2, purpose="replan")
+    told.say(0.35, "patch_accepted", call=2, author="planner", ids=["c"])
+    told.say(0.35, "planner_call_closed", call=2)
+    told.ran("c", "near", 0.36, 0.46, 0.1)
+    found = told.of(0.46, ("a", "b"))
+    assert parts(found) == shares(work_s=0.2, person_s=0.2, planner_s=0.05, engine_s=0.01)
+
+
+def test_what_a_running_task_proposed_waited_for_it() -> None:
+    told = Told()
+    told.say(0.2, "patch_accepted", call=0, author="task:audit", ids=["mend"])
+    told.ran("audit", "near", 0.0, 0.25, 0.25)
+    told.ran("mend", "near", 0.21, 0.4, 0.19)
+    found = told.of(0.4)
+    assert found.way == ("audit", "mend")
+    assert parts(found) == shares(work_s=0.39, engine_s=0.01)
+
+
 def test_what_a_task_spawned_and_waited_for_is_on_its_way() -> None:
     told = Told()
     told.say(0.1, "patch_accepted", key="k", author="task:tree", ids=["tree"])

@@ -21,6 +21,7 @@ _THIN: Final = 15
 _HEIGHT: Final = 300
 _LEFT: Final = 64
 _FOOT: Final = 40
+_LINE: Final = 18
 _CHARACTER: Final = 6.6
 """Width of one character of a label."""
 _COLOURS: Final = 6
@@ -101,23 +102,24 @@ def bars(title: str, unit: str, rows: Sequence[Bar], *, bound: float | None = No
         marks = ticks(0.0, top)
     height = len(rows) * _ROW + _FOOT
     body = [*_columns(marks, scale, height)]
+    words: list[str] = []
     for at, one in enumerate(rows):
         y = at * _ROW + (_ROW - _BAR) / 2
         end = scale(one.value)
-        body.append(_text(_LABEL - 8, y + _BAR - 3, one.label, "end", limit=_LABEL - 12))
+        words.append(_text(_LABEL - 8, y + _BAR - 3, one.label, "end", limit=_LABEL - 12))
         colour, width = "own" if one.own else "other", max(1.0, end - _LABEL)
         body.append(f'<rect class="{colour}" x="{_LABEL}" y="{y:.1f}" width="{width:.1f}" height="{_BAR}" rx="2"/>')
         if one.low is not None and one.high is not None and one.high > one.low:
             middle = y + _BAR / 2
             body.append(f'<path class="range" d="M{scale(one.low):.1f} {middle:.1f}H{scale(one.high):.1f}"/>')
             end = max(end, scale(one.high))
-        body.append(_text(end + 6, y + _BAR - 3, short(one.value), "start"))
+        words.append(_text(end + 6, y + _BAR - 3, short(one.value), "start"))
     if bound is not None:
         body.append(f'<path class="bound" d="M{scale(bound):.1f} 0V{height - _FOOT}"/>')
-    body.append(
+    words.append(
         _text(_LABEL + span, height - 4, unit + (f"; dashed: {short(bound)}" if bound is not None else ""), "end")
     )
-    return _svg(title, height, body)
+    return _svg(title, height, [*body, *words])
 
 
 def lines(
@@ -149,12 +151,10 @@ def lines(
         if not one.fit:
             for x, y in one.points:
                 body.append(f'<circle class="c{at % _COLOURS}" cx="{scale_x(x):.1f}" cy="{scale_y(y):.1f}" r="3.5"/>')
-        if len(series) > 1:
-            body.append(f'<rect class="c{at % _COLOURS}" x="{_LEFT + 10}" y="{8 + at * 18}" width="12" height="4"/>')
-            body.append(_text(_LEFT + 28, 14 + at * 18, one.name, "start"))
     body.append(_text(WIDTH - 24, _HEIGHT - 4, across, "end"))
-    body.append(_text(4, 12, up, "start"))
-    return _svg(title, _HEIGHT, body)
+    head, legend = _legend([one.name for one in series] if len(series) > 1 else [])
+    plot_group = f'<g transform="translate(0 {head})">{"".join(body)}</g>'
+    return _svg(title, _HEIGHT + head, [_text(4, 12, up, "start"), *legend, plot_group])
 
 
 def lanes(title: str, rows: Sequence[tuple[str, Sequence[Span]]]) -> str:
@@ -207,6 +207,20 @@ def _block(span: Span, scale: Callable[[float], float], y: float) -> str:
     if len(span.label) * _CHARACTER < width - 6:
         found += f'<text class="on" x="{x + 4:.1f}" y="{y + _THIN - 5:.1f}">{escape(span.label)}</text>'
     return found
+
+
+def _legend(names: Sequence[str]) -> tuple[int, list[str]]:
+    """Above a plot, where it covers nothing, below the unit: how high both are, and what is drawn."""
+    found: list[str] = []
+    x, y = _LEFT, 12
+    for at, name in enumerate(names):
+        width = 36 + int(len(name) * _CHARACTER)
+        if not at or x + width > WIDTH - 24:
+            x, y = _LEFT, y + _LINE
+        found.append(f'<rect class="c{at % _COLOURS}" x="{x}" y="{y - 6}" width="12" height="4"/>')
+        found.append(_text(x + 18, y, name, "start"))
+        x += width
+    return y + 8, found
 
 
 def _linear_scale(low: float, high: float, start: float, length: float) -> Callable[[float], float]:

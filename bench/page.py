@@ -25,15 +25,16 @@ _STYLE: Final = """
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; margin-bottom: 0.2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 0.3rem; }
-p { margin: 0.3rem 0 0.8rem; color: var(--soft); } svg { width: 100%; height: auto; display: block; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } .grid { stroke: var(--line); fill: none; }
+p { margin: 0.3rem 0 0.8rem; color: var(--soft); } svg { width: 100%; min-width: 36rem; height: auto; display: block; }
+svg text { font: 12px system-ui, sans-serif; fill: var(--ink); stroke: var(--ground); stroke-width: 3px;
+  paint-order: stroke; } .grid { stroke: var(--line); fill: none; }
 .own { fill: var(--own); } .other { fill: var(--other); } .range { stroke: var(--ink); stroke-width: 1.5; fill: none; }
 .bound { stroke: var(--bound); stroke-dasharray: 5 4; fill: none; } .line { fill: none !important; stroke-width: 2; }
 .faint { opacity: 0.35; } .fit { stroke-dasharray: 5 4; } .wide { overflow-x: auto; }
 .c0 { fill: var(--c0); stroke: var(--c0); } .c1 { fill: var(--c1); stroke: var(--c1); }
 .c2 { fill: var(--c2); stroke: var(--c2); } .c3 { fill: var(--c3); stroke: var(--c3); }
 .c4 { fill: var(--c4); stroke: var(--c4); } .c5 { fill: var(--c5); stroke: var(--c5); }
-text.on { font-size: 10px; fill: var(--ground); pointer-events: none; } details { margin: 0.3rem 0; }
+svg text.on { font-size: 10px; fill: var(--ground); stroke: none; pointer-events: none; } details { margin: 0.3rem 0; }
 summary { cursor: pointer; } details > p { margin-left: 1rem; }
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.8rem 0; } th, td { padding: 0.2rem 0.7rem 0.2rem 0;
   text-align: left; border-bottom: 1px solid var(--line); } td.n, th.n { text-align: right; white-space: nowrap; }
@@ -77,7 +78,7 @@ def write_page(path: Path, title: str, about: str, sections: Iterable[Section]) 
 
 def _section(section: Section) -> str:
     text = f"<p>{escape(section.text)}</p>" if section.text else ""
-    inside = f"{text}{''.join(section.charts)}{_table(section.rows)}"
+    inside = f"{text}{''.join(map(_wide, section.charts))}{_table(section.rows)}"
     if section.folded:
         return f"<details><summary>{escape(section.heading)}</summary>{inside}</details>"
     return f"<h2>{escape(section.heading)}</h2>{inside}"
@@ -89,7 +90,12 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     head, *rest = rows
     numeric = [bool(rest) and all(_is_number(row[at]) for row in rest) for at in range(len(head))]
     lines = [_line("th", head, numeric), *(_line("td", row, numeric) for row in rest)]
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+    return _wide(f"<table>{''.join(lines)}</table>")
+
+
+def _wide(inside: str) -> str:
+    """What a narrow window shows by scrolling, so that it stays readable."""
+    return f'<div class="wide">{inside}</div>'
 
 
 def _line(tag: str, row: Sequence[str], numeric: Sequence[bool]) -> str:

@@ -87,3 +87,11 @@ def test_spans_of_a_lane_that_overlap_lie_below_each_other_and_others_beside() -
 def test_what_is_folded_shows_its_heading_only() -> None:
     text = page("t", "a", [Section("h & h", "inside", folded=True)])
     assert "<details><summary>h &amp; h</summary><p>inside</p></details>" in text
+
+
+def test_a_legend_stands_above_the_plot_and_wraps() -> None:
+    one = lines("t", "x", "a_long_unit", [Series("only", ((1.0, 1.0), (2.0, 2.0)))])
+    many = lines("t", "x", "a_long_unit", [Series(f"a series of number {n}", ((1.0, n), (2.0, n))) for n in range(6)])
+    assert 'viewBox="0 0 720 320"' in one
+    assert many.index("number 5") < many.index("<g transform")
+    assert len(set(re.findall(r'y="([\d.]+)" text-anchor="start">a series', many))) == 2

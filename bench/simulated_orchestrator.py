@@ -19,6 +19,7 @@ from orchestrator.core.machine import Machine
 from orchestrator.core.setting import CoreSettings
 from orchestrator.core.state import State
 from protocol.frame import Bye
+from protocol.pointer import MISSING, descend
 
 from .fault import Faults
 from .simulated_disk import Append, SimulatedDisk
@@ -320,13 +321,8 @@ class SimulatedOrchestrator(SimulatedTime):
         """A planner is called; nobody answers unless a simulation says who."""
 
     def _resolve(self, command: c.Resolve) -> None:
-        value, found = self.artifacts[command.ref.digest], True
-        for part in command.pointer:
-            try:
-                value = value[int(part)] if isinstance(value, list) else value[part]
-            except (KeyError, IndexError, ValueError):
-                found = False
-                break
+        value = descend(self.artifacts[command.ref.digest], command.pointer)
+        found = value is not MISSING
         if found and command.what == "length":
             value = len(value) if isinstance(value, list) else -1
         answer = s.Resolved(

@@ -16,6 +16,7 @@ from protocol.builtin import BUILTINS
 from protocol.errors import Unavailable
 from protocol.frame import Assign, Input, WorkSpec
 from protocol.outcome import Failure, FailureClass, Outcome, Stopped, Success
+from protocol.pointer import descend
 from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import NOTHING, Resources
 from protocol.skill import SkillSpec, Variant
@@ -99,18 +100,15 @@ def job_of(assign: Assign, work: WorkSpec, worker: str, element: bool, artifacts
 
 def _value(entry: Input, artifacts: Mapping[str, Any]) -> Any:
     if entry.parts is not None:
-        parts = [_read(part, (), artifacts) for part in entry.parts]
-        return [one for part in parts for one in part] if entry.flat else parts
-    return _read(entry.value, entry.pointer, artifacts)
+        parts = [_read(part, artifacts) for part in entry.parts]
+        found = [one for part in parts for one in part] if entry.flat else parts
+    else:
+        found = _read(entry.value, artifacts)
+    return descend(found, entry.pointer)
 
 
-def _read(value: Value, pointer: tuple[str, ...], artifacts: Mapping[str, Any]) -> Any:
-    if isinstance(value, ArtifactRef):
-        found = artifacts[value.digest]
-        for part in pointer:
-            found = found[int(part)] if isinstance(found, list) else found[part]
-        return found
-    return msgspec.json.decode(value)
+def _read(value: Value, artifacts: Mapping[str, Any]) -> Any:
+    return artifacts[value.digest] if isinstance(value, ArtifactRef) else msgspec.json.decode(value)
 
 
 def program_for(job: SimulatedJob, programs: Mapping[str, Program]) -> Program:

@@ -15,6 +15,7 @@ import msgspec
 from protocol.document import nearest
 from protocol.errors import PlanRefused, Problem
 from protocol.patch import Patch
+from protocol.pointer import EACH
 from protocol.schema import check
 from protocol.task import EFFECT_ORDER, INPUT, FirstOf, Plan, Ref, TaskSpec, references
 
@@ -70,7 +71,7 @@ def check_task(
 
 def result_at(schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any] | None:
     """The schema of what a pointer names in a result; {} when that can't be told, None when nothing can be there."""
-    for part in path:
+    for at, part in enumerate(path):
         if not schema or "anyOf" in schema:
             return {}
         kind = schema.get("type")
@@ -84,6 +85,9 @@ def result_at(schema: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, 
             else:
                 schema = extra if isinstance(extra, Mapping) else {}
         elif kind == "array":
+            if part == EACH:
+                inner = result_at(schema.get("items", {}), path[at + 1 :])
+                return None if inner is None else {"type": "array", "items": inner}
             if not part.isdecimal():
                 return None
             schema = schema.get("items", {})
@@ -168,8 +172,11 @@ def _reference(
 def _fields(source: TaskSpec, catalog: Catalog) -> str:
     result = result_of(source, catalog)
     if result.get("type") == "array":
-        return f"{source.id} is a map, its value a list: write {source.id}[]/FIELD for each, or {source.id} for all"
+        name = source.id
+        said = f"write {name}[]/FIELD for each, {name}/*/FIELD for the list of those, or {name} for all"
+        return f"{name} is a map, its value a list: {said}"
     names = ", ".join(
-        name + ("[]" if field.get("type") == "array" else "") for name, field in result.get("properties", {}).items()
+        field + ("[]" if schema.get("type") == "array" else "")
+        for field, schema in result.get("properties", {}).items()
     )
     return f"it gives {names}" if names else f"name {source.id} alone"

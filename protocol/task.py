@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from .pointer import EACH
 from .resource import Resources
 
 Effect = Literal["pure", "idempotent", "once"]
@@ -34,6 +35,16 @@ class Ref(msgspec.Struct, frozen=True, array_like=True, tag="ref", gc=False):
     path: tuple[str, ...] = ()
     each: bool = False
     rest: tuple[str, ...] = ()
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Where the list lies over whose elements `[]` goes: what is gathered from a list (`*`) is as long as that."""
+        return self.path[: self.path.index(EACH)] if EACH in self.path else self.path
+
+    def item(self, index: int) -> tuple[str, ...]:
+        """Where `[]` leads for one element."""
+        head = self.listed
+        return (*head, str(index), *self.path[len(head) + 1 :], *self.rest)
 
     def __str__(self) -> str:
         if not self.each and "/" not in (text := "".join(self.path)) and "~" not in text:

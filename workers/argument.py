@@ -15,6 +15,7 @@ import msgspec
 from protocol.artifact import ArtifactRef, Value
 from protocol.errors import NotFound, SchemaMismatch
 from protocol.frame import Assign, Input, WorkSpec
+from protocol.pointer import MISSING, descend
 from protocol.schema import check
 from protocol.skill import SkillSpec
 from protocol.task import substitute
@@ -80,12 +81,10 @@ def values(inputs: Iterable[Input], locate: Locate) -> dict[str, Any]:
 
 def pointed(value: Any, pointer: tuple[str, ...], key: str) -> Any:
     """The part of a JSON value that a pointer names. Raises: NotFound."""
-    for step in pointer:
-        try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        except (KeyError, IndexError, ValueError, TypeError):
-            raise NotFound(f"{key}: there is no {step!r} in that value", hint="look at it with asterism get") from None
-    return value
+    found = descend(value, pointer)
+    if found is MISSING:
+        raise NotFound(f"{key}: there is no /{'/'.join(pointer)} in that value", hint="look at it with asterism get")
+    return found
 
 
 def staged_files(assign: Assign, locate: Locate) -> Mapping[str, str]:

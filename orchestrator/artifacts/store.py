@@ -22,6 +22,7 @@ from protocol.artifact import CHUNK_BYTES, SMALL_BYTES, ArtifactRef, Content, di
 from protocol.bundle import oversized
 from protocol.errors import AsterismError, Conflict, NotFound, SchemaMismatch, Unavailable, UsageError, WireError
 from protocol.json_bytes import check_json
+from protocol.pointer import EACH, MISSING, descend
 from protocol.security import private_directory
 
 JSON_BYTES: Final = 64 * 1024 * 1024
@@ -292,6 +293,9 @@ class ArtifactStore:
             node: Any = file.read()
         for depth, step in enumerate(pointer):
             inside = _inside(digest, node)
+            if isinstance(inside, list) and step == EACH:
+                node = msgspec.json.encode(self._gathered(digest, node, pointer[depth:]))
+                break
             where = "/" + "/".join(pointer[: depth + 1])
             if isinstance(inside, dict) and step in inside:
                 node = inside[step]
@@ -305,6 +309,16 @@ class ArtifactStore:
         except WireError as error:
             raise SchemaMismatch(f"{digest} is not JSON: {error.message}") from None
         return found
+
+    def _gathered(self, digest: str, node: Any, pointer: tuple[str, ...]) -> list[Any]:
+        """What each element of a list has at the pointer behind `*`. Raises: NotFound, SchemaMismatch."""
+        try:
+            found = descend(msgspec.json.decode(node), pointer)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise SchemaMismatch(f"{digest} is not JSON: {error}") from None
+        if found is MISSING:
+            raise NotFound(f"not every element has /{'/'.join(pointer[1:])}", hint="name what all of them have")
+        return list(found)
 
     def length_at(self, digest: str, pointer: tuple[str, ...] = ()) -> int:
         """How many elements the list at `pointer` has. Raises: as json_at; SchemaMismatch when it is no list."""

@@ -19,8 +19,9 @@ import anyio.to_thread
 import msgspec
 
 from protocol.artifact import is_digest, parse_file
-from protocol.errors import UsageError
+from protocol.errors import NotFound, UsageError
 from protocol.ids import parse_ref
+from protocol.pointer import MISSING, descend
 
 from .connection import Connection
 from .result import Result
@@ -131,8 +132,12 @@ class Reader:
             async for chunk in chunks:
                 found += chunk
         value: Any = msgspec.json.decode(bytes(found))
-        for part in artifact.get("pointer", ()):
-            value = value[int(part)] if isinstance(value, list) else value[part]
+        pointer = artifact.get("pointer", ())
+        value = descend(value, pointer)
+        if value is MISSING:
+            raise NotFound(
+                f"there is nothing at /{'/'.join(pointer)} in that value", hint="asterism get shows the whole"
+            )
         return value
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from protocol.artifact import ArtifactRef, Value
 from protocol.frame import Input
+from protocol.pointer import EACH, MISSING, descend
 from protocol.task import INPUT, AnyRef, FirstOf, Ref
 
 from .graph import Run, Task
@@ -22,6 +23,8 @@ from .lifecycle import Settled
 
 _CACHED: Final = 64
 _POINTED: Final = 1024
+_GATHERED: Final = 256 * 1024
+"""Bytes of elements out of which something is gathered here; out of more it is on the worker that reads it."""
 _SMALL: Final = 4096
 """Bytes of a value of which is remembered what was pointed at."""
 _SPEC: Final = msgspec.json.Encoder(order="deterministic")
@@ -45,29 +48,6 @@ class _Pointed(msgspec.Struct, frozen=True, gc=False):
 
     input: Input
     pinned: bytes
-
-
-class Missing:
-    """No value at the pointer; distinct from JSON null."""
-
-
-MISSING: Final = Missing()
-
-
-def descend(value: Any, path: tuple[str, ...]) -> Any:
-    """The value at a JSON pointer, or MISSING."""
-    for part in path:
-        if isinstance(value, dict):
-            if part not in value:
-                return MISSING
-            value = value[part]
-        elif isinstance(value, list):
-            if not part.isdigit() or int(part) >= len(value):
-                return MISSING
-            value = value[int(part)]
-        else:
-            return MISSING
-    return value
 
 
 class Binder:
@@ -153,6 +133,8 @@ class Binder:
         if task.spread is not None:
             if not path:
                 return Input(key, b"null", (), self.parts(run, task), task.spread.chunk > 1)
+            if path[0] == EACH:
+                return self._gathered(run, task, path, key)
             if not path[0].isdigit() or int(path[0]) >= task.spread.items:
                 raise RefMissing(f"{key}: {ref.source} has {task.spread.items} elements")
             return self._element_of(run, task, int(path[0]), path[1:], key)
@@ -179,16 +161,30 @@ class Binder:
         if followed is not ref:
             return msgspec.structs.replace(self.element(run, followed, index), key=key)
         if ref.source == INPUT:
-            return Input(
-                key, self._at(run.inputs.get(ref.path[0], b"null"), (*ref.path[1:], str(index), *ref.rest), key)
-            )
-        task = run.tasks[run.names[ref.source]]
-        if task.spread is not None and not ref.path:
-            return self._element_of(run, task, index, ref.rest, key)
+            return Input(key, self._at(run.inputs.get(ref.path[0], b"null"), ref.item(index)[1:], key))
+        task, path = run.tasks[run.names[ref.source]], ref.item(index)
         if task.spread is not None:
-            inner = self._element_of(run, task, int(ref.path[0]), ref.path[1:], key)
-            return self._point(inner.value, (*inner.pointer, str(index), *ref.rest), key)
-        return self._point(self._value(run, task, key), (*ref.path, str(index), *ref.rest), key)
+            return self._element_of(run, task, int(path[0]), path[1:], key)
+        return self._point(self._value(run, task, key), path, key)
+
+    def _gathered(self, run: Run, task: Task, path: tuple[str, ...], key: str) -> Input:
+        """What each element of a map has at the rest of this path."""
+        spread, parts = task.spread, self.parts(run, task)
+        assert spread is not None
+        found = Input(key, b"null", path, parts, spread.chunk > 1)
+        if any(type(part) is ArtifactRef for part in parts) or sum(map(len, parts)) > _GATHERED:  # type: ignore[arg-type]
+            return found
+        rows = []
+        for index, row in enumerate(self.rows(found)):
+            rows.append(one := descend(row, path[1:]))
+            if one is MISSING:
+                raise RefMissing(f"{key} points at nothing: no /{'/'.join(path[1:])} in element {index}")
+        return Input(key, _JSON.encode(rows))
+
+    def rows(self, found: Input) -> list[Any]:
+        """The list that a manifest of inline parts stands for, before what its pointer names in it."""
+        rows = [msgspec.json.decode(part) for part in found.parts or () if isinstance(part, bytes)]
+        return [one for row in rows for one in row] if found.flat else rows
 
     def _element_of(self, run: Run, task: Task, index: int, rest: tuple[str, ...], key: str) -> Input:
         spread = task.spread

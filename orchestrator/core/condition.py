@@ -7,9 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.pointer import MISSING, descend
 from protocol.task import Condition, Ref
 
-from .binding import MISSING, Binder, RefMissing
+from .binding import Binder, RefMissing
 from .graph import Run, Task
 from .lifecycle import Settled
 
@@ -75,7 +76,7 @@ def _line(run: Run, line: Condition, binder: Binder, resolved: dict[str, Any]) -
             if found.parts is not None:
                 if any(type(part) is ArtifactRef for part in found.parts):
                     return Judgement(False, error=f"{ref} is a list with large elements; name one of them")
-                value = [msgspec.json.decode(part) for part in found.parts if isinstance(part, bytes)]
+                value = descend(binder.rows(found), found.pointer)
             else:
                 value = binder.decoded(found.value)
     if line.op == "exists":

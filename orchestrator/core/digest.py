@@ -26,6 +26,7 @@ from protocol.digest import (
     known_code,
 )
 from protocol.document import kind_of
+from protocol.pointer import EACH
 from protocol.schema import check
 from protocol.task import FirstOf, Output
 
@@ -184,8 +185,10 @@ def may_show(field: Mapping[str, Any], value: object) -> bool:
 
 def schema_at(schema: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     """What a skill's result schema says of the value at a pointer; {} if it says nothing."""
-    for part in path:
+    for at, part in enumerate(path):
         fields = schema.get("properties", {})
+        if part == EACH and part not in fields:
+            return {"type": "array", "items": schema_at(schema.get("items", {}), path[at + 1 :])}
         schema = fields[part] if part in fields else schema.get("items", {}) if part.isdecimal() else {}
     return dict(schema)
 

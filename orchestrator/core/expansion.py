@@ -9,12 +9,13 @@ import msgspec
 from protocol.artifact import ArtifactRef
 from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import AsterismError
+from protocol.pointer import MISSING
 from protocol.task import INPUT, AnyRef, Ref
 
 from . import command as c
 from . import event as e
 from .answer import give
-from .binding import MISSING, RefMissing
+from .binding import RefMissing
 from .condition import Judgement, default_condition, judge
 from .eligibility import could_return, eligible, kind_of
 from .graph import Run, Task
@@ -193,9 +194,9 @@ def _length(turn: Turn, run: Run, task: Task, ref: Ref) -> int | None:
     ref = turn.binder.follow(run, ref)
     if ref.source != INPUT:
         source = run.tasks[run.names[ref.source]]
-        if source.spread is not None and not ref.path:
+        if source.spread is not None and not ref.listed:
             return source.spread.items
-    found = turn.binder.input(run, Ref(ref.source, ref.path))
+    found = turn.binder.input(run, Ref(ref.source, ref.listed))
     if isinstance(found.value, ArtifactRef):
         return None
     value = turn.binder.decoded(found.value)
@@ -206,7 +207,7 @@ def _resolve(turn: Turn, run: Run, task: Task, ref: AnyRef, what: str) -> None:
     """Have the engine read an artifact; the task is due again with the answer."""
     if (run.ix, task.ix) in turn.resolving:
         return
-    plain = Ref(ref.source, ref.path) if isinstance(ref, Ref) else ref
+    plain = Ref(ref.source, ref.listed) if isinstance(ref, Ref) and ref.each else ref
     found = turn.binder.input(run, plain)
     assert isinstance(found.value, ArtifactRef)
     turn.resolving.add((run.ix, task.ix))

@@ -18,9 +18,10 @@ from protocol.digest import Fact
 from protocol.document import canonical
 from protocol.errors import PlanRefused, Problem
 from protocol.patch import Patch
+from protocol.pointer import MISSING, descend
 from protocol.task import INPUT, AnyRef, Condition, FirstOf, Output, Ref, TaskSpec, reference_in, references
 
-from .binding import MISSING, RefMissing, descend
+from .binding import RefMissing
 from .digest import json_type, may_show, schema_at
 from .graph import Run, Task
 from .planner_call import PlannerCall
@@ -65,7 +66,7 @@ def _of_element(node: Any, k: int) -> Any:
 
 
 def _element(ref: AnyRef, k: int) -> AnyRef:
-    return Ref(ref.source, (*ref.path, str(k), *ref.rest)) if isinstance(ref, Ref) and ref.each else ref
+    return Ref(ref.source, ref.item(k)) if isinstance(ref, Ref) and ref.each else ref
 
 
 def _mapped(node: Any, change: Callable[[AnyRef], Any]) -> Any:

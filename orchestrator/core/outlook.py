@@ -15,13 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.pointer import MISSING, descend
 from protocol.skill import SkillSpec
 from protocol.task import INPUT, Ref
 
 from ..placement.forecast import Spread
 from ..placement.predictor import Prediction
 from ..placement.problem import INF, Placed, Problem, Site
-from .binding import MISSING, descend
 from .expectation import stated_s
 from .graph import Run, Task, is_map
 from .lifecycle import Settled
@@ -152,7 +152,7 @@ class _Making:
                 value = self.run.tasks[source].value
             else:
                 value = self.run.inputs.get(ref.path[0])
-            path = ref.path[1:] if ref.source == INPUT else ref.path
+            path = ref.listed[1:] if ref.source == INPUT else ref.listed
             if isinstance(value, bytes):
                 listed = descend(msgspec.json.decode(value), path)
                 if listed is not MISSING and isinstance(listed, list):

@@ -14,6 +14,7 @@ import msgspec
 
 from protocol.artifact import INLINE_LIMIT
 from protocol.errors import AsterismError, UsageError
+from protocol.pointer import descend
 from protocol.task import FirstOf, Output, Ref, references, substitute
 
 from . import event as e
@@ -211,8 +212,7 @@ def _value(turn: Turn, run: Run, output: Output) -> bytes:
         return b""
     if found.parts is None:
         return bytes(found.value)  # type: ignore[arg-type]
-    rows = [turn.binder.decoded(part) for part in parts if isinstance(part, bytes)]
-    return msgspec.json.encode([one for row in rows for one in row] if found.flat else rows)
+    return msgspec.json.encode(descend(turn.binder.rows(found), found.pointer))
 
 
 def _composed(plan: SubPlan, values: dict[str, bytes]) -> bytes:

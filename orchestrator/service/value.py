@@ -15,9 +15,10 @@ import msgspec
 from protocol.artifact import ArtifactRef, Value
 from protocol.errors import NotFound
 from protocol.frame import Input
+from protocol.pointer import MISSING, descend
 from protocol.task import INPUT, Output, Ref
 
-from ..core.binding import MISSING, Binder, RefMissing, descend
+from ..core.binding import Binder, RefMissing
 from ..core.graph import Run, Task
 from ..engine.artifact_desk import Store, joined
 from .lookup import find_task, task_state
@@ -111,7 +112,7 @@ class Values:
         """The value as JSON bytes if it fits `room`, else as an artifact that holds it."""
         if found.parts is not None:
             size = sum(len(part) if isinstance(part, bytes) else part.size for part in found.parts)
-            if size <= room and all(isinstance(part, bytes) for part in found.parts):
+            if size <= room and not found.pointer and all(isinstance(part, bytes) for part in found.parts):
                 return joined(found.parts, found.flat, self._store)
             return await anyio.to_thread.run_sync(self._keep, found)
         if isinstance(found.value, bytes) and len(found.value) > room:

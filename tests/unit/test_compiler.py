@@ -63,6 +63,9 @@ def test_a_wrong_name_comes_with_the_nearest_ones() -> None:
         ("scan/files[]/path", "UnknownField"),
         ("scan/count[]", "MapType"),
         ("count/matches", "UnknownField"),
+        ("count/*/match", "UnknownField"),
+        ("scan/*/name", "UnknownField"),
+        ("scan/files/*/name/x", "UnknownField"),
     ],
 )
 def test_a_reference_into_nothing_is_a_problem(ref: str, code: str) -> None:
@@ -71,7 +74,17 @@ def test_a_reference_into_nothing_is_a_problem(ref: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ref", ["scan", "scan/files/0/name", "scan/files[]", "count", "count/0/matches", "count[]/lines"]
+    "ref",
+    [
+        "scan",
+        "scan/files/0/name",
+        "scan/files[]",
+        "count",
+        "count/0/matches",
+        "count[]/lines",
+        "count/*/file",
+        "scan/files/*/name[]",
+    ],
 )
 def test_a_reference_that_fits_is_none(ref: str) -> None:
     echo = {"id": "echo", "skill": "flow.echo", "args": {"value": {"ref": ref}}}

@@ -323,3 +323,61 @@ def test_a_run_time_goes_by_what_the_argument_of_the_task_says():
     for seconds in (2, 20):
         found = predictor.predict("flow.sleep", known.device_class, 1, 1.0, seconds * 1_000_000)
         assert found.run_s == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_one_field_of_every_element_is_gathered_into_a_list(chunk):
+    tasks = [
+        LIST,
+        echo("m", {"ref": "l/items[]"}, map={"chunk": chunk}),
+        echo("all", {"ref": "m/*/value"}),
+        echo("again", {"ref": "m/*/value[]"}),
+        echo("held", 1, when=[{"ref": "m/*/value", "op": "==", "value": [3, 1, 2]}]),
+        echo("bare", 1, when=[{"ref": "m", "op": "==", "value": [{"value": n} for n in (3, 1, 2)]}]),
+        echo("star", {"*": 1}),
+        echo("name", {"ref": "star/value/*"}),
+    ]
+    sim = run(tasks, outputs=[{"name": "o", "ref": "m/*/value"}], workers=1, slots=1)
+    assert value(sim, "all") == [3, 1, 2]
+    assert [value(sim, f"again.{k}") for k in range(3)] == [3, 1, 2]
+    assert value(sim, "name") == 1
+    assert set(sim.states().values()) == {"succeeded"}
+
+
+def test_what_one_element_lacks_is_not_gathered_and_the_element_is_named():
+    def odd(job):
+        yield 0.01
+        return Failure("Bad", "one") if job.args["value"] == 1 else {"value": job.args["value"]}
+
+    tasks = [
+        LIST,
+        echo("m", {"ref": "l/items[]"}, map={"on_error": "collect"}),
+        echo("n", {"ref": "m/*/value"}),
+        echo("there", 1, when=[{"ref": "m/*/value", "op": "exists"}]),
+    ]
+    sim = run(tasks, program={"m": odd})
+    assert sim.task("n").state.code == "RefMissing"
+    assert "no /value in element 1" in sim.task("n").state.message
+    assert sim.states()["there"] == "skipped"
+
+
+def test_nothing_is_gathered_from_an_empty_map_and_nothing_at_all_from_a_skipped_one():
+    empty = {"id": "l", "skill": "flow.list", "args": {"items": []}}
+    gathered = echo("n", {"ref": "m/*/value"})
+    assert value(run([empty, echo("m", {"ref": "l/items[]"}), gathered]), "n") == []
+    skipped = echo("m", {"ref": "l/items[]"}, when=[{"ref": "l/items/0", "op": "==", "value": 9}])
+    assert run([LIST, skipped, gathered]).states()["n"] == "skipped"
+
+
+def test_large_elements_are_gathered_where_they_are_read():
+    ref = ArtifactRef("sha256:" + "a" * 64, "application/json", 100_000)
+
+    def large(job):
+        yield 0.01
+        return Success(ref) if job.args["value"] == 1 else {"value": job.args["value"]}
+
+    sim = Simulator(program={"m": large})
+    sim.artifacts[ref.digest] = {"value": 1, "much": "more"}
+    sim.submit({"tasks": [LIST, echo("m", {"ref": "l/items[]"}), echo("n", {"ref": "m/*/value"})]})
+    sim.settle()
+    assert value(sim, "n") == [3, 1, 2]

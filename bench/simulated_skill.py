@@ -28,7 +28,7 @@ SIMULATED_SKILLS: Final = (
     SkillSpec(name="sim.other", doc="Simulated work by another skill.", params=_OPEN, effect="pure"),
     SkillSpec(name="sim.light", doc="Waits, without a core.", params=_OPEN, effect="pure",
               variants=(Variant("cpu", NOTHING),)),
-    SkillSpec(name="sim.idem", doc="Simulated idempotent work.", params=_OPEN, effect="idempotent"),
+    SkillSpec(name="sim.idem", doc="Simulated idempotent work.", params=_OPEN, effect="idempotent", warm_s=60.0),
     SkillSpec(name="sim.once", doc="A simulated effect.", params=_OPEN, effect="once", retry_max=0),
     SkillSpec(name="sim.own", doc="A simulated effect that says itself when it begins.", params=_OPEN, effect="once",
               retry_max=0, begin_effect="own"),

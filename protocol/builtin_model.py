@@ -17,6 +17,9 @@ _WAITS: Final = (Variant("cpu", Resources(cpu=0.25)),)
 _DATA: Final = either(FILE, TEXT, LIST, RECORD)
 _CALL_S: Final = 600.0
 
+_WARM_S: Final = 300.0
+"""What a model server has cached of a prompt is gone after about so long."""
+
 MODEL_BUILTINS: Final[tuple[SkillSpec, ...]] = (
     SkillSpec(
         name="llm.ask",
@@ -31,6 +34,7 @@ MODEL_BUILTINS: Final[tuple[SkillSpec, ...]] = (
         timeout_s=_CALL_S,
         tainted=True,
         spends=True,
+        warm_s=_WARM_S,
         examples=("ask the model {prompt}", "ask the model {prompt} about {data}", "summarize {data}"),
         tags=("llm", "model", "prompt", "summarize", "translate", "explain", "draft"),
         network=True,
@@ -49,6 +53,7 @@ MODEL_BUILTINS: Final[tuple[SkillSpec, ...]] = (
         timeout_s=_CALL_S,
         tainted=True,
         spends=True,
+        warm_s=_WARM_S,
         examples=("classify {data} as {choices}", "decide {question} for {data} among {choices}"),
         tags=("llm", "model", "classify", "label", "sentiment", "triage", "route"),
         network=True,
@@ -70,6 +75,7 @@ MODEL_BUILTINS: Final[tuple[SkillSpec, ...]] = (
         timeout_s=_CALL_S,
         tainted=True,
         spends=True,
+        warm_s=_WARM_S,
         examples=("extract the fields {fields} from {data}", "read {fields} out of {data} with the model"),
         tags=("llm", "model", "extract", "parse", "fields", "structure"),
         network=True,
@@ -89,6 +95,7 @@ MODEL_BUILTINS: Final[tuple[SkillSpec, ...]] = (
         variants=_WAITS,
         tainted=True,
         spends=True,
+        warm_s=_WARM_S,
         cached=False,
         spawns=("@skills",),
         sinks=("skills",),

@@ -51,6 +51,7 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     there (`ctx.restored`), so an attempt may be stopped behind a checkpoint and go on elsewhere. `batch`: one call has
     up to so many elements, gathered for `batch_wait_s` at most. `takes`: the parameter that says how many seconds a run
     takes (a reference core's, if it works). `run_s`: what its author reckons that a run takes there; 0: nobody says.
+    `warm_s`: for so long what one has loaded or cached on a worker serves the next of the same run there.
     """
 
     name: str
@@ -80,10 +81,11 @@ class SkillSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     batch_wait_s: float = 0.0
     takes: str = ""
     run_s: float = 0.0
+    warm_s: float = 0.0
 
     def digest(self) -> str:
         """Identity of the contract: equal digests may serve the same run."""
         contract = msgspec.structs.replace(
-            self, doc="", examples=(), tags=(), takes="", run_s=0.0, batch=0, batch_wait_s=0.0
+            self, doc="", examples=(), tags=(), takes="", run_s=0.0, warm_s=0.0, batch=0, batch_wait_s=0.0
         )
         return hashlib.sha256(msgspec.json.encode(contract, order="deterministic")).hexdigest()[:32]

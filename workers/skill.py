@@ -194,6 +194,7 @@ def skill(
     batch: int = 0,
     batch_wait: float | str = "10ms",
     takes: str | float = "",
+    warm: float | str = 0.0,
     spec: SkillSpec | None = None,
 ) -> Callable[[Callable[P, R]], Skill[P, R]]: ...
 
@@ -226,6 +227,7 @@ def skill(
     batch: int = 0,
     batch_wait: float | str = "10ms",
     takes: str | float = "",
+    warm: float | str = 0.0,
     spec: SkillSpec | None = None,
 ) -> Skill[P, R] | Callable[[Callable[P, R]], Skill[P, R]]:
     """Makes a skill of a function.
@@ -261,6 +263,8 @@ def skill(
         batch_wait: How long a call waits at most for more elements.
         takes: How many seconds a run takes on a core of speed 1, as you reckon: what is expected until it has run. Or
             the argument that says so: forecasts take that at its word.
+        warm: How long what it keeps in memory or in a cache (a loaded model, a session) serves the next task of the
+            same run that comes to the same worker: such tasks are then sent there rather than elsewhere.
         spec: The whole of it as data, for built-ins; then nothing else is given.
 
     Raises: UsageError when the signature can't be described or a setting is wrong.
@@ -316,6 +320,7 @@ def skill(
             batch_wait_s=span_s(batch_wait) if batch else 0.0,
             takes=named,
             run_s=run_s,
+            warm_s=span_s(warm),
         )
         return Skill(target, made, signature)
 

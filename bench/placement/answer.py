@@ -21,6 +21,7 @@ from .decision import Decision
 from .foretold import Foretold
 from .hedging import Hedged, Hedging
 from .learning import Learning
+from .sharing import Sharing
 
 MOST: Final = {
     "online_geomean_lb2": 1.065, "online_worst_best_known": 1.15, "noise_geomean_lb": 1.24, "heft_max_deviation": 0.005,
@@ -33,14 +34,15 @@ LEAST: Final = {"hedging_shorter": 0.35, "prediction_covered": 0.94}
 
 
 class Core(msgspec.Struct, frozen=True):
-    """What was measured of the real core; `hedging_live` and `forecast` by real processes, `learning` of the predictor
-    on the recorded workflows."""
+    """What was measured of the real core; `hedging_live`, `forecast` and `sharing` by real processes, `learning` of
+    the predictor on the recorded workflows."""
 
     decisions: tuple[Decision, ...] = ()
     hedging: Hedging | None = None
     hedging_live: Hedged | None = None
     forecast: Foretold | None = None
     learning: Learning | None = None
+    sharing: Sharing | None = None
 
     def figures(self) -> dict[str, float | None]:
         """The promised ones; None where nothing was measured."""
@@ -55,6 +57,8 @@ class Core(msgspec.Struct, frozen=True):
             "prediction_error": self.learning.error if self.learning is not None else None,
             "prediction_error_p90": self.learning.error_p90 if self.learning is not None else None,
             "prediction_covered": self.learning.covered if self.learning is not None else None,
+            "sharing_error": self.sharing.error if self.sharing is not None else None,
+            "sharing_alone_error": self.sharing.alone_error if self.sharing is not None else None,
         }
 
 

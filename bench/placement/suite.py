@@ -25,6 +25,7 @@ from .case import Job, Known, Row, measure
 from .decision import decision
 from .foretold import foretold
 from .learning import Learning, learning
+from .sharing import sharing
 from .workflow import read_fleets, read_workflow
 
 
@@ -53,9 +54,9 @@ def schedule(data: Path, sizes: Sizes, say: Callable[[str], None], processes: in
     count = min(processes or os.cpu_count() or 1, len(jobs))
     core = Core(tuple(decision(count, samples=sizes.samples) for count in sizes.devices))
     if sizes.live:
-        say("hedging and forecasts, by real processes")
-        live, told = anyio.run(hedging.live), anyio.run(foretold)
-        core = msgspec.structs.replace(core, hedging_live=live, forecast=told)
+        say("hedging, forecasts and shared cores, by real processes")
+        live, told, shared = anyio.run(hedging.live), anyio.run(foretold), anyio.run(sharing)
+        core = msgspec.structs.replace(core, hedging_live=live, forecast=told, sharing=shared)
     rows: list[Row] = []
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         learned = pool.submit(_learned, tuple({job.path: None for job in jobs}))

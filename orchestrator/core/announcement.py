@@ -27,8 +27,8 @@ def objection(state: State, profile: WorkerProfile) -> str:
         return f"{len(profile.skills)} skills, {MOST_SKILLS} are allowed"
     for skill in profile.skills:
         why = "" if skill.digest() in state.catalog else _unfit(skill)
-        if not 0 <= skill.run_s <= LONGEST_S:  # no part of the digest
-            why = f"a run of it is said to take {skill.run_s} s"
+        if not (0 <= skill.run_s <= LONGEST_S and 0 <= skill.warm_s <= LONGEST_S):  # they are no part of the digest
+            why = f"a run of it is said to take {skill.run_s} s, and to leave something warm for {skill.warm_s} s"
         if why:
             return f"the skill {skill.name[:80]!r}: {why}"
     return ""

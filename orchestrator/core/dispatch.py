@@ -30,6 +30,7 @@ from .settlement import fail
 from .straggler import hurry
 from .trust import barred, doubt
 from .turn import Turn
+from .warmth import warm_at
 
 _FEW: Final = 8
 """Of what is so short that a session holds many, some go in one turn."""
@@ -130,6 +131,8 @@ def _drain(turn: Turn, lane: Lane, most: int = sys.maxsize) -> None:
             continue
         why = doubt(turn, run, task, bucket.spec)
         plain = not hedge and not why and not bucket.spec.spawns and anywhere(run, task)
+        if plain and bucket.spec.warm_s:
+            plain = not warm_at(turn, run, skill)
         if berth is None:
             lane.patience = HOPELESS
         elif roster.alike and plain:

@@ -49,13 +49,14 @@ def expected(
     return found if units == 1 else found.times(units)
 
 
-def promised(turn: Turn, session: Session, run: Run, task: Task, device: str, beside: int) -> Prediction | None:
-    """What is said of an attempt that starts now, to be held against what it takes; None where that is not worth it."""
+def promise(turn: Turn, session: Session, run: Run, task: Task, load: Load) -> None:
+    """Say what an attempt that leaves now will take, to be held against what it takes, where that is worth it."""
     typical = turn.predictor.measured(task.skill)
     elements = units(run, task) if task.parent >= 0 else 1
     if typical is not None and typical * elements < _SHORT_S:
-        return None
-    return expected(turn, session, task.skill, device, size_of(turn, run, task), elements, beside)
+        return
+    size, load.beside = size_of(turn, run, task), session.beside(load.needs)
+    load.predicted = expected(turn, session, task.skill, load.device, size, elements, load.beside)
 
 
 def typical_s(turn: Turn, load: Load) -> float:
@@ -70,9 +71,10 @@ def noted(
     turn: Turn, session: Session, run: Run, task: Task, attempt: Attempt, load: Load | None, usage: Usage
 ) -> None:
     """The attempt has succeeded there."""
-    run_s, skill, tokens_in, tokens_out = usage.run_s, attempt.skill or task.skill, usage.tokens_in, usage.tokens_out
+    run_s, skill = usage.run_s, attempt.skill or task.skill
+    tokens_in, tokens_out = usage.tokens_in, usage.tokens_out
     device, elements = attempt.device, units(run, task) if task.parent >= 0 else 1
-    predicted, beside = (load.predicted, load.beside) if load is not None else (None, -1)
+    predicted = load.predicted if load is not None else None
     if elements > 1:
         tokens_in, tokens_out = round(tokens_in / elements), round(tokens_out / elements)
         run_s, predicted = run_s / elements, predicted.times(1.0 / elements) if predicted is not None else None
@@ -80,7 +82,7 @@ def noted(
     turn.predictor.note(
         skill, session.device_class.get(device, device), session.worker,
         session.speed.get(device, 1.0), size, run_s, predicted, (run.ix, task.ix, attempt.number),
-        tokens_in, tokens_out, beside,
+        tokens_in, tokens_out, load.beside if load is not None else -1,
     )  # fmt: skip
 
 

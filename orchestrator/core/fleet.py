@@ -71,6 +71,8 @@ class Load(msgspec.Struct, gc=False):
     """It is a copy, of which its run's share for copies was charged so much."""
     beside: int = -1
     """How many others were expected on its device when it left; -1: nobody knows, or they don't matter."""
+    warm_s: float = 0.0
+    """For how long what it loads serves the next of its run there (core.warmth)."""
     late: bool = False
     """It has run over its time, and has a copy."""
     resumed: bool = False

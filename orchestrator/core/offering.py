@@ -30,8 +30,10 @@ from .queue import Bucket
 from .roster import Berth
 from .sending import bind, send
 from .turn import Turn
+from .warmth import warm_at
 
 _DRAWN: Final = 2
+_NOBODY: Final[frozenset[int]] = frozenset()
 _SKIPPED: Final = 4
 """More workers to be left out than this, and all devices are looked at."""
 _LOADS: Final = 64
@@ -64,6 +66,8 @@ def place(
     if hedge:
         asking |= {attempt.worker for attempt in task.attempts if not attempt.ended}
     planning = not hedge and not asking and run.settings.prefer == "time"
+    if planning and bucket.spec.warm_s:  # a plan knows nothing of what is warm
+        planning = not warm_at(turn, run, bucket.spec.name)
     if planning and (found := planned(turn, run, task, roster)) is not None:
         return _follow(turn, run, task, bucket, found, bound)
     berths, offers, chosen = choice(turn, run, task, bucket, first, asking, bucket.waiting if last else 0)
@@ -150,7 +154,8 @@ def _offers(
     if task.wiring.needs or bucket.spec.takes:
         size = size_of(turn, run, task)
         large = _large(run, task)
-    found = _found(turn, run, task, bucket, first, without, large)
+    warm = warm_at(turn, run, skill) if bucket.spec.warm_s else _NOBODY
+    found = _found(turn, run, task, bucket, first, without, large, warm)
     of, crowded = (predictor.fits, size, elements, -1), predictor.crowded
     offers: list[Offer] = []
     for berth, start_s in found:
@@ -170,29 +175,46 @@ def _offers(
             room = session.has_queue(berth.needs, turn.settings.prefetch_max)
         price, joules = run_s * device.price_per_s, run_s * device.watts
         load = len(session.loads)
-        offers.append(Offer(session.worker, berth.device, room, start_s, run_s, transfer_s, load, moved, price, joules))
+        cold = bool(warm) and session.worker not in warm
+        offers.append(
+            Offer(session.worker, berth.device, room, start_s, run_s, transfer_s, load, moved, price, joules, cold)
+        )
     return [berth for berth, _ in found], offers
 
 
 def _found(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
+    turn: Turn,
+    run: Run,
+    task: Task,
+    bucket: Bucket,
+    first: Berth | None,
+    without: frozenset[int],
+    large: list[Task],
+    warm: frozenset[int],
 ) -> list[tuple[Berth, float]]:
     """See _found_without. Who lost the task before comes only if nobody else has room, and is not in doubt."""
     avoid = task.state.avoid if type(task.state) is Ready else -1
     if avoid >= 0:
-        found = _found_without(turn, run, task, bucket, first, without | {avoid}, large)
+        found = _found_without(turn, run, task, bucket, first, without | {avoid}, large, warm)
         if any(start_s < 0 for _, start_s in found) or (found and doubtful(turn, avoid)):
             return found
-    return _found_without(turn, run, task, bucket, first, without, large)
+    return _found_without(turn, run, task, bucket, first, without, large, warm)
 
 
 def _found_without(
-    turn: Turn, run: Run, task: Task, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
+    turn: Turn,
+    run: Run,
+    task: Task,
+    bucket: Bucket,
+    first: Berth | None,
+    without: frozenset[int],
+    large: list[Task],
+    warm: frozenset[int],
 ) -> list[tuple[Berth, float]]:
     """The candidates; all there are where that is wanted, or where who may take it is told by looking at each."""
     parent = bool(bucket.spec.spawns)
     if not parent and not turn.policy.wide and len(without) <= _SKIPPED:
-        return _candidates(turn, bucket, first, without, large)
+        return _candidates(turn, bucket, first, without, large, warm)
     found = [one for one in bucket.roster.up if one.session.worker not in without]
     if parent:
         found = [one for one in found if not _crowded(turn, run, task, one.session)]
@@ -200,7 +222,12 @@ def _found_without(
 
 
 def _candidates(
-    turn: Turn, bucket: Bucket, first: Berth | None, without: frozenset[int], large: list[Task]
+    turn: Turn,
+    bucket: Bucket,
+    first: Berth | None,
+    without: frozenset[int],
+    large: list[Task],
+    warm: frozenset[int],
 ) -> list[tuple[Berth, float]]:
     """(device, seconds until it has a slot; negative with room) of those that are looked at, each once."""
     skip: Callable[[Berth], bool] | None = (lambda one: one.session.worker in without) if without else None
@@ -216,10 +243,10 @@ def _candidates(
             late = group.soonest(now, wait_s)
             if skip is None or not skip(late[0]):
                 found.append(late)
-    if large:
-        holders = [winner.worker for up in large if (winner := up.winner()) is not None]
+    if large or warm:
+        holders = [*warm, *(winner.worker for up in large if (winner := up.winner()) is not None)]
         more = [berth for worker in holders for berth in roster.by_worker.get(worker, ())]
-        if not roster.exact:  # the devices of a group are not all as far away
+        if large and not roster.exact:  # the devices of a group are not all as far away
             more += [berth for berth in roster.drawn(_DRAWN) if berth.session.has_room(berth.needs, window)]
         known = {berth for berth, _ in found}
         for berth in dict.fromkeys(more):

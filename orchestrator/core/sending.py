@@ -12,12 +12,13 @@ from . import event as e
 from .assignment import assign
 from .binding import Bound, RefMissing
 from .budget import lend
-from .expectation import promised
+from .expectation import promise
 from .fleet import Load, Session
 from .graph import Run, Task
 from .lifecycle import Ready
 from .settlement import fail, settle
 from .turn import Turn
+from .warmth import taken
 
 
 def bind(turn: Turn, run: Run, task: Task) -> Bound | None:
@@ -74,9 +75,11 @@ def send(
             tokens, price,
         )
     )  # fmt: skip
-    beside = session.beside(needs)
-    predicted = promised(turn, session, run, task, device, beside)
-    load = Load(needs, fence, skill, device, turn.now, False, predicted=predicted, beside=beside)
+    load = Load(needs, fence, skill, device, turn.now, False)
+    promise(turn, session, run, task, load)
+    if spec.warm_s:
+        load.warm_s = spec.warm_s
+        taken(turn, run, skill, session)
     session.take((run.ix, task.ix, number), load)
     if session.queue:
         turn.hoards = True

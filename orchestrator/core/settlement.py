@@ -22,6 +22,7 @@ from .poison import evidence
 from .quarantine import failed, went_well, went_wrong
 from .stagnation import failure_digest
 from .turn import Turn
+from .warmth import left
 
 _CUT_OFF: Final = frozenset({"HostDied", "Timeout"})
 """Failures that are not the skill's own word."""
@@ -59,6 +60,8 @@ def end_attempt(
         if session is not None:
             if session.health.rate:
                 went_well(turn, session)
+            if load is not None and load.warm_s:
+                left(turn, run, attempt.skill or task.skill, session, load.warm_s)
             if load is None or not load.resumed:
                 noted(turn, session, run, task, attempt, load, usage)
         if usage.run_s > 0.001:  # less is nothing that a copy could be paid with

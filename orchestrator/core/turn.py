@@ -47,6 +47,8 @@ class Turn:
         self.flushes = 0
         self.plans: dict[int, Any] = {}
         """Run -> what is planned of it (core.guidance)."""
+        self.warm: dict[int, dict[str, dict[int, tuple[float, str]]]] = {}
+        """Run -> skill -> worker -> until when what it has loaded is warm there, by which daemon (core.warmth)."""
         self.hoards = False
         """Some session may have work that waits there."""
         self.recalls_at = 0.0
@@ -200,6 +202,7 @@ class Turn:
         for waiting in (self.barred, self.failures, self.wants, self.dry, self.watch.done_s, self.watch.copied_s):
             waiting.pop(run, None)
         self.below.pop(run, None)
+        self.warm.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
             self.doubts,

@@ -15,7 +15,7 @@ from .regression import line, median
 WINDOW: Final = 50
 _LEAST: Final = 12
 """Runs before it may count."""
-_BETTER: Final = 0.95
+_BETTER: Final = 0.98
 """Its mean error must be below so much of that without it: chance alone does a little better, too."""
 _MOST: Final = 1.0
 """Natural logarithm of what one more run beside it may be held for."""

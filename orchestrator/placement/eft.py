@@ -12,12 +12,14 @@ from typing import Final
 from .policy import WAIT, Offer
 
 SPARE: Final = 0.3
-"""So much of its run time may a task end later where that moves fewer bytes: on recorded workflows it costs nothing."""
+"""So much of its run time may a task end later where that finds a warm state or moves fewer bytes: by bytes it costs
+nothing on recorded workflows."""
 
 
 class Eft:
     """`finish = max(start, transfer) + run`; ties go to the lighter load, then to the order of the offers. Of those
-    that have room and end a little later the one wins to which the fewest bytes move."""
+    that have room and end a little later one wins that has the run's state warm, then the one to which the fewest bytes
+    move."""
 
     name = "eft"
     wide = False
@@ -29,11 +31,13 @@ class Eft:
             key = (max(offer.start_s, offer.transfer_s) + offer.run_s, 0.0 if offer.room else 1.0, offer.load)
             if key < best:
                 best, chosen = key, index
-        if chosen != WAIT and (least := offers[chosen].bytes):
+        if chosen != WAIT and (offers[chosen].bytes or offers[chosen].cold):
+            least = offers[chosen].cold, offers[chosen].bytes
             last = best[0] + SPARE * offers[chosen].run_s
             for index, offer in enumerate(offers):
-                if offer.bytes < least and offer.room and max(offer.start_s, offer.transfer_s) + offer.run_s <= last:
-                    least, chosen = offer.bytes, index
+                has = offer.cold, offer.bytes
+                if has < least and offer.room and max(offer.start_s, offer.transfer_s) + offer.run_s <= last:
+                    least, chosen = has, index
         return chosen if chosen != WAIT and offers[chosen].room else WAIT
 
     def why(self, offers: Sequence[Offer], chosen: int) -> str:

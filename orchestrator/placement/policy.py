@@ -15,7 +15,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 
     `room`: it can take the task at once. `start_s`: when it expects to be free for it, behind those that wait for it
     already (0 with room). `run_s`: how long the task is expected to run there. `transfer_s`: moving its inputs, `bytes`
-    of them. `load`: attempts it holds. `price` and `energy_j` (joules) are those of the whole run there.
+    of them. `load`: attempts it holds. `price` and `energy_j` (joules) are those of the whole run there. `cold`: what
+    the run has loaded or cached for such tasks is on another device.
     """
 
     worker: int
@@ -28,6 +29,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     bytes: int = 0
     price: float = 0.0
     energy_j: float = 0.0
+    cold: bool = False
 
 
 class Policy(Protocol):

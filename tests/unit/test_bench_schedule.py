@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -83,3 +84,12 @@ def test_what_is_over_its_bound_is_marked() -> None:
     )
     lines = table(found).splitlines()
     assert [line.split()[0] for line in lines if line.endswith("missed")] == list(found.missed())
+
+
+def test_regret_is_that_of_the_forecast_s_pick_in_futures_that_came() -> None:
+    ways = {"online": (1.0, 4.0), "eft": (2.0, 2.0), "fastest": (3.0, 3.0)}
+    row = Row("one", "F", 3, False, 10.0, None, 10.0, noise=ways, pick="fastest")
+    known = [msgspec.structs.replace(row, pick=name) for name in ("heft", "eft", "fastest")]
+    answers = [Answer((one,), Core(), decodes=1, futures=16, processes=1, seconds=1.0).regret() for one in known]
+    assert answers == pytest.approx([0.0, 0.0, 0.5])
+    assert Answer((msgspec.structs.replace(row, pick=""),), Core(), 1, 4, 1, 1.0).regret() is None

@@ -7,7 +7,7 @@ kept before is not played again. It must not know how a play is made or shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -56,6 +56,10 @@ class Step(msgspec.Struct, frozen=True):
     def key(self) -> tuple[str, bool, str, int]:
         return self.case.name, self.sequential, self.fault, self.repeat
 
+    @property
+    def twin(self) -> tuple[str, bool, str, int]:
+        return self.case.name, not self.sequential, "", self.repeat
+
     def wanted(self, order: Order) -> Play:
         case, mode, seed = self.case, order.mode, order.seed
         play = Play(case=case.name, category=case.category, mode=mode, seed=seed, fault=self.fault)
@@ -97,7 +101,7 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
     plays = {step.key: kept[step.key] for step in steps if step.key in kept}
     problems = [*loaded.problems]
     notes: tuple[str, ...] = ()
-    if len(plays) < len(steps):
+    if any(_is_open(step, plays) for step in steps):
         model, writer = await own_model() if order.mode == "llm" else ({}, "")
         with guarded("asterism-suite-") as guard:
             async with FiveMachines(guard, order.seed, model=model) as stage:
@@ -107,12 +111,9 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                 else:
                     await warm_all(stage, cases, PLANNERS[order.mode])
                 for step in steps:
-                    first = plays.get((step.case.name, False, "", step.repeat)) if step.sequential else None
-                    graph = first.graph if first is not None and step.again else None
-                    if step.key in plays or (step.again and not graph):
-                        continue  # a graph that has not reached its end has no sequential twin
-                    if first is not None and first.succeeded and at_once(first) <= WIDE:
-                        continue  # nothing ran beside anything: it is its own twin
+                    if not _is_open(step, plays):
+                        continue
+                    graph = plays[step.twin].graph if step.again else None
                     watch(step, None)
                     plays[step.key] = made = await play(stage, step.case, step.wanted(order), graph)
                     store.keep(made)
@@ -120,6 +121,17 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                 notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
     problems += [f"{_words(one)}: {why}" for one in plays.values() for why in one.unjudged]
     return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), notes, time.monotonic() - began)
+
+
+def _is_open(step: Step, plays: Mapping[tuple[str, bool, str, int], Play]) -> bool:
+    """Whether it is to be played yet. A graph that has not reached its end has no sequential twin, and one in which
+    nothing ran beside anything is its own."""
+    if step.key in plays or not step.sequential:
+        return step.key not in plays
+    first = plays.get(step.twin)
+    if first is None:
+        return not step.again
+    return bool(first.graph or not step.again) and not (first.succeeded and at_once(first) <= WIDE)
 
 
 def key_of(one: Play) -> tuple[str, bool, str, int]:

@@ -154,7 +154,7 @@ def is_wrong(play: Play) -> bool:
 
 def as_it_must(play: Play, needs: Collection[str]) -> bool:
     """It could not be done without the machine that was lost, and says by name what is missing."""
-    return play.lost in needs and play.state == "failed" and bool(play.partial) and not play.problem
+    return play.lost in needs and play.state == "failed" and play.lost in play.partial and not play.problem
 
 
 def width(play: Play) -> float:

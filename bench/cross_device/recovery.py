@@ -1,9 +1,10 @@
 """How long a run took to get over a blow, read from its own events.
 
 A task is hit if an attempt of it lived where the blow struck, or was given there before anybody knew and was lost. It
-has recovered when an attempt of it is dispatched anew, when the old one lives again or ends well after all, or when it
-is settled. What only the struck machine could do recovers from that machine's return on, since no bound can hold
-before: from when its worker, back with nothing, let the old attempt be lost, or from when the harm was healed.
+has recovered when an attempt of it is dispatched anew, when the old one lives again or ends well after all, when a task
+of its own goes on, or when it is settled. What only the struck machine could do recovers from that machine's return on,
+since no bound can hold before: from when its worker, back with nothing, let the old attempt be lost, or from when the
+harm was healed.
 Invariant: pure.
 """
 
@@ -83,7 +84,8 @@ class Trail:
 
     def next_sign(self, after: float, task: str = "") -> float:
         """When the task, or any, was next seen to go on; the run's end if it wasn't."""
-        return min((at for at, name in self._signs if at > after and task in ("", name)), default=self.over_at)
+        signs = (at for at, name in self._signs if at > after and (not task or f"{name}.".startswith(f"{task}.")))
+        return min(signs, default=self.over_at)
 
     def after_errors(self) -> tuple[float, ...]:
         """From each injected error until its task was tried again or settled."""

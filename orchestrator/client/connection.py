@@ -15,7 +15,15 @@ from typing import Any, Final
 import anyio
 import msgspec
 
-from protocol.errors import AsterismError, NotFound, ServerUnreachable, Unavailable, VersionMismatch, WireError
+from protocol.errors import (
+    AsterismError,
+    NotAllowed,
+    NotFound,
+    ServerUnreachable,
+    Unavailable,
+    VersionMismatch,
+    WireError,
+)
 from protocol.membership import buy, due_s, renew, why_refused
 from protocol.port import Channel
 from protocol.security import Identity, ServerFile, Tls
@@ -92,7 +100,7 @@ class Connection:
                         after = max(after, row.get(mark) or 0)
                         yield row
                 return
-            except _LOST as lost:
+            except (*_LOST, NotAllowed) as lost:
                 await self._reconnect(generation, lost)
 
     async def artifact(self, digest: str) -> AsyncGenerator[bytes, None]:
@@ -105,7 +113,7 @@ class Connection:
                     offset += len(chunk)
                     yield chunk
                 return
-            except _LOST as lost:
+            except (*_LOST, NotAllowed) as lost:
                 await self._reconnect(generation, lost)
 
     async def _repeat(self, repeatable: bool, ask: Callable[[Channel], Awaitable[bytes]]) -> Any:
@@ -113,13 +121,20 @@ class Connection:
             generation = self._generation
             try:
                 return msgspec.json.decode(await ask(self._open_channel()))
-            except ServerUnreachable as lost:
-                if not repeatable:
+            except (ServerUnreachable, NotAllowed) as lost:
+                if not (repeatable or isinstance(lost, NotAllowed)):
                     raise
                 await self._reconnect(generation, lost)
 
+    async def _another_is_there(self) -> bool:
+        known, found = self.endpoint, await self._locate(None)
+        return bool(known.pid) and (found.pid, found.token) != (known.pid, known.token)
+
     async def _reconnect(self, generation: int, lost: AsterismError) -> None:
         """Find the server again, once for all who lost it. Raises: what was lost, when patience ends."""
+        # A channel finds back by itself to a server that was started again, and that knows our token no more.
+        if isinstance(lost, NotAllowed) and generation == self._generation and not await self._another_is_there():
+            raise lost
         async with self._lock:
             if self._generation != generation:
                 return

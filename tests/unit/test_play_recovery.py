@@ -53,6 +53,7 @@ def test_what_was_given_to_a_dead_machine_before_anybody_knew_is_hit_too() -> No
         ([ended(6, "a", lost=True), given(9, "a", "y", 2)], 4.0),  # another could have done it all the time
         ([given(9, "b", "y"), ended(9, "a")], 1.0),  # what another task does meanwhile says nothing
         ([ended(7, "a")], 2.0),
+        ([given(6.5, "a.s1-0", "y"), given(6.25, "ab", "y"), ended(9, "a")], 1.5),  # it goes on with a task of its own
         ([row(7.5, "attempt_regained", "a", 1)], 2.5),
         ([ended(6, "a", lost=True), row(7, "task_settled", "a", state="failed")], 2.0),
     ],

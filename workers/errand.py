@@ -397,7 +397,7 @@ class Errands:
         self._conclude(attempt, outcome, usage)
 
     def _conclude(self, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
-        extra_s = self._tally.extra_s(attempt, usage.run_s)
+        extra_s = self._tally.extra_s(attempt, usage)
         if extra_s > 0 and not isinstance(outcome, Stopped):
             slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
             self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)

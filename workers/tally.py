@@ -1,7 +1,8 @@
 """What attempts waited for on this worker: answers, inputs. It makes their usage whole.
 
 Invariant: an attempt is forgotten with its usage. A simulated slow device is slow at its own work only, so the time in
-which an attempt waited for an answer is not stretched. It must not know what was asked or fetched.
+which an attempt waited for an answer is not stretched, nor that in which it waited for a language model. It must not
+know what was asked or fetched.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Tally:
         size, waited_s = self._brought.get(attempt, (0, 0.0))
         self._brought[attempt] = (size + size_bytes, waited_s + seconds)
 
-    def extra_s(self, attempt: AttemptId, run_s: float) -> float:
-        """How much longer the simulated device takes for what took `run_s` here."""
+    def extra_s(self, attempt: AttemptId, usage: Usage) -> float:
+        """How much longer the simulated device takes for what took so long here."""
         self._asked.pop(attempt, None)
-        return self._shape.extra_s(max(0.0, run_s - self._waited.pop(attempt, 0.0)))
+        own_s = max(0.0, usage.run_s - self._waited.pop(attempt, 0.0))
+        if usage.device == "cpu" and usage.tokens_in + usage.tokens_out:  # a model worked, elsewhere
+            own_s = min(own_s, usage.cpu_s)
+        return self._shape.extra_s(own_s)
 
     def whole(self, attempt: AttemptId, usage: Usage) -> Usage:
         """With what was brought."""

@@ -27,9 +27,9 @@ def test_what_an_attempt_waited_for_is_none_of_its_own_work(now: list[float]) ->
     tally.asked(ONE, 1)  # said again: it waits since the first time
     now[0] = 13.0
     tally.answered(ONE, 1)
-    assert tally.extra_s(ONE, 4.0) == 1.0
-    assert tally.extra_s(ONE, 4.0) == 4.0  # it was forgotten
-    assert tally.extra_s(OTHER, 4.0) == 4.0  # nothing was answered
+    assert tally.extra_s(ONE, Usage(4.0)) == 1.0
+    assert tally.extra_s(ONE, Usage(4.0)) == 4.0  # it was forgotten
+    assert tally.extra_s(OTHER, Usage(4.0)) == 4.0  # nothing was answered
 
 
 def test_two_answers_that_were_waited_for_at_once_leave_no_less_than_nothing(now: list[float]) -> None:
@@ -39,7 +39,15 @@ def test_two_answers_that_were_waited_for_at_once_leave_no_less_than_nothing(now
     now[0] = 12.0
     for k in (1, 2):
         tally.answered(ONE, k)
-    assert tally.extra_s(ONE, 3.0) == 0.0
+    assert tally.extra_s(ONE, Usage(3.0)) == 0.0
+
+
+def test_the_time_of_a_language_model_is_none_of_the_devices_own() -> None:
+    tally = Tally(Shape(speed=0.5))
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25, tokens_in=5)) == 0.25
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=9.0, tokens_out=5)) == 4.0  # of others in the same process, too
+    assert tally.extra_s(ONE, Usage(4.0, "gpu", cpu_s=0.25, tokens_out=5)) == 4.0  # its own, for all one knows
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25)) == 4.0
 
 
 def test_what_was_brought_is_told_once() -> None:

@@ -1,16 +1,20 @@
 """HTTP to one model server, through the openai library: a request out, the pieces of its answer in.
 
 Invariants: the key goes into the header of requests to its own base URL and nowhere else; no redirect is followed,
-nothing is tried again, nothing about this machine is sent; one connection per request, closed with it. Texts of the
+nothing is tried again, nothing about this machine is sent; one connection per request, closed with it. A server may be
+silent as long as its machine answers: the kernel asks that, as no word comes from one that is gone. Texts of the
 library are not passed on, as they may hold the request. The library takes half a second and 20 MiB, so it is imported
 when it is first used, in a thread. It must not know what an answer says.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
@@ -24,6 +28,18 @@ from .chat_endpoint import Endpoint
 from .chat_fault import Refusal
 
 CONNECT_S: Final = 10.0
+GONE_S: Final = 15
+"""A machine that has answered nothing for so long is gone. A shorter break of the network does no harm."""
+_WATCH: Final = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", GONE_S // 3),
+    (socket.IPPROTO_TCP, "TCP_KEEPALIVE", GONE_S // 3),  # the same on macOS
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", GONE_S // 3),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 2),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", GONE_S * 1000),  # for what was sent and not acknowledged
+)
+"""How the kernel is told to notice that the other machine is gone; not every system has every name."""
+_SILENCE: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 _BODY_S: Final = 5.0
 _MAX_BODY: Final = 1024**2
 _RAW: Final = "x-stainless-raw-response"
@@ -107,6 +123,7 @@ class Carrier:
             for name in [name for name in request.headers if name.startswith("x-stainless-") and name != _RAW]:
                 del request.headers[name]
             request.headers["accept-encoding"] = "identity"  # compression holds tokens back
+            request.extensions["trace"] = _connected
             if self._endpoint.authorization:
                 request.headers["authorization"] = self._endpoint.authorization
             else:
@@ -123,6 +140,19 @@ class Carrier:
             timeout=library.Timeout(None, connect=CONNECT_S),
             event_hooks={"request": [prune], "response": [check]},
         )
+
+
+async def _connected(step: str, about: dict[str, Any]) -> None:
+    """What happens to a request's connection. The client's own socket options would make it blind to proxies."""
+    if step.endswith("connect_tcp.complete"):
+        _watch_over(about["return_value"].get_extra_info("socket"))
+
+
+def _watch_over(link: socket.socket) -> None:
+    for level, name, value in _WATCH:
+        if hasattr(socket, name):
+            with contextlib.suppress(OSError):
+                link.setsockopt(level, getattr(socket, name), value)
 
 
 async def _read(answer: Any) -> bytes:
@@ -158,6 +188,9 @@ def _lost(error: BaseException) -> Refused | Lost:
         return Lost("unreachable", f"the model server can't be reached: {why}", "start it, or correct OPENAI_BASE_URL")
     if "RemoteProtocolError" in names and not _LEFT.search(" ".join(map(str, chain))):
         return Lost("garbage", "the model server doesn't speak HTTP", "check llm.base_url")
+    if any(isinstance(one, OSError) and one.errno in _SILENCE for one in chain):
+        said = f"the model server's machine has not answered for {GONE_S} s"
+        return Lost("cut", said, "see whether it runs and can be reached, then try again")
     return Lost("cut", "the connection broke before the answer ended", "try again; see the model server's log")
 
 

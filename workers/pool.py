@@ -157,6 +157,8 @@ class Pool:
         same = next((host for host in idle if host.environment == environment), None)
         if same is None and environment:
             same = next((host for host in idle if not host.environment), None)
+            if same is not None and self._own() < 2 * self._slots:
+                self._launch()  # what needs no card finds as many warm ones as before
         if same is None and len(idle) >= self._slots:
             self._control(Signal(idle[0].number, signal.SIGTERM))
             idle[0].stopping = True
@@ -285,11 +287,13 @@ class Pool:
                     "\n".join(host.tail),
                 )
                 self._end(host, Finished(attempt, failure, Usage(time.monotonic() - host.since[attempt])))
-        hosts = self._hosts.values()
-        own = sum(not (one.shared or one.single) for one in hosts)
-        wanted = not host.single and not any(one.idle for one in hosts) and own < self._slots
+        wanted = not host.single and not any(one.idle for one in self._hosts.values()) and self._own() < self._slots
         if wanted and self._group is not None and host.loaded.is_set() and host.error is None:
-            self._launch(shared=False)  # so that the next attempt finds a warm one
+            self._launch()  # so that the next attempt finds a warm one
+
+    def _own(self) -> int:
+        """Hosts that take any attempt, one at a time."""
+        return sum(not (one.shared or one.single) for one in self._hosts.values())
 
     # Traffic
 

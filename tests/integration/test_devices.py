@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
+import psutil
 import pytest
 
 from devices.inventory import discover
@@ -35,6 +37,14 @@ def _(folder: str, k: int, wait: bool = False) -> dict[str, str]:
     while wait and len(os.listdir(folder)) < 4:
         time.sleep(0.01)
     return {"on": "gpu", "cards": os.environ.get("CUDA_VISIBLE_DEVICES", "none")}
+
+@skill(name="dev.host", effect="pure")
+def host() -> list[int]:
+    return [os.getppid(), os.getpid()]
+
+@skill(name="dev.pair", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=2))
+def pair() -> list[int]:
+    return [os.getppid(), os.getpid()]
 
 @skill(name="dev.large", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=1, vram="12GiB"))
 def large() -> str:
@@ -114,6 +124,19 @@ def test_four_halves_lie_on_two_cards_and_each_sees_its_own(shell: Shell, tmp_pa
     )  # fmt: skip
     assert report["state"] == "succeeded"
     assert sorted(one["cards"] for one in report["outputs"].values()) == ["0", "0", "1", "1"]
+
+
+def test_a_process_that_keeps_cards_is_made_up_for_by_a_fresh_one(shell: Shell) -> None:
+    """What needs no card finds as many warm ones as before."""
+    on = {"on": ["cards"]}
+    launcher, _ = ran(shell, {"id": "t", "skill": "dev.host", **on})["outputs"]["t"]
+    before = {child.pid for child in psutil.Process(launcher).children()}
+    _, took = ran(shell, {"id": "t", "skill": "dev.pair", **on})["outputs"]["t"]
+    assert took in before
+    end = time.monotonic() + 20
+    while len(psutil.Process(launcher).children()) <= len(before):
+        assert time.monotonic() < end, "nothing took its place"
+        time.sleep(0.01)
 
 
 def test_of_two_variants_the_one_on_the_faster_device_runs(shell: Shell, tmp_path: Path) -> None:

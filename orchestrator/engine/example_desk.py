@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from planner.example import Example, choose, example_of, key_of, tells_secret
@@ -22,6 +21,7 @@ from planner.view import PlanView
 from protocol.patch import Patch
 from protocol.task import Plan
 
+from ..computation import computed
 from ..core.graph import Run
 from ..core.lifecycle import Closed
 from ..core.state import State
@@ -57,7 +57,7 @@ class ExampleDesk:
         with anyio.move_on_after(PATIENCE_S):
             candidates = list(self._candidates(state))
             work = partial(_choose, view, candidates, self._judged, self._most)
-            chosen = await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            chosen = await computed(work, abandon_on_cancel=True)
             return msgspec.structs.replace(view, examples=chosen)
         return view
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-import anyio.to_thread
 import msgspec
 
 from protocol.errors import DeadlineTooShort
 from protocol.forecast_row import ForecastRow, LaneRow
 from protocol.task import RunSettings, TaskSpec
 
+from ..computation import computed
 from ..core.command import Foresee
 from ..core.machine import Machine
 from ..core.outlook import Outlook
@@ -52,9 +52,9 @@ class ForecastDesk:
         if not 0 < len(tasks) <= MOST_TASKS:
             return None
         now, home = self._clock(), home or settings.home
-        run = await anyio.to_thread.run_sync(sketch, tasks, settings, inputs, home, now)
+        run = await computed(sketch, tasks, settings, inputs, home, now)
         seen = self._machine.look_ahead(run, now)
-        found = await anyio.to_thread.run_sync(self._play, seen, settings, now)
+        found = await computed(self._play, seen, settings, now)
         return row(seen, found, home)
 
     async def foresee(self, command: Foresee, post: Callable[[Stimulus], None]) -> None:
@@ -65,7 +65,7 @@ class ForecastDesk:
         now, since = self._clock(), run.submitted_at
         try:
             seen = self._machine.look_ahead(run, now)
-            found = await anyio.to_thread.run_sync(self._play, seen, run.settings, since, QUIET_WORK)
+            found = await computed(self._play, seen, run.settings, since, QUIET_WORK)
         except Exception:  # noqa: BLE001 a defect in looking ahead costs a forecast, never the orchestrator
             self._count("forecast_failed")
             return

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
-import anyio.to_thread
 
+from ..computation import computed
 from ..core.event import Event, run_of
 from ..core.event_codec import decode_events
 from ..journal.journal import Journal
@@ -97,7 +97,7 @@ class Watch:
         if self.after >= goal:
             self._behind = False
             return []
-        found, last, more = await anyio.to_thread.run_sync(self._read, goal)
+        found, last, more = await computed(self._read, goal)
         self.after = max(self.after, last if more else goal)
         return found
 

@@ -16,6 +16,7 @@ import msgspec
 from protocol.prediction_row import Accuracy, LinkPace, ModelPace, Predicted, SkillPace, TokenUse
 from protocol.report import SCHEMA, run_report, tasks_report
 
+from ..computation import computed
 from ..core.graph import Run, Task
 from ..core.state import State
 from ..engine.engine import Engine
@@ -160,4 +161,4 @@ async def _written(build: Callable[[], Any], rows: int) -> bytes:
     """The JSON of an answer; a long one is built and written in a thread."""
     if rows <= query.SLICE_TASKS:
         return msgspec.json.encode(build())
-    return await anyio.to_thread.run_sync(lambda: msgspec.json.encode(build()))
+    return await computed(lambda: msgspec.json.encode(build()))

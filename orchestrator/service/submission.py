@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
-import anyio.to_thread
 import msgspec
 
 from planner.planner import collect
@@ -27,6 +26,7 @@ from protocol.plan_form import PlanReader
 from protocol.security import Principal
 from protocol.task import Plan, RunSettings, TaskSpec
 
+from ..computation import computed
 from ..core.stimulus import PatchProposed, PlanFinished, PlanJudged, Submitted
 from ..engine.engine import Engine
 from ..engine.forecast_desk import document, hastened, refuse_late
@@ -76,7 +76,7 @@ class Submissions:
         plan: Plan | None = None
         read: _Read | None = None
         if text:
-            read = await anyio.to_thread.run_sync(_parse, text, given, self._limits)
+            read = await computed(_parse, text, given, self._limits)
             plan, settings, inputs = read.plan, read.settings, read.inputs
             await self._refuse(given, read)
         elif given.plan:
@@ -187,7 +187,7 @@ class Submissions:
     async def patch(self, run: int, document: Any, author: str) -> dict[str, Any]:
         """`{"version": 3}`. Raises: PlanRefused, Conflict, NotFound."""
         edited = find_run(self._engine.machine.state, run)
-        read = await anyio.to_thread.run_sync(lambda: read_patch(document, author=author, limits=self._limits))
+        read = await computed(lambda: read_patch(document, author=author, limits=self._limits))
         if read.problems.found:
             tasks, places = read.patch.tasks, read.places
             await self._judge(tasks, places, read.problems, edited.settings, edited.inputs, edited.home)

@@ -55,7 +55,10 @@ class GrpcChannel:
         bulk = name in _BULK
         if bulk not in self._channels:
             self._channels[bulk] = self._dial()
-        make = getattr(self._channels[bulk], METHODS[name].kind)(f"/{SERVICE}/{name}")
+        kind = METHODS[name].kind
+        if request and kind == "stream_unary":
+            kind = "unary_unary"  # a stream of one message is the same on the wire, and leaves at once as a whole
+        make = getattr(self._channels[bulk], kind)(f"/{SERVICE}/{name}")
         call = make(*request, metadata=self._metadata)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -152,7 +155,11 @@ class GrpcChannel:
 
     async def submit(self, header: bytes, chunks: AsyncIterable[bytes]) -> bytes:
         pieces = cut(chunks)
+        answer: Answer
         ahead = await anext(pieces, b"")
+        if not ahead:  # a request in words has no text that the server would have to ask for first
+            answer = await self._unary("Submit", SubmitPart(header=header, last=True))
+            return answer.body
 
         async def parts() -> AsyncIterator[SubmitPart]:
             yield SubmitPart(data=ahead)
@@ -160,8 +167,7 @@ class GrpcChannel:
                 yield SubmitPart(data=data)
             yield SubmitPart(last=True)
 
-        # A request in words has no text that the server would have to ask for first.
-        answer: Answer = await self._upload("Submit", SubmitPart(header=header, last=not ahead), parts())
+        answer = await self._upload("Submit", SubmitPart(header=header), parts())
         return answer.body
 
     async def put(self, digest: str, media: str, chunks: AsyncIterable[bytes], offset: int = 0) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import anyio
-from anyio.abc import ObjectReceiveStream
+import anyio.lowlevel
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
 from planner.planner import Planner, PlanOutcome
 from planner.view import PlanView, WorkerView
@@ -26,6 +27,8 @@ from .example_desk import ExampleDesk
 from .skill_view import offered, plain_labels
 
 STREAM_PATCHES: Final = 16
+_TURNS: Final = 3
+"""Of the loop, until the tasks of a patch are on their way: it is handed in, decided on, and a frame is written."""
 GRACE_S: Final = 5.0
 """How much later than its own deadline a planner may return before it is stopped."""
 _SPARE_S: Final = 1.0
@@ -120,7 +123,7 @@ class PlannerDesk:
         async with anyio.create_task_group() as group, send:
             group.start_soon(_relay, receive, command, post)
             try:
-                outcome = await planner.plan(view, send)
+                outcome = await planner.plan(view, _Ahead(send))
             except Exception as error:  # noqa: BLE001 a planner's defect fails its call, never the orchestrator
                 outcome = _broken(error)
         return outcome
@@ -146,6 +149,21 @@ class PlannerDesk:
             facts=command.facts,
             deadline_s=max(0.1, time_s - min(_SPARE_S, time_s / 20)),
         )
+
+
+class _Ahead(ObjectSendStream[Patch]):
+    """What is written goes first: a planner reads on once the tasks of its patch have left, and not meanwhile."""
+
+    def __init__(self, send: ObjectSendStream[Patch]) -> None:
+        self._send = send
+
+    async def send(self, item: Patch) -> None:
+        await self._send.send(item)
+        for _ in range(_TURNS):
+            await anyio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await self._send.aclose()
 
 
 async def _relay(receive: ObjectReceiveStream[Patch], command: StartPlanner, post: Callable[[Stimulus], None]) -> None:

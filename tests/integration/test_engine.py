@@ -558,12 +558,13 @@ def planned(planner: Any, clock: Callable[[], float] = lambda: 1000.0) -> Any:
     return lambda fleet: PlannerDesk(choose, fleet, clock)
 
 
-async def run_planner(planner: Any) -> list[dict[str, Any]]:
+async def run_planner(planner: Any, meet: Callable[[Rig], None] = lambda rig: None) -> list[dict[str, Any]]:
     """Submit a request; the events until the run is settled, as (kind, struct)."""
     journal = MemoryJournal()
     machine_rig = Rig(journal)
     desk = planned(planner)(machine_rig.engine.machine.fleet)
     rig = Rig(journal, planners=desk)
+    meet(rig)
     journal.start(rig.engine)
     await rig.engine.begin(1)
     seen: list[Any] = []
@@ -598,6 +599,20 @@ async def test_a_planners_patches_run_as_they_come_and_its_end_closes_the_plan()
     spent = next(event for event in seen if type(event) is e.BudgetSpent)
     assert (spent.tokens_in, spent.tokens_out) == (3, 4)
     assert seen[-1].state == "succeeded"
+
+
+@pytest.mark.anyio
+async def test_the_tasks_of_a_patch_have_left_before_its_planner_reads_on() -> None:
+    rigs, left = list[Rig](), list[list[Assign]]()
+
+    class Reads(Scripted):
+        async def plan(self, view: Any, patches: Any) -> PlanOutcome:
+            await patches.send(Patch("planner", (echo("a"),)))
+            left.append(rigs[0].streams.of(Assign))
+            return await super().plan(view, patches)
+
+    await run_planner(Reads(), rigs.append)
+    assert [assign.attempt.task for assign in left[0]] == [0]
 
 
 @pytest.mark.anyio

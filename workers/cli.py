@@ -81,7 +81,8 @@ def start(
 ) -> None:
     """Join a server and run its attempts until told to stop.
 
-    Standard error says that it is up once its skills are loaded, and connected once a server has taken it in.
+    Standard error says that it is up once its skills are loaded, and connected once a server has taken it in. Of a
+    server that can't be reached it says why, after some seconds and when that changes, and tries on.
     """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if join not in ("", "-"):
@@ -178,6 +179,7 @@ async def serve(
     from .identity import obtain
     from .profile import profile_of, slots_of
     from .registry import Registry
+    from .standing import Standing
     from .worker import Worker, WorkerSettings
 
     said, found = parse_amounts(declared.resources), discover(folder=folder)
@@ -209,6 +211,7 @@ async def serve(
         settings,
         spawned,
         dialler(credential),
+        Standing(credential.address, lambda line: click.echo(line, err=True)),
         lambda skills: profile_of(declared, inventory, skills, measured, credential.address()),
         Registry().get,
         inventory.gpu,
@@ -218,7 +221,6 @@ async def serve(
         async with anyio.create_task_group() as group:
             group.start_soon(on_signals, daemon, group.cancel_scope)
             group.start_soon(when_ready, daemon, settings)
-            group.start_soon(when_welcomed, daemon, credential)
             group.start_soon(credential.stay_fresh)
             try:
                 await daemon.run()
@@ -242,11 +244,6 @@ async def when_ready(daemon: Worker, settings: WorkerSettings) -> None:
             daemon.alone_s = ALONE_S
         else:
             await on_end_of_input(daemon)
-
-
-async def when_welcomed(daemon: Worker, credential: Credential) -> None:
-    await daemon.welcomed.wait()
-    click.echo(f"connected to {credential.address()}", err=True)
 
 
 async def on_signals(daemon: Worker, scope: anyio.CancelScope) -> None:

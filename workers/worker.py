@@ -63,6 +63,7 @@ from .session import Session
 from .setting import MachineSettings
 from .shaping import Shape, ShapedStream
 from .spawned import Spawned
+from .standing import Standing
 from .stimulus import (
     Broken,
     CardsLost,
@@ -114,8 +115,9 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Worker:
     """One daemon. `run` returns after a clean leave, or raises the refusal that ended it.
 
-    `dial` opens a channel to wherever the server is now; `describe` makes the profile from the skills that were
-    loaded; `find` is the registry's own look-up, used for inline built-ins only; `cards` are this machine's GPUs.
+    `dial` opens a channel to wherever the server is now, and `standing` hears what came of it; `describe` makes the
+    profile from the skills that were loaded; `find` is the registry's own look-up, used for inline built-ins only;
+    `cards` are this machine's GPUs.
     """
 
     def __init__(
@@ -123,11 +125,13 @@ class Worker:
         settings: WorkerSettings,
         spawned: Spawned,
         dial: Dial,
+        standing: Standing,
         describe: Describe,
         find: Find,
         cards: Gpu | None = None,
     ) -> None:
         self._settings = settings
+        self._standing = standing
         self._dial = dial
         self._describe = describe
         folder = settings.folder
@@ -158,8 +162,6 @@ class Worker:
         """Without any server for so long it ends; for a temporary worker whose client has left it behind."""
         self.ready = anyio.Event()
         """Set once the skills are loaded and dialling begins."""
-        self.welcomed = anyio.Event()
-        """Set once an orchestrator has taken it in."""
         self._machine: Machine
         self._group: anyio.abc.TaskGroup
         self._session: Session | None = None
@@ -252,8 +254,9 @@ class Worker:
                     await self._converse(channel)
             except (NotAllowed, VersionMismatch):
                 raise
-            except (AsterismError, OSError):
+            except (AsterismError, OSError) as error:
                 failures += 1
+                self._standing.failed(error)
             self.step(Broken())
             if now() - self._admitted_at > HEALTHY_S:
                 failures, heard = 0, now()
@@ -404,7 +407,7 @@ class Worker:
     def _adopt(self, instruction: Adopt) -> None:
         self._reports.adopt(instruction.journal, instruction.epoch)
         self._folders.journal = instruction.journal
-        self.welcomed.set()
+        self._standing.welcomed()
 
     def _start(self, instruction: Start) -> None:
         self._errands.start(instruction)

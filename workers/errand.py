@@ -55,7 +55,7 @@ from .rule import unheld
 from .runner.failure import failure_of
 from .runner.inline import InlineRunner
 from .runner.job import outcome_of
-from .shaping import Shape, sleep_until
+from .shaping import Shape, Sleeper
 from .staging import foreign, may_be_foreign, own
 from .stimulus import Asked, Ended, Result, Stimulus
 from .tally import Tally
@@ -117,6 +117,7 @@ class Errands:
         self._on_cards: set[AttemptId] = set()
         self._seq: dict[AttemptId, int] = {}
         self._tally = Tally(shape)
+        self._sleeper = Sleeper()
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
         self._group, self._pool = group, pool
@@ -400,14 +401,14 @@ class Errands:
         extra_s = self._tally.extra_s(attempt, usage)
         if extra_s > 0 and not isinstance(outcome, Stopped):
             slower = msgspec.structs.replace(usage, run_s=usage.run_s + extra_s)
-            self._group.start_soon(self._finish_later, extra_s, attempt, outcome, slower)
+            self._group.start_soon(self._finish_later, anyio.current_time() + extra_s, attempt, outcome, slower)
         else:
             self._finish(attempt, outcome, usage)
 
-    async def _finish_later(self, extra_s: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
+    async def _finish_later(self, due: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         with anyio.CancelScope() as scope:
             self._preparing[attempt] = scope
-            await sleep_until(anyio.current_time() + extra_s)
+            await self._sleeper.until(due)
         self._preparing.pop(attempt, None)
         self._finish(attempt, outcome, usage)
 

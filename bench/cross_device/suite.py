@@ -25,6 +25,8 @@ from .warm import NOTE, warm, warm_all
 QUICK: Final = 2
 """Cases of each category with --quick."""
 Mode = Literal["gold", "catalog", "llm"]
+Key = tuple[str, bool, str, int]
+"""Of a play: its case, whether it is sequential, its fault, and which repetition it is."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -42,7 +44,8 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A play that is to be made, the `number`th of `of`. `again`: with the graph of the play before it."""
+    """A play that is to be made, the `number`th of `of` that there may be. `again`: with the graph of the play before
+    it."""
 
     case: Case
     sequential: bool
@@ -53,11 +56,11 @@ class Step(msgspec.Struct, frozen=True):
     again: bool = False
 
     @property
-    def key(self) -> tuple[str, bool, str, int]:
+    def key(self) -> Key:
         return self.case.name, self.sequential, self.fault, self.repeat
 
     @property
-    def twin(self) -> tuple[str, bool, str, int]:
+    def twin(self) -> Key:
         return self.case.name, not self.sequential, "", self.repeat
 
     def wanted(self, order: Order) -> Play:
@@ -96,11 +99,9 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
     began = time.monotonic()
     cases = quick(loaded.cases) if order.quick else loaded.cases
     steps = [*_steps(order, cases)]
-    steps = [msgspec.structs.replace(one, number=at, of=len(steps)) for at, one in enumerate(steps, 1)]
     kept = {key_of(one): one for one in store.plays if not one.problem}
     plays = {step.key: kept[step.key] for step in steps if step.key in kept}
     problems = [*loaded.problems]
-    notes: tuple[str, ...] = ()
     if any(_is_open(step, plays) for step in steps):
         model, writer = await own_model() if order.mode == "llm" else ({}, "")
         with guarded("asterism-suite-") as guard:
@@ -110,31 +111,41 @@ async def suite(order: Order, loaded: Loaded, store: Store, watch: Watch) -> Sui
                     await warm(stage, stage.machines)
                 else:
                     await warm_all(stage, cases, PLANNERS[order.mode])
-                for step in steps:
-                    if not _is_open(step, plays):
-                        continue
+                store.note(*stage.notes, NOTE, writer)
+                for step in open_steps(steps, plays):
                     graph = plays[step.twin].graph if step.again else None
                     watch(step, None)
                     plays[step.key] = made = await play(stage, step.case, step.wanted(order), graph)
                     store.keep(made)
                     watch(step, made)
-                notes = tuple(filter(None, (*stage.notes, NOTE, writer)))
+                store.note(*stage.notes)
     problems += [f"{_words(one)}: {why}" for one in plays.values() for why in one.unjudged]
-    return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), notes, time.monotonic() - began)
+    return Suite(order, tuple(cases), tuple(plays.values()), tuple(problems), store.notes, time.monotonic() - began)
 
 
-def _is_open(step: Step, plays: Mapping[tuple[str, bool, str, int], Play]) -> bool:
+def open_steps(steps: Sequence[Step], plays: Mapping[Key, Play]) -> Iterator[Step]:
+    """Those that are to be played, each the `number`th of as many as there are or may be yet: a play may show that its
+    twin needs none. `plays` is looked at anew for each."""
+    number = 0
+    for at, step in enumerate(steps):
+        if _is_open(step, plays):
+            rest = sum(_is_open(one, plays) for one in steps[at:])
+            yield msgspec.structs.replace(step, number=number + 1, of=number + rest)
+            number += 1
+
+
+def _is_open(step: Step, plays: Mapping[Key, Play]) -> bool:
     """Whether it is to be played yet. A graph that has not reached its end has no sequential twin, and one in which
     nothing ran beside anything is its own."""
     if step.key in plays or not step.sequential:
         return step.key not in plays
     first = plays.get(step.twin)
     if first is None:
-        return not step.again
+        return True
     return bool(first.graph or not step.again) and not (first.succeeded and at_once(first) <= WIDE)
 
 
-def key_of(one: Play) -> tuple[str, bool, str, int]:
+def key_of(one: Play) -> Key:
     return one.case, one.sequential, one.fault, one.repeat
 
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
-from bench.cross_device.case import Answer, Case, Said
+from bench.cross_device.case import Answer, Case, Loaded, Said
 from bench.cross_device.check import Finding
 from bench.cross_device.play import Play
 from bench.cross_device.script import Script
 from bench.cross_device.sequence import in_turn, is_chain
 from bench.cross_device.store import NAME, Store
+from bench.cross_device.suite import Order, Step, open_steps, suite
 from planner.scripted.asked import Asked
 from planner.scripted.request import HttpRequest
 from protocol.errors import NotFound, UsageError
@@ -98,6 +100,7 @@ def test_plays_are_kept_and_a_torn_one_is_not(tmp_path: Path) -> None:
     settings = {"seed": 1}
     store = Store(tmp_path / "out", settings)
     good = Play(case="a", category="content", findings=(Finding("check", "x", True),), recovery_s=(0.5,))
+    store.note("links as they are", "")
     store.keep(good)
     store.keep(Play(case="b", category="content", problem="no machine"))
     with (tmp_path / "out" / NAME).open("ab") as file:
@@ -105,6 +108,8 @@ def test_plays_are_kept_and_a_torn_one_is_not(tmp_path: Path) -> None:
     again = Store(tmp_path / "out", settings)
     assert [one.case for one in again.plays] == ["a", "b"]
     assert again.plays[0] == good
+    again.note("links as they are", "shaped links")
+    assert Store(tmp_path / "out", settings).notes == ("links as they are", "shaped links")
     again.keep(msgspec.structs.replace(good, case="c"))
     assert [one.case for one in Store(tmp_path / "out", settings).plays] == ["a", "b", "c"]
     with pytest.raises(UsageError, match="plays of another suite"):
@@ -112,3 +117,26 @@ def test_plays_are_kept_and_a_torn_one_is_not(tmp_path: Path) -> None:
     (tmp_path / "out" / NAME).write_bytes(b"{nonsense\n")
     with pytest.raises(UsageError, match="can't be used"):
         Store(tmp_path / "out", settings)
+
+
+def test_steps_are_counted_as_they_are_played_and_a_twin_that_none_needs_is_not() -> None:
+    wide, chain, kept = (msgspec.structs.replace(CASE, name=name) for name in ("wide", "chain", "kept"))
+    steps = [Step(case, sequential, "", 0) for case in (wide, chain, kept) for sequential in (False, True)]
+    good = Play(case="", category="content", findings=(Finding("check", "x", True),))
+    plays = {step.key: good for step in steps if step.case is kept}
+    counted = []
+    for step in open_steps(steps, plays):
+        counted.append((step.case.name, step.sequential, step.number, step.of))
+        plays[step.key] = msgspec.structs.replace(good, report={"width": {"max": 2 if step.case.name == "wide" else 1}})
+    assert counted == [("wide", False, 1, 4), ("wide", True, 2, 4), ("chain", False, 3, 4)]
+
+
+def test_a_suite_that_was_kept_whole_says_where_it_was_played(tmp_path: Path) -> None:
+    order = Order()
+    store = Store(tmp_path, order.settings())
+    store.note("a network namespace each")
+    for sequential in (False, True):
+        store.keep(Step(CASE, sequential, "", 0).wanted(order))
+    found = anyio.run(suite, order, Loaded((CASE,)), Store(tmp_path, order.settings()), lambda step, play: None)
+    assert len(found.plays) == 2
+    assert found.notes == ("a network namespace each",)

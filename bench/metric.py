@@ -52,8 +52,12 @@ def quantiles(values: Iterable[float]) -> Quantiles:
     found = sorted(values)
     if not found:
         raise ValueError("nothing was measured")
-    rank = {share: found[math.ceil(share * len(found)) - 1] for share in (0.5, 0.99)}
-    return Quantiles(_short(rank[0.5]), _short(rank[0.99]), _short(found[-1]), len(found))
+    return Quantiles(_short(at_rank(found, 0.5)), _short(at_rank(found, 0.99)), _short(found[-1]), len(found))
+
+
+def at_rank(ordered: Sequence[float], share: float) -> float:
+    """The smallest of at least one value, in order, that so large a share of them does not exceed."""
+    return ordered[max(1, math.ceil(share * len(ordered))) - 1]
 
 
 def _short(value: float) -> float:

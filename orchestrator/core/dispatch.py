@@ -60,7 +60,7 @@ def flush(turn: Turn) -> None:
 
 
 def _dispatch(turn: Turn) -> None:
-    """One run's tasks bucket by bucket; those of several runs one by one, whoever's turn it is."""
+    """One run's tasks by urgency; those of several runs one by one, whoever's turn it is."""
     lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
     steer(turn, lanes)
     if turn.room.kept:
@@ -73,10 +73,22 @@ def _dispatch(turn: Turn) -> None:
     else:
         if turn.ledger.counts:
             turn.ledger.rest(turn.fleet, turn.now)
-        for lane in lanes:
-            _drain(turn, lane)
+        _by_urgency(turn, lanes)
     for lane in lanes:
         lane.restore()
+
+
+def _by_urgency(turn: Turn, lanes: list[Lane]) -> None:
+    """The lanes of one run: whatever is the most urgent next, of whichever kind it is."""
+    heads = [(lane.heap[0], n) for n, lane in enumerate(lanes) if lane.heap]
+    heapq.heapify(heads)
+    while heads:
+        lane = lanes[heads[0][1]]
+        _drain(turn, lane, 1 + lane.bucket.window // _FEW if len(heads) > 1 else sys.maxsize)
+        if lane.heap and not lane.over:
+            heapq.heapreplace(heads, (lane.heap[0], heads[0][1]))
+        else:
+            heapq.heappop(heads)
 
 
 def _open(turn: Turn, bucket: Bucket) -> bool:

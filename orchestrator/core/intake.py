@@ -23,6 +23,7 @@ from .lifecycle import Ready
 from .queue import EVER
 from .settlement import fail
 from .turn import Turn
+from .urgency import urgency_s
 
 
 def absorb(turn: Turn) -> None:
@@ -60,15 +61,16 @@ def enqueue(turn: Turn, run: Run, task: Task) -> None:
         return
     kind = kind_of(turn.state, run, task, spec, file_worker(turn, run, task, spec))
     hurried = run.settings.deadline_s or task.spec.deadline_s is not None
-    turn.queue.push(kind, spec, run, task, _latest(turn, run, task) if hurried else EVER)
+    latest = _latest(turn, run, task) if hurried else EVER
+    turn.queue.push(kind, spec, run, task, urgency_s(turn, run, task), latest)
 
 
 def _latest(turn: Turn, run: Run, task: Task) -> float:
-    """When it must start if its own deadline and its run's are to be met; what hangs on it takes as long as it does."""
+    """When it must start if its own deadline and its run's are to be met."""
     run_s = turn.predictor.measured(task.skill) or 0.0
     latest = deadline_of(run, task) - run_s if task.spec.deadline_s is not None else EVER
     if run.settings.deadline_s:
-        latest = min(latest, run.submitted_at + run.settings.deadline_s - (run.rank[task.ix] + 1.0) * run_s)
+        latest = min(latest, run.submitted_at + run.settings.deadline_s - urgency_s(turn, run, task))
     return latest
 
 

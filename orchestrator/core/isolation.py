@@ -10,6 +10,7 @@ from .poison import cell, release, suspect
 from .sending import bind, send
 from .trust import doubt
 from .turn import Turn
+from .urgency import urgency_s
 
 
 def alone(turn: Turn) -> None:
@@ -40,7 +41,9 @@ def alone(turn: Turn) -> None:
                 continue
         if not offered:
             release(turn, key)
-            turn.queue.push(kind, spec, run, task)  # it waits for a worker as any other task does
+            turn.queue.push(
+                kind, spec, run, task, urgency_s(turn, run, task)
+            )  # it waits for a worker as any other task does
             continue
         free = cell(turn, run, task, offered)
         if free is not None:

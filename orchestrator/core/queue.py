@@ -1,6 +1,6 @@
 """Ready tasks, grouped by what decides where they may run, so that one look serves all of a kind.
 
-A bucket has a lane for each run; a lane is a heap by (priority, latest start, upward rank, arrival). Which lane goes
+A bucket has a lane for each run; a lane is a heap by (priority, latest start, urgency, arrival). Which lane goes
 first when several runs wait is core.round's affair. Entries are never searched for: one whose task is no longer ready
 is dropped when it comes up.
 """
@@ -20,7 +20,7 @@ from .graph import Run, Task
 from .roster import NOBODY, Roster
 
 Entry = tuple[float, float, float, int, int, int, TaskSpec]
-"""(priority, latest start, rank, arrival, run, task, its spec when it was queued): stale once the task has another."""
+"""(priority, latest start, urgency, arrival, run, task, its spec when queued): stale once the task has another."""
 _AGAIN: Final = 1 << 48
 PATIENCE: Final = 40
 """Tasks of one lane that may wait for a better device before the rest of it is left for the next flush: as many as a
@@ -101,7 +101,7 @@ class Queue:
         """Of the fleet as it is, also of kinds of which nothing waits now."""
         self._arrivals = 0
 
-    def push(self, kind: Kind, spec: SkillSpec, run: Run, task: Task, latest: float = EVER) -> None:
+    def push(self, kind: Kind, spec: SkillSpec, run: Run, task: Task, urgency_s: float, latest: float = EVER) -> None:
         """The task is ready, or a hedge of it is wanted. `latest`: when it must start to meet a deadline."""
         bucket = self.buckets.get(kind)
         if bucket is None:
@@ -112,8 +112,7 @@ class Queue:
         self._arrivals += 1
         # What was lost or failed goes before its equals; every arrival is unique, so that specs are never compared.
         arrival = self._arrivals - _AGAIN if task.attempts else self._arrivals
-        rank = run.rank[task.ix]
-        heapq.heappush(lane.heap, (-task.spec.priority, latest, -rank, arrival, run.ix, task.ix, task.spec))
+        heapq.heappush(lane.heap, (-task.spec.priority, latest, -urgency_s, arrival, run.ix, task.ix, task.spec))
 
     def waits(self, run: int) -> bool:
         """Whether something of the run is in the queue."""

@@ -108,7 +108,7 @@ class Turn:
         self.overspent: dict[int, None] = {}
         """Runs whose attempts have used more than their budget has."""
         self.below: dict[int, tuple[int, list[float]]] = {}
-        """Run that prefers something to time -> (tasks, seconds that hang on each) (core.frugality)."""
+        """Run -> (tasks, seconds that hang on each) (core.urgency)."""
         self.disk_full = False
         self.started = False
         self.counter = 0

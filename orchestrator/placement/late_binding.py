@@ -50,22 +50,29 @@ class LateBinding:
             sites = tuple(n for n in range(len(problem.sites)) if problem.run(task, n) < INF)
             heapq.heappush(self._kinds.setdefault(sites, []), (-self._rank[task], task))
         booked = [0.0] * len(problem.sites)
-        for sites in sorted(self._kinds, key=lambda sites: self._kinds[sites][0]):
+        aside: dict[tuple[int, ...], list[tuple[float, int]]] = {sites: [] for sites in self._kinds}
+        heads = [(heap[0], sites) for sites, heap in self._kinds.items()]
+        heapq.heapify(heads)
+        while heads:
+            entry, sites = heapq.heappop(heads)
+            if not any(clock.room(site) + self._window > 0 for site in sites):
+                continue
             heap = self._kinds[sites]
-            aside: list[tuple[float, int]] = []
-            while heap and len(aside) < PATIENCE and any(clock.room(site) + self._window > 0 for site in sites):
-                entry = heapq.heappop(heap)
-                offers = [self._offer(entry[1], site, clock, booked[site]) for site in sites]
-                policy = self._policy_for(entry[1], clock)
-                chosen = policy.choose(offers)
-                if chosen != WAIT:
-                    yield entry[1], sites[chosen]
-                    continue
-                aside.append(entry)
+            heapq.heappop(heap)
+            offers = [self._offer(entry[1], site, clock, booked[site]) for site in sites]
+            policy = self._policy_for(entry[1], clock)
+            chosen = policy.choose(offers)
+            if chosen != WAIT:
+                yield entry[1], sites[chosen]
+            else:
+                aside[sites].append(entry)
                 best = policy.best(offers) if isinstance(policy, Thrift) else _first(offers)
                 booked[sites[best]] += offers[best].run_s / problem.sites[sites[best]].slots
-            for entry in aside:
-                heapq.heappush(heap, entry)
+            if heap and len(aside[sites]) < PATIENCE:
+                heapq.heappush(heads, (heap[0], sites))
+        for sites, entries in aside.items():
+            for entry in entries:
+                heapq.heappush(self._kinds[sites], entry)
         self._kinds = {sites: heap for sites, heap in self._kinds.items() if heap}
 
     def finished(self, task: int, clock: Clock) -> None:

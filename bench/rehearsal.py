@@ -127,12 +127,12 @@ class Rehearsal:
         return bool(stimuli)
 
     def _turn(self, stimuli: list[s.Stimulus]) -> None:
-        """As the engine's: every stimulus, then Flush; what was decided as records, what is to be sent as frames."""
+        """As the engine's: each stimulus, Flush and Lull; what was decided as records, what is to be sent as frames."""
         began = time.thread_time()
         events: list[Event] = []
         told: dict[int, None] = {}
         later: list[c.Command] = []
-        for stimulus in (*stimuli, s.Flush()):
+        for stimulus in (*stimuli, s.Flush(brief=True), s.Lull()):
             decision = self._machine.handle(stimulus, self._now, 0.5)
             events += decision.events
             for command in decision.commands:

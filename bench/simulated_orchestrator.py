@@ -221,7 +221,9 @@ class SimulatedOrchestrator(SimulatedTime):
             self._at_here(self._tick_at, self._tick)
 
     def _flush(self) -> None:
-        self.handle(s.Flush())
+        self.handle(s.Flush(brief=True))
+        if self.up and self.machine.owes and self.luck.random() < 0.5:  # else the loop has something else to do
+            self.handle(s.Lull())
         self._flushing = False
 
     def _tick(self) -> None:

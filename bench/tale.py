@@ -36,7 +36,9 @@ def _dull(command: Any) -> bool:
 
 def _is_beat(stimulus: Any) -> bool:
     items = getattr(stimulus, "items", ())
-    return isinstance(stimulus, s.Flush | s.Tick) or bool(items and all(isinstance(one, Heartbeat) for one in items))
+    return isinstance(stimulus, s.Flush | s.Lull | s.Tick) or bool(
+        items and all(isinstance(one, Heartbeat) for one in items)
+    )
 
 
 def brief(value: Any) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 import sys
+from math import inf
 from typing import Final
 
 from .eligibility import could_return, lacking
 from .enlistment import roster_of
 from .expectation import learn
-from .guidance import steer
+from .guidance import again, steer
 from .intake import absorb, parked, unbar, unpark
 from .isolation import alone
 from .lifecycle import Open, Ready, Running
@@ -32,15 +33,22 @@ from .trust import barred, doubt
 from .turn import Turn
 from .warmth import warm_at
 
+OWED_S: Final = 0.05
+"""So long what is owed may wait for a Lull."""
 _FEW: Final = 8
 """Of what is so short that a session holds many, some go in one turn."""
 
 
-def flush(turn: Turn) -> None:
-    """Dispatch everything that may go now."""
+def flush(turn: Turn, brief: bool = False) -> None:
+    """Dispatch everything that may go now. `brief`: run times are taken in, and plans made again, after what was
+    decided has left, in a Lull; unless none comes."""
     turn.flushes += 1
     absorb(turn)
-    learn(turn)
+    brief = brief and turn.now <= turn.owes_since + OWED_S
+    if not brief:
+        learn(turn)
+        turn.owes_since = inf
+        turn.drifted.clear()
     if turn.disk_full or not turn.started:
         return
     if turn.barred:
@@ -48,7 +56,7 @@ def flush(turn: Turn) -> None:
     if turn.dry:
         unbar(turn, turn.dry, lambda run: not run.spend.lends or not run.spend.spent(run.settings.budget))
     while True:
-        _dispatch(turn)
+        _dispatch(turn, brief)
         if turn.suspects:
             alone(turn)
         if not turn.parked or not unpark(turn):
@@ -57,12 +65,21 @@ def flush(turn: Turn) -> None:
     hurry(turn)
     preempt(turn)
     reserve(turn)
+    if brief and (turn.drifted or turn.predictor.due(turn.now)):
+        turn.owes_since = min(turn.owes_since, turn.now)
 
 
-def _dispatch(turn: Turn) -> None:
+def lull(turn: Turn) -> None:
+    """See to what is owed to later decisions."""
+    learn(turn)
+    again(turn)
+    turn.owes_since = inf
+
+
+def _dispatch(turn: Turn, brief: bool) -> None:
     """One run's tasks by urgency; those of several runs one by one, whoever's turn it is."""
     lanes = [lane for bucket in turn.queue.waiting() if _open(turn, bucket) for lane in bucket.lanes.values()]
-    steer(turn, lanes)
+    steer(turn, lanes, brief)
     if turn.room.kept:
         for lane in honoured(turn):
             _drain(turn, lane, 1)

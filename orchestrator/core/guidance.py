@@ -56,8 +56,9 @@ class Plan:
         return DRIFT * max(0.0, self.end - now)
 
 
-def steer(turn: Turn, lanes: list[Lane]) -> None:
-    """Make the plans that are wanted and due, of runs that have something ready for unlike devices."""
+def steer(turn: Turn, lanes: list[Lane], brief: bool = False) -> None:
+    """Make the plans that are wanted and due, of runs that have something ready for unlike devices. `brief`: one that
+    the facts have left serves until a Lull."""
     if turn.settings.placement not in _MOST_S:
         return
     seen: set[int] = set()
@@ -74,9 +75,28 @@ def steer(turn: Turn, lanes: list[Lane]) -> None:
         if plan.era != turn.fleet.changes:
             plan.sites, plan.drifted = {}, True
         if turn.now >= plan.next_at and (plan.drifted or plan.version != run.version):
-            _make(turn, run, plan)
+            if brief and plan.sites and plan.version == run.version:
+                turn.drifted.add(run.ix)
+            else:
+                _make(turn, run, plan)
         if plan.sites:
             lane.patience = PATIENCE + len(plan.sites)
+
+
+def again(turn: Turn) -> None:
+    """Make those that the facts have left again, where that is due."""
+    found, turn.drifted = turn.drifted, set()
+    for number in found:
+        run, plan = turn.state.runs.get(number), turn.plans.get(number)
+        if run is not None and plan is not None and turn.now >= plan.next_at and foremost(turn, run) not in _UNPLANNED:
+            _make(turn, run, plan)
+            if turn.queue.waiting():  # by the old plan
+                turn.wake(turn.now, "flush")
+
+
+def _drift(turn: Turn, run: Run, plan: Plan) -> None:
+    plan.drifted = True
+    turn.drifted.add(run.ix)
 
 
 def _make(turn: Turn, run: Run, plan: Plan) -> None:
@@ -109,7 +129,7 @@ def planned(turn: Turn, run: Run, task: Task, roster: Roster) -> tuple[Plan, Ber
         return None
     berth = next((one for one in roster.by_worker.get(where[0], ()) if one.device == where[1]), None)
     if berth is None or turn.now > plan.starts[task.ix] + plan.slack(turn.now) + _SOON_S * DRIFT:
-        plan.drifted = True
+        _drift(turn, run, plan)
         return None
     return plan, berth
 
@@ -124,7 +144,8 @@ def in_turn(turn: Turn, run: Run, task: Task, plan: Plan, session: Session, run_
         line.pop()
     now, slack = turn.now, plan.slack(turn.now)
     if not line or line[-1] == task.ix or session.slots_free > 1:
-        plan.drifted |= abs(plan.starts[task.ix] - now) > slack
+        if abs(plan.starts[task.ix] - now) > slack:
+            _drift(turn, run, plan)
         return True
     first = plan.starts[line[-1]]
     return first < now or now + run_s <= first + slack

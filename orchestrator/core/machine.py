@@ -6,6 +6,7 @@ in the simulator and in tests. It routes each stimulus to its reactor, then deci
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from protocol.outcome import Failure, Usage
@@ -18,7 +19,7 @@ from ..placement.selection import policy_named
 from . import command as c
 from . import event as e
 from . import stimulus as s
-from .dispatch import flush
+from .dispatch import flush, lull
 from .displacement import overdue
 from .edit import deadline_of
 from .enrolment import client_enrolled, enrolled, token_asked, token_revoked
@@ -133,6 +134,11 @@ class Machine:
         """The run that was decided on last: the one to blame when `handle` has raised (0: not known)."""
         return self._turn.focus
 
+    @property
+    def owes(self) -> bool:
+        """Whether a Lull is wanted."""
+        return self._turn.owes_since < inf
+
     def next_wake(self) -> float | None:
         """Run time of the next Tick it wants; None for none."""
         return self._turn.next_wake()
@@ -172,9 +178,11 @@ class Machine:
         if act is not None:
             guarded(turn, item.reply, act, item)  # type: ignore[union-attr]
         elif isinstance(item, s.Flush):
-            flush(turn)
+            flush(turn, item.brief)
             if turn.serving:
                 serve(turn)
+        elif isinstance(item, s.Lull):
+            lull(turn)
         elif isinstance(item, s.WorkerSent):
             received(turn, item.conn, item.worker, item.items, item.delivered)
         elif isinstance(item, s.WorkerJoined):

@@ -305,7 +305,16 @@ class Tick(_Stimulus, frozen=True):
 
 
 class Flush(_Stimulus, frozen=True):
-    """All streams are drained for this turn of the loop: placement runs once, over everything ready."""
+    """All streams are drained for this turn of the loop: placement runs once, over everything ready.
+
+    `brief`: what only later decisions need may wait for a Lull (`Machine.owes`), but not for long.
+    """
+
+    brief: bool = False
+
+
+class Lull(_Stimulus, frozen=True):
+    """What was decided has left, and nobody waits: what is owed to later decisions can be seen to."""
 
 
 Stimulus = (
@@ -340,4 +349,5 @@ Stimulus = (
     | TakenBack
     | Tick
     | Flush
+    | Lull
 )

@@ -7,6 +7,7 @@ functions over a Turn, one module a concern; none keeps state of its own.
 from __future__ import annotations
 
 import heapq
+from math import inf
 from typing import Any, Final
 
 from protocol.errors import AsterismError
@@ -47,6 +48,10 @@ class Turn:
         self.flushes = 0
         self.plans: dict[int, Any] = {}
         """Run -> what is planned of it (core.guidance)."""
+        self.drifted: set[int] = set()
+        """Runs whose plan is to be made again."""
+        self.owes_since = inf
+        """Since when there is something to do in a Lull."""
         self.warm: dict[int, dict[str, dict[int, tuple[float, str]]]] = {}
         """Run -> skill -> worker -> until when what it has loaded is warm there, by which daemon (core.warmth)."""
         self.hoards = False
@@ -201,8 +206,9 @@ class Turn:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         for waiting in (self.barred, self.failures, self.wants, self.dry, self.watch.done_s, self.watch.copied_s):
             waiting.pop(run, None)
-        self.below.pop(run, None)
-        self.warm.pop(run, None)
+        self.drifted.discard(run)
+        for kept in (self.below, self.warm, self.plans):
+            kept.pop(run, None)
         tables: tuple[dict[tuple[int, int], Any], ...] = (
             self.resolved, self.parked, self.suspects, self.waiting_since, self.joins, self.holds, self.passed,
             self.doubts,

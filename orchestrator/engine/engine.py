@@ -1,7 +1,8 @@
 """The imperative shell around the core: stimuli in, events to the journal, commands to the world. One per server.
 
 A turn takes everything that has arrived, lets the machine handle each stimulus and then `Flush` once, appends all
-events to the journal in one call, and performs the commands. Invariants: a command marked `after_commit`, a reply and
+events to the journal in one call, and performs the commands. What the machine owes only to later decisions it does in a
+turn of its own once the loop has nothing else (`Lull`). Invariants: a command marked `after_commit`, a reply and
 everything a watcher sees leave only once every event decided before them is on disk; commands leave in the order they
 were decided, within each of the two classes. Nothing here decides anything about runs, and no path awaits per event.
 
@@ -15,7 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import anyio.abc
@@ -43,6 +44,8 @@ from .question import Questions, stopped
 from .recording import records_of
 from .refusal import Refusals
 from .watch import Watches
+
+_FLUSH: Final = s.Flush()
 
 
 class Gateway(Protocol):
@@ -207,7 +210,9 @@ class Engine:
                     if self._fault is not None:
                         await self._take_back(self._fault)
                     elif self._inbox or self._logs:
-                        self._turn()
+                        self._turn(s.Flush(brief=True))
+                    elif self.machine.owes:
+                        self._turn(s.Lull())
                     jobs, self._jobs = self._jobs, []
                     for work, args in jobs:
                         group.start_soon(work, *args)
@@ -231,7 +236,7 @@ class Engine:
 
     # a turn
 
-    def _turn(self) -> Commit:
+    def _turn(self, last: s.Flush | s.Lull = _FLUSH) -> Commit:
         began = time.perf_counter()
         self.refusals.tell()
         inbox, self._inbox = self._inbox, []
@@ -241,7 +246,7 @@ class Engine:
         at_once: list[c.Command] = []
         later: list[c.Command] = []
         handle, draw = self.machine.handle, self.draw
-        inbox.append(s.Flush())
+        inbox.append(last)
         for place, stimulus in enumerate(inbox):
             try:
                 decision = handle(stimulus, now, draw())
@@ -258,6 +263,8 @@ class Engine:
             self._snapshot(now)
         self._set_alarm(self.machine.next_wake())
         self._set_alarm(self.refusals.next_wake())
+        if self.machine.owes:  # what is to be written now goes first: its writers were woken before
+            self._wake.ring()
         took = time.perf_counter() - began
         stats = self.instrument.turn
         stats.turns += 1

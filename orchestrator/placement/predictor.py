@@ -177,9 +177,13 @@ class Predictor:
             self._declared[skill] = run_s
             self.fits += 1
 
+    def due(self, now: float) -> bool:
+        """Whether `refit` may have something to take in."""
+        return bool(self._dirty) and (now >= self._rests_until or self._young)
+
     def refit(self, now: float | None = None) -> None:
         """Take in what was noted, as far as it is due; without `now` all of it."""
-        if not self._dirty or (now is not None and now < self._rests_until and not self._young):
+        if not self._dirty or not (now is None or self.due(now)):
             return
         left = _FITS
         for key, cell in list(self._dirty.items()):

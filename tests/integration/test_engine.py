@@ -193,6 +193,20 @@ async def test_pure_work_leaves_ahead_of_the_disk_but_nothing_is_acknowledged_or
 
 
 @pytest.mark.anyio
+async def test_what_only_later_decisions_need_is_seen_to_once_work_has_left() -> None:
+    async with running(MemoryJournal()) as rig:
+        await rig.join()
+        await rig.submit(echo("a"), TaskSpec("b", "flow.echo", b'{"value":{"ref":"a"}}'))
+        await rig.streams.until(lambda: bool(rig.streams.of(Assign)))
+        (first,) = rig.streams.of(Assign)
+        rig.report(first)
+        await rig.streams.until(lambda: len(rig.streams.of(Assign)) == 2)
+        assert rig.engine.machine.owes
+        await turns()
+        assert not rig.engine.machine.owes
+
+
+@pytest.mark.anyio
 async def test_an_answer_comes_after_its_commit_and_after_all_commits_before() -> None:
     journal = HeldJournal()
     async with running(journal) as rig:

@@ -51,7 +51,9 @@ def transcript(sim):
     lines = []
     for _, stimulus, decision in sim.log:
         items = getattr(stimulus, "items", ())
-        dull = isinstance(stimulus, s.Tick | s.Flush) or (items and all(isinstance(one, Heartbeat) for one in items))
+        dull = isinstance(stimulus, s.Tick | s.Flush | s.Lull) or (
+            items and all(isinstance(one, Heartbeat) for one in items)
+        )
         commands = [
             one for one in decision.commands if not (isinstance(one, c.Send) and isinstance(one.item, HeartbeatAck))
         ]

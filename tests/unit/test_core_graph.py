@@ -157,6 +157,7 @@ def test_an_automatic_chunk_is_sized_by_what_was_measured(takes_s, chunk):
     predictor = sim.machine.predictor
     for _ in range(5):
         predictor.note("flow.echo", "cpu", 1, 1.0, 0, takes_s)
+    predictor.refit()
     items = {"id": "l", "skill": "flow.list", "args": {"items": list(range(40))}}
     sim.submit({"tasks": [items, echo("m", {"ref": "l/items[]"}, map={"chunk": "auto"})]})
     sim.settle(120.0)

@@ -8,6 +8,7 @@ from bench.simulated_worker import SimulatedCallRefused, profile_of
 from bench.simulator import Refused, Simulator
 from orchestrator.core import event as e
 from orchestrator.core import stimulus as s
+from orchestrator.core.dispatch import OWED_S
 from orchestrator.core.lifecycle import AwaitingApproval, Ready, Unknown, Waiting
 from orchestrator.core.setting import CoreSettings
 from protocol.outcome import Failure
@@ -480,3 +481,16 @@ def test_a_plan_for_which_the_budget_is_too_small_has_its_code():
     sim.handle(s.PlanFinished(number, 1, outcome="failed", message="BudgetSpent: a question of about 900 tokens"))
     sim.settle()
     assert sim.state.runs[number].state.code == "BudgetSpent"
+
+
+def test_what_is_owed_to_later_decisions_waits_for_a_lull_but_not_for_long():
+    machine, predictor = (sim := Simulator(workers=1)).machine, sim.machine.predictor
+    for n, skill in enumerate(("flow.echo", "flow.list"), 1):
+        predictor.note(skill, "cpu", 1, 1.0, 0, 0.5)
+        for since in (0.0, OWED_S / 2):
+            machine.handle(s.Flush(brief=True), sim.now + n + since)
+            assert machine.owes
+            assert predictor.measured(skill) is None
+        machine.handle(s.Lull() if n == 1 else s.Flush(brief=True), sim.now + n + 2 * OWED_S)
+        assert not machine.owes
+        assert predictor.measured(skill) == 0.5

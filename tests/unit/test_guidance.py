@@ -9,6 +9,7 @@ from bench.simulated_skill import profile_of
 from bench.simulator import Simulator
 from orchestrator.core.command import Count
 from orchestrator.core.setting import CoreSettings, HedgeSettings
+from orchestrator.core.stimulus import Flush, Lull
 from protocol.profile import DeviceProfile
 
 SPEED = {"w1": 1.0, "w2": 1.0, "w3": 4.0, "w4": 8.0}
@@ -69,6 +70,19 @@ def test_a_plan_ends_a_run_sooner_and_is_kept_while_it_holds():
     assert 1 <= plans(heft, heft.state.runs[2].submitted_at) <= 10
     whys = [attempt.why for task in heft.state.runs[2].tasks for attempt in task.attempts]
     assert sum(why.startswith("heft: planned there") for why in whys) > 60
+
+
+def test_a_plan_that_the_facts_have_left_is_made_again_after_what_was_decided_has_left():
+    sim, _ = played("heft", graph(80, 1))
+    made = [
+        type(stimulus)
+        for at, stimulus, decision in sim.log
+        if at >= sim.state.runs[2].submitted_at
+        for one in decision.commands
+        if isinstance(one, Count) and one.name == "planned"
+    ]
+    assert made[0] is Flush
+    assert Lull in made
 
 
 @pytest.mark.parametrize("policy", ["auto", "heft"])

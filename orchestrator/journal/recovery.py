@@ -48,7 +48,7 @@ def recover(journal: Source, until: int = sys.maxsize, *, snapshot: bool = True)
     `until` stops before records above that number; without `snapshot` every event is replayed.
     Raises: JournalCorrupt naming the damaged record, VersionMismatch for a journal of a newer build.
     """
-    with _collector_at_rest():
+    with collector_at_rest():
         removed = journal.removed()
         found = _from_snapshot(journal, removed) if snapshot else None
         if found is None or found.note:
@@ -136,7 +136,7 @@ def _impossible(record: Record, why: str) -> JournalCorrupt:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
     """What is replayed lives on: to look for garbage among it costs a third of the time, and finds none."""
     running = gc.isenabled()
     gc.disable()

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -161,7 +162,8 @@ def load_templates(folders: Iterable[Path]) -> tuple[tuple[Template, ...], tuple
     for folder in folders:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             try:
-                template = read_template(path.read_bytes())
+                seen = path.stat()
+                template = _read(path, seen.st_mtime_ns, seen.st_size)
             except AsterismError as error:
                 problems.append(Problem("BadTemplate", str(path), str(error), "correct it, or remove the file"))
             except OSError as error:
@@ -169,6 +171,12 @@ def load_templates(folders: Iterable[Path]) -> tuple[tuple[Template, ...], tuple
             else:
                 found[template.name] = template
     return tuple(found.values()), tuple(problems)
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, mtime_ns: int, size: int) -> Template:
+    """Once, while the file stays as it is: they are looked up for each request."""
+    return read_template(path.read_bytes())
 
 
 def shipped_folder() -> Path:

@@ -75,6 +75,7 @@ class Submissions:
         text = await _read(chunks)
         plan: Plan | None = None
         read: _Read | None = None
+        planner = ""
         if text:
             read = await computed(_parse, text, given, self._limits)
             plan, settings, inputs = read.plan, read.settings, read.inputs
@@ -83,8 +84,9 @@ class Submissions:
             if not given.request.strip():
                 raise UsageError("there is neither a request nor a plan", hint='asterism run "REQUEST"')
             inputs = {name: canonical(value) for name, value in given.inputs.items()}
-            replans = self._planners.ask(given.planner).replans
-            settings = _settings({"on_failure": "replan"} if replans else {}, given)
+            chosen = self._planners.ask(given.planner)
+            planner = chosen.name
+            settings = _settings({"on_failure": "replan"} if chosen.replans else {}, given)
         else:
             raise PlanRefused("the plan is empty", hint="write at least one task")
         seen: ForecastRow | None = None
@@ -99,7 +101,7 @@ class Submissions:
         settings = msgspec.structs.replace(settings, attached=not given.detach)
         patches = None if plan is None else _patches(f"person:{who.name}", plan)
         text, read, plan = b"", None, None  # a part of a large plan is let go once it is proposed
-        found = await self._propose(who, given, settings, inputs, patches)
+        found = await self._propose(who, given, settings, inputs, patches, planner)
         if not given.detach:
             self._attachments.attach(found)
         return {"run": found}
@@ -149,8 +151,9 @@ class Submissions:
         settings: RunSettings,
         inputs: dict[str, bytes],
         patches: deque[Patch] | None,
+        planner: str,
     ) -> int:
-        """`patches`: the plan in one piece or in slices, None where a planner makes it."""
+        """`patches`: the plan in one piece or in slices, None where `planner` makes it."""
         patch = patches[0] if patches is not None and len(patches) == 1 else None
         answer = await self._engine.ask(
             lambda reply: Submitted(
@@ -162,7 +165,7 @@ class Submissions:
                 inputs=inputs,
                 home=given.home or settings.home,
                 plan=patches is None,
-                planner=self._planners.ask(given.planner).name if patches is None else "",
+                planner=planner,
                 labels={**settings.labels, **given.labels},
                 patch=patch,
             )

@@ -142,6 +142,16 @@ def test_a_bad_file_costs_only_itself_and_a_saved_one_replaces_a_shipped_one(tmp
     assert [problem.where for problem in problems] == [str(saved / "b.json")]
 
 
+def test_a_file_is_read_again_once_it_has_changed_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_bytes(next(shipped_folder().glob("*.json")).read_bytes())
+    ((first,), _), ((again,), _) = load_templates([tmp_path]), load_templates([tmp_path])
+    assert again is first
+    path.write_bytes(path.read_bytes().replace(first.doc.encode(), b"changed"))
+    ((changed,), _) = load_templates([tmp_path])
+    assert changed.doc == "changed"
+
+
 def test_shipped_templates_load_and_the_readme_request_is_one_of_them() -> None:
     templates, problems = load_templates([shipped_folder()])
     assert not problems

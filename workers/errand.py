@@ -55,7 +55,7 @@ from .rule import unheld
 from .runner.failure import failure_of
 from .runner.inline import InlineRunner
 from .runner.job import outcome_of
-from .shaping import Shape, Sleeper
+from .shaping import Shape, sleep_until
 from .staging import foreign, may_be_foreign, own
 from .stimulus import Asked, Ended, Result, Stimulus
 from .tally import Tally
@@ -117,7 +117,6 @@ class Errands:
         self._on_cards: set[AttemptId] = set()
         self._seq: dict[AttemptId, int] = {}
         self._tally = Tally(shape)
-        self._sleeper = Sleeper()
 
     def open(self, group: anyio.abc.TaskGroup, pool: Pool) -> None:
         self._group, self._pool = group, pool
@@ -408,7 +407,7 @@ class Errands:
     async def _finish_later(self, due: float, attempt: AttemptId, outcome: Outcome, usage: Usage) -> None:
         with anyio.CancelScope() as scope:
             self._preparing[attempt] = scope
-            await self._sleeper.until(due)
+            await sleep_until(due)
         self._preparing.pop(attempt, None)
         self._finish(attempt, outcome, usage)
 

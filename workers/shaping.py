@@ -20,11 +20,8 @@ from protocol.port import FrameStream
 from protocol.resource import size_bytes, span_s
 
 T = TypeVar("T")
-_LATE_S: Final = 0.0006
-"""asyncio sleeps in whole milliseconds, so that it wakes up at least this much too late on average: a simulated link of
-200 us would take a millisecond."""
-_LATEST_S: Final = 0.002
-_STEP_S: Final = 0.00005
+_SHORTEST_S: Final = 0.0012
+"""So long asyncio sleeps at least: it counts whole milliseconds, and wakes up a little later."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -71,25 +68,18 @@ def parse_shape(text: str) -> Shape:
     return shape
 
 
-class Sleeper:
-    """Sleeps as exactly as the event loop can, on average.
+async def sleep_until(due: float) -> None:
+    """As exactly as the event loop can, on average.
 
-    How late that wakes up depends on the machine, and is learned: the median, since what is late because the loop had
-    work to do is not the sleep's.
+    A long sleep ends some milliseconds too late, depending on its length, so the end of it is made of short ones.
     """
-
-    def __init__(self) -> None:
-        self._late_s = _LATE_S
-
-    async def until(self, due: float) -> None:
+    await anyio.sleep_until(due - 4 * _SHORTEST_S)
+    step, now = _SHORTEST_S, anyio.current_time()
+    while due - now > step / 2:  # one more comes closer than none
+        began = now
+        await anyio.sleep(_SHORTEST_S / 4)
         now = anyio.current_time()
-        aim = due - self._late_s
-        if aim <= now and due - now > self._late_s / 2:
-            aim = now + _STEP_S  # the shortest sleep there is comes closer than none
-        await anyio.sleep_until(aim)
-        if aim > now:
-            step = _STEP_S if anyio.current_time() - aim > self._late_s else -_STEP_S
-            self._late_s = min(max(0.0, self._late_s + step), _LATEST_S)
+        step = min(step, now - began)
 
 
 def _bandwidth(text: str) -> float:
@@ -107,7 +97,6 @@ class ShapedStream:
         self._sent: deque[tuple[float, Frame]] = deque()
         self._unsent = anyio.Event()
         self._error: AsterismError | None = None
-        self._in, self._out = Sleeper(), Sleeper()
 
     @property
     def peer(self) -> Mapping[str, str]:
@@ -133,7 +122,7 @@ class ShapedStream:
             self._unsent = anyio.Event()
             while self._sent:
                 due, frame = self._sent.popleft()
-                await self._out.until(due)
+                await sleep_until(due)
                 with contextlib.suppress(
                     AsterismError
                 ):  # a frame that can't travel was cut wrong: the inventory heals it
@@ -148,7 +137,7 @@ class ShapedStream:
             self._more = anyio.Event()
             await self._more.wait()
         due, frame = self._arrived.popleft()
-        await self._in.until(due)
+        await sleep_until(due)
         if frame is None and self._error is not None:
             raise self._error
         return frame
@@ -163,15 +152,14 @@ class Lane:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._free_at = 0.0
-        self._sleeper = Sleeper()
 
     async def slowed(self, parts: AsyncIterable[T], size: Callable[[T], int]) -> AsyncGenerator[T, None]:
         """The parts of a transfer at the shape's pace, after its latency: once, as they follow each other closely."""
         shape = self._shape
         if shape.latency_s:
-            await self._sleeper.until(anyio.current_time() + shape.latency_s)
+            await sleep_until(anyio.current_time() + shape.latency_s)
         async for part in parts:
             if shape.bandwidth:
                 self._free_at = max(self._free_at, anyio.current_time()) + size(part) / shape.bandwidth
-                await self._sleeper.until(self._free_at)
+                await sleep_until(self._free_at)
             yield part

@@ -1,7 +1,8 @@
 """What recent runs tell of things that no predictor keeps: how large a skill's results are, how many elements its maps
 had, what dispatch and report add to an attempt.
 
-Read from the newest settled runs when somebody asks, so that no task pays for it. It must not know devices.
+Read from the newest settled runs when somebody asks, and once until another has settled, so that no task pays for it.
+It must not know devices.
 """
 
 from __future__ import annotations

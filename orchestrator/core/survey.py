@@ -40,8 +40,10 @@ def look_ahead(turn: Turn, run: Run, now_s: float, *, merged: bool = False) -> O
     """What is left of a run, submitted or only sketched, on the fleet as it is. `merged`: in a large fleet devices that
     are alike make one site."""
     survey = _Survey(turn, run, now_s, merged)
-    newest = (turn.state.runs[number] for number in sorted(turn.state.runs, reverse=True))
-    past = Precedent(newest)
+    past = turn.past
+    if past is None:
+        newest = (turn.state.runs[number] for number in sorted(turn.state.runs, reverse=True))
+        past = turn.past = Precedent(newest)
     return outlook(
         run,
         survey.sites(),

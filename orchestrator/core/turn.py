@@ -27,6 +27,7 @@ from .event_codec import decode_events, encode_events
 from .fleet import Fleet, Session
 from .graph import Attempt, Run, Task
 from .ledger import Ledger
+from .precedent import Precedent
 from .queue import Queue
 from .room import Room
 from .setting import CoreSettings
@@ -48,6 +49,8 @@ class Turn:
         self.flushes = 0
         self.plans: dict[int, Any] = {}
         """Run -> what is planned of it (core.guidance)."""
+        self.past: Precedent | None = None
+        """What recent runs tell; None: one has ended since it was read."""
         self.drifted: set[int] = set()
         """Runs whose plan is to be made again."""
         self.owes_since = inf
@@ -206,6 +209,7 @@ class Turn:
         """The run is settled: what was remembered of its tasks is not needed any more."""
         for waiting in (self.barred, self.failures, self.wants, self.dry, self.watch.done_s, self.watch.copied_s):
             waiting.pop(run, None)
+        self.past = None
         self.drifted.discard(run)
         for kept in (self.below, self.warm, self.plans):
             kept.pop(run, None)

@@ -253,3 +253,14 @@ def test_a_hop_that_was_seen_while_many_waited_is_no_hop() -> None:
     waited = [task.attempts[0].ended_at - task.attempts[0].at for task in sim.state.runs[1].tasks]
     assert max(waited) > 1.0  # they were handed over ahead, and queued there
     assert Precedent([sim.state.runs[1]]).hop_s < 0.05
+
+
+def test_what_a_run_tells_is_known_once_it_has_ended() -> None:
+    sim = Simulator()
+    each = {"tasks": [work("list"), work("each", args={"value": {"ref": "list/value[]"}})]}
+    for count in (2, 3):
+        assert f"counted as {count}" not in seen(sim, each).assumed[0]
+        given = {"name": "files", "type": "array", "default": list(range(count))}
+        sim.submit({"inputs": [given], "tasks": [work("each", args={"value": {"ref": "input/files[]"}})]})
+        sim.settle(60.0)
+        assert f"counted as {count}" in seen(sim, each).assumed[0]

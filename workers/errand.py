@@ -22,7 +22,6 @@ import msgspec
 
 from devices.gpu import Gpu
 from protocol.artifact import INLINE_LIMIT, ArtifactRef
-from protocol.builtin_model import MODEL_SKILLS
 from protocol.errors import (
     AsterismError,
     DiskFull,
@@ -253,10 +252,10 @@ class Errands:
                 self._environment(instruction),
                 self._custody.secrets.of(_secret_names(instruction), instruction.skill.name),
             )
+            keyed = self._tally.thinks(assign.attempt, instruction.work.skill)
             if level == "bubblewrap":
-                self._run_in_cell(instruction, begin)
+                self._run_in_cell(instruction, begin, keyed)
             else:
-                keyed = instruction.work.skill in MODEL_SKILLS
                 self._pool.begin(begin, is_async=keyed or instruction.work.skill in self.async_skills, keyed=keyed)
         except SkillFailed as error:
             self._finish(assign.attempt, failure_of(error))
@@ -274,7 +273,7 @@ class Errands:
         cell = Cell(folder, folder / "none", self._folders.home)
         return cell.command(SkillSpec(source), source, (), (), {})
 
-    def _run_in_cell(self, instruction: Start, begin: Begin) -> None:
+    def _run_in_cell(self, instruction: Start, begin: Begin, keyed: bool) -> None:
         assign, skill = instruction.assign, instruction.skill
         folders = self._folders
         cell = Cell(Path(os.path.realpath(begin.folder)), folders.inputs(assign.attempt), folders.home)
@@ -284,7 +283,7 @@ class Errands:
         begin = msgspec.structs.replace(begin, paths=paths, folder=str(cell.folder), run_folder=str(cell.folder))
         source = self.sources.get(skill.name, "")
         command = cell.command(skill, source, files, self._roots.given, begin.environment)
-        self._pool.begin(begin, is_async=False, keyed=skill.name in MODEL_SKILLS, cell=command, source=source)
+        self._pool.begin(begin, is_async=False, keyed=keyed, cell=command, source=source)
 
     def _environment(self, instruction: Start) -> dict[str, str]:
         """Which cards the attempt sees, when it was given any."""

@@ -44,10 +44,13 @@ def test_two_answers_that_were_waited_for_at_once_leave_no_less_than_nothing(now
 
 def test_the_time_of_a_language_model_is_none_of_the_devices_own() -> None:
     tally = Tally(Shape(speed=0.5))
-    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25, tokens_in=5)) == 0.25
-    assert tally.extra_s(ONE, Usage(4.0, cpu_s=9.0, tokens_out=5)) == 4.0  # of others in the same process, too
-    assert tally.extra_s(ONE, Usage(4.0, "gpu", cpu_s=0.25, tokens_out=5)) == 4.0  # its own, for all one knows
-    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25)) == 4.0
+    assert tally.thinks(ONE, "agent.run")
+    assert not tally.thinks(OTHER, "text.count")
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25)) == 0.25
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=9.0)) == 4.0  # of others in the same process, too
+    assert tally.extra_s(OTHER, Usage(4.0, cpu_s=0.25)) == 4.0
+    tally.whole(ONE, Usage(4.0))
+    assert tally.extra_s(ONE, Usage(4.0, cpu_s=0.25)) == 4.0  # it was forgotten
 
 
 def test_what_was_brought_is_told_once() -> None:

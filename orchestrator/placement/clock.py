@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from .flow import Flows
-from .problem import INF, Placed, Problem, Schedule, near
+from .problem import INF, Placed, Problem, Schedule
 
 _FREE, _LANDED, _RELEASE, _FINISH, _ARRIVE = range(5)
 """Events, in the order in which those of one instant happen."""
@@ -90,8 +90,8 @@ class Clock:
         self._took = took or problem.run
         self._slot = [-1] * count
         self._order: list[int] = []
-        self._latency, self._pace = problem.latency(), problem.pace()
-        self._near = [[near(a, b) for b in sites] for a in sites]
+        links = problem.links()
+        self._latency, self._pace, self._near = links.latency, links.pace, links.near
         self._worker = [site.worker if site.worker >= 0 else -1 - n for n, site in enumerate(sites)]
         self._waits = [len(parents) for parents in problem.parents]
         """Parents that are not finished."""
@@ -128,10 +128,12 @@ class Clock:
                 width[line] = max(width[line], site.bandwidth)
             self._flows = Flows(width, problem.relayed)
         for n, site in enumerate(sites):
-            for slot in range(site.slots):
-                at = max(self.now_s, site.free_s[slot] if site.free_s else 0.0)
-                self._opens[n][slot] = at
-                self._post(at, _FREE, n, slot)
+            for slot, free in enumerate(site.free_s or (0.0,) * site.slots):
+                at = self._opens[n][slot] = max(self.now_s, free)
+                if at > self.now_s:
+                    self._post(at, _FREE, n, slot)
+        if any(at <= self.now_s for opens in self._opens for at in opens.values()):
+            self._post(self.now_s, _FREE, -1, 0)
 
     # for rules
 
@@ -235,6 +237,8 @@ class Clock:
     def _happen(self, kind: int, a: int, b: int) -> None:
         if kind == _FINISH:
             self._finished(a)
+        elif kind == _FREE and a < 0:
+            self._open()
         elif kind == _FREE:
             del self._opens[a][b]
             self._vacant(a, b)
@@ -350,6 +354,16 @@ class Clock:
         return waiting
 
     # sites
+
+    def _open(self) -> None:
+        """All that is free from the first."""
+        for site, opens in enumerate(self._opens):
+            free = [slot for slot, at in opens.items() if at <= self.now_s]
+            if free:
+                self._opens[site] = {slot: at for slot, at in opens.items() if at > self.now_s}
+                self.idle[site] += free
+                self._roused = True
+                self._next(site)
 
     def _vacant(self, site: int, slot: int) -> None:
         self.idle[site].append(slot)

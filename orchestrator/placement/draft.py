@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp
 
-from .problem import INF, Problem, Schedule, near
+from .problem import INF, Problem, Schedule
 from .timeline import Timeline
 
 
@@ -19,11 +19,10 @@ class Ground:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.latency = problem.latency()
-        self.pace = problem.pace()
+        links = problem.links()
+        self.latency, self.pace, self.near = links.latency, links.pace, links.beside
         self.kinds = [site.kind for site in problem.sites]
         self.caution = [exp(doubt) for doubt in problem.doubt] or [1.0] * problem.size
-        self.near = [[b for b, other in enumerate(problem.sites) if near(site, other)] for site in problem.sites]
         most = max(problem.memory, default=0.0)
         self.crowds = [site.slots > 1 and most * site.slots > site.memory for site in problem.sites]
         """Sites on which tasks may have to wait for each other's memory."""
@@ -37,10 +36,8 @@ class Draft:
     def __init__(self, ground: Ground) -> None:
         problem = ground.problem
         self._ground = ground
-        self._lanes = [
-            [Timeline(max(free, problem.now_s)) for free in site.free_s or (0.0,) * site.slots]
-            for site in problem.sites
-        ]
+        self._lanes: list[list[Timeline]] = [[] for _ in problem.sites]
+        """Empty until something is looked for there: many sites are never asked, and have many slots."""
         self._held: list[list[tuple[float, float, float]]] = [[] for _ in problem.sites]
         self.site = [-1] * problem.size
         self.slot = [-1] * problem.size
@@ -171,7 +168,7 @@ class Draft:
         if problem.memory and problem.memory[task] > problem.sites[site].memory:
             return -1, INF
         chosen, best = -1, INF
-        for slot, lane in enumerate(self._lanes[site]):
+        for slot, lane in enumerate(self._lanes[site] or self._open(site)):
             start = lane.earliest(ready, run)
             while self._ground.crowds[site] and (later := self._room(site, task, start, start + run)) > start:
                 start = lane.earliest(later, run)
@@ -180,6 +177,12 @@ class Draft:
                 if start <= ready:
                     break
         return chosen, best
+
+    def _open(self, number: int) -> list[Timeline]:
+        """Its slots."""
+        site, now = self._ground.problem.sites[number], self._ground.problem.now_s
+        self._lanes[number] = [Timeline(max(free, now)) for free in site.free_s or (0.0,) * site.slots]
+        return self._lanes[number]
 
     def _room(self, site: int, task: int, start: float, finish: float) -> float:
         """`start` if the site's memory holds the task from then on, else the next instant at which to look again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from .dice import Dice
 from .eft import Eft
 from .fastest import Fastest
 from .guided import Guided
+from .heft import heft
 from .late_binding import LateBinding
 from .policy import Policy
 from .problem import INF, Problem
@@ -39,6 +40,7 @@ CLEARLY: Final = 0.98
 
 _INSTANT: Final = 1e-9
 
+T = TypeVar("T")
 Course = Callable[[Problem, Took | None], Played]
 """A way to run a problem, with what really happens."""
 
@@ -68,14 +70,34 @@ class Forecast(msgspec.Struct, frozen=True):
     mean_s: float
 
 
+def _once(make: Callable[[Problem], T]) -> Callable[[Problem], T]:
+    """What is the same in all futures of a problem, made for the first; also where threads play several at once."""
+    last: tuple[Problem, T] | None = None
+
+    def known(problem: Problem) -> T:
+        nonlocal last
+        seen = last
+        if seen is None or seen[0] is not problem:
+            seen = last = problem, make(problem)
+        return seen[1]
+
+    return known
+
+
+_first: Final = _once(heft)
+
+
 def bound_late(policy: Callable[[], Policy] = Eft, *, prefer: Prefer = "time", deadline_s: float = INF) -> Course:
     """As the orchestrator places: ready tasks by upward rank, each when a device has room. `prefer`: what is spared as
     far as the deadline, a time on the problem's clock, allows."""
 
+    @_once
+    def known(problem: Problem) -> tuple[list[float], Sequence[float]]:
+        return upward(problem), ends_by(problem, deadline_s) if prefer != "time" else ()
+
     def course(problem: Problem, took: Took | None) -> Played:
-        due = ends_by(problem, deadline_s) if prefer != "time" else ()
-        rule = LateBinding(policy(), upward(problem), prefer=prefer, due_s=due)
-        return play(problem, rule, took=took)
+        rank, due = known(problem)
+        return play(problem, LateBinding(policy(), rank, prefer=prefer, due_s=due), took=took)
 
     return course
 
@@ -91,7 +113,7 @@ def ends_by(problem: Problem, deadline_s: float) -> list[float]:
 
 def guided(problem: Problem, took: Took | None) -> Played:
     """As the orchestrator does by a plan of the whole run that is made again when the facts have left it."""
-    return play(problem, Guided(), took=took)
+    return play(problem, Guided(first=_first(problem)), took=took)
 
 
 PORTFOLIO: Final[Mapping[str, Course]] = {

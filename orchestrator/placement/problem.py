@@ -12,11 +12,14 @@ there at once. Transfers never take a slot. What moves when links are shared is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
 INF: Final = float("inf")
+FEW: Final = 64
+"""Sites whose links are kept: they take the square of them."""
 
 Contention = Literal["free", "shared"]
 Edges = Sequence[Sequence[tuple[int, float]]]
@@ -49,6 +52,16 @@ class Placed(msgspec.Struct, frozen=True):
     finish_s: float
 
 
+class Links(msgspec.Struct, frozen=True):
+    """From site to site: seconds, seconds per byte, and whether bytes are on both as soon as they are on one. `beside`:
+    for each site those that are near."""
+
+    latency: list[list[float]]
+    pace: list[list[float]]
+    near: list[list[bool]]
+    beside: list[list[int]]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """See the module. `run_s[task][kind]` in seconds, INF where it may not run. `placed` is the past, in which nothing
     is decided any more; `sent[task, site]` is when an output is at another site than its own, if it is under way or
@@ -76,16 +89,16 @@ class Problem(msgspec.Struct, frozen=True):
 
     def latency(self) -> list[list[float]]:
         """Seconds from site to site."""
-        both = not self.relayed
-        return [[0.0 if near(a, b) else a.latency_s * both + b.latency_s for b in self.sites] for a in self.sites]
+        return self.links().latency
 
     def pace(self) -> list[list[float]]:
         """Seconds per byte from site to site."""
-        width = [INF if self.relayed else site.bandwidth for site in self.sites]
-        return [
-            [0.0 if near(a, b) else 1.0 / min(far, b.bandwidth) for b in self.sites]
-            for a, far in zip(self.sites, width)
-        ]
+        return self.links().pace
+
+    def links(self) -> Links:
+        """What its sites are to each other: of few made once, however often what is left of a run becomes a problem."""
+        sites = tuple([(site.worker, site.latency_s, site.bandwidth) for site in self.sites])
+        return (_kept if len(sites) <= FEW else _links)(sites, self.relayed)
 
     def run(self, task: int, site: int) -> float:
         """Seconds of the task on the site; INF where it may not run."""
@@ -108,6 +121,24 @@ class Schedule(msgspec.Struct, frozen=True):
 def near(a: Site, b: Site) -> bool:
     """Whether bytes are on both as soon as they are on one."""
     return a is b or (a.worker >= 0 and a.worker == b.worker)
+
+
+def _links(sites: tuple[tuple[int, float, float], ...], relayed: bool) -> Links:
+    """`sites`: the worker of each, its one-way latency and its bandwidth."""
+    both, every = not relayed, range(len(sites))
+    near = [[a == b or sites[a][0] == sites[b][0] >= 0 for b in every] for a in every]
+    return Links(
+        [[0.0 if near[a][b] else sites[a][1] * both + sites[b][1] for b in every] for a in every],
+        [
+            [0.0 if near[a][b] else 1.0 / min(INF if relayed else sites[a][2], sites[b][2]) for b in every]
+            for a in every
+        ],
+        near,
+        [[b for b in every if near[a][b]] for a in every],
+    )
+
+
+_kept: Final = lru_cache(maxsize=16)(_links)
 
 
 def topological(problem: Problem) -> list[int]:

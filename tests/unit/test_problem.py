@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.placement.problem import INF, Problem, Site, topological
+import pytest
+
+from orchestrator.placement.problem import FEW, INF, Problem, Site, topological
 
 
 def test_a_pair_of_sites_has_the_lesser_bandwidth_and_both_latencies() -> None:
@@ -30,3 +32,15 @@ def test_parents_come_before_children() -> None:
     children = [[(2, 1.0)], [(2, 1.0), (3, 1.0)], [(3, 1.0)], []]
     parents: list[list[tuple[int, float]]] = [[], [], [(0, 1.0), (1, 1.0)], [(1, 1.0), (2, 1.0)]]
     assert topological(Problem((Site("a"),), [[1.0]] * 4, parents, children)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [3, FEW + 1])
+@pytest.mark.parametrize("relayed", [False, True])
+def test_links_are_those_of_the_sites_whatever_was_asked_before(count: int, relayed: bool) -> None:
+    for width in (2.0, 4.0):
+        sites = tuple(Site(f"s{n}", worker=n // 2, bandwidth=width, latency_s=0.5 * n) for n in range(count))
+        links = Problem(sites, [], [], [], relayed=relayed).links()
+        assert links.latency[0][2] == 1.0
+        assert links.latency[2][0] == (0.0 if relayed else 1.0)
+        assert (links.pace[0][2], links.pace[0][1]) == (1 / width, 0.0)
+        assert (links.near[0][1], links.near[1][2], links.beside[1]) == (True, False, [0, 1])

@@ -95,7 +95,11 @@ class Chronicle:
         self.upstreams: dict[str, set[str]] = defaultdict(set)
         for source, target, _ in graph.get("edges", ()):
             self.upstreams[target].add(source)
-        self.chained = {task["id"]: set(_EACH.findall(_text(task))) for task in graph.get("tasks", ())}
+        self.chained = {
+            task["id"]: set(_EACH.findall(_text(task))).difference(task.get("after", ()))
+            for task in graph.get("tasks", ())
+        }
+        """Of a map the maps whose elements it takes one by one, unless it waits for all of such a map besides."""
         self.limits = {task["id"]: (task.get("map") or {}).get("limit", 0) for task in graph.get("tasks", ())}
         self.of: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in self.attempts:

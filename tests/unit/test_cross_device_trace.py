@@ -30,10 +30,10 @@ class Told:
         if outcome == "succeeded":
             self.say(until, "task_settled", task=task, state=outcome, winner=number)
 
-    def of(self, end: float, *edges: tuple[str, str], slots: int = 8, **args: dict[str, Any]) -> Trace:
+    def of(self, end: float, *edges: tuple[str, str], slots: int = 8, after: str = "", **args: dict[str, Any]) -> Trace:
         self.rows.sort(key=lambda row: row["at"])
         self.say(end, "run_settled", state="succeeded")
-        tasks = [{"id": name, "args": said} for name, said in args.items()]
+        tasks: list[dict[str, Any]] = [{"id": name, "args": said, "after": [after]} for name, said in args.items()]
         tasks += [{"id": name, "map": {"limit": limit}} for name, limit in self.limits.items()]
         graph = {"edges": [[*edge, "data"] for edge in edges], "tasks": tasks}
         found = trace(self.rows, graph, {"far": 0.02}, {"near": slots, "far": slots})
@@ -100,7 +100,13 @@ def test_dawdling_beside_room_is_ours() -> None:
     assert parts(told.of(0.5, slots=2)) == shares(work_s=0.2, engine_s=0.3)
 
 
-def test_an_element_waits_for_its_own_element_only() -> None:
+@pytest.mark.parametrize(
+    ("after", "way", "work_s", "engine_s", "longest_s"),
+    [("", ("one.0", "two.0"), 0.58, 0.22, 0.58), ("one", ("one.1", "two.0"), 0.78, 0.02, 0.78)],
+)
+def test_an_element_waits_for_its_own_element_only_unless_all_of_it_is_waited_for(
+    after: str, way: tuple[str, ...], work_s: float, engine_s: float, longest_s: float
+) -> None:
     told = Told()
     told.say(0.0, "map_expanded", task="one", items=2, chunk=1)
     told.say(0.0, "map_expanded", task="two", items=2, chunk=1)
@@ -108,10 +114,10 @@ def test_an_element_waits_for_its_own_element_only() -> None:
     told.ran("one.1", "near", 0.0, 0.3, 0.3)
     told.ran("two.0", "near", 0.32, 0.8, 0.48)
     told.ran("two.1", "near", 0.3, 0.4, 0.1)
-    found = told.of(0.8, ("one", "two"), two={"value": {"ref": "one[]/x"}})
-    assert found.way == ("one.0", "two.0")
-    assert parts(found) == shares(work_s=0.58, engine_s=0.22)
-    assert found.critical_path_s == pytest.approx(0.58)
+    found = told.of(0.8, ("one", "two"), after=after, two={"value": {"ref": "one[]/x"}})
+    assert found.way == way
+    assert parts(found) == shares(work_s=work_s, engine_s=engine_s)
+    assert found.critical_path_s == pytest.approx(longest_s)
 
 
 def test_a_planner_is_charged_until_it_had_written_the_task() -> None:

@@ -260,7 +260,8 @@ class Clock:
             self._place(task, site)
         self._deciding = False
         for site, idle in enumerate(self.idle):
-            self._next(site)
+            if idle and self.queued[site]:
+                self._next(site)
             while idle and not self.queued[site]:
                 task = rule.steal(site, self)
                 if task < 0:

@@ -22,7 +22,7 @@ from .guided import Guided
 from .heft import heft
 from .late_binding import LateBinding
 from .policy import Policy
-from .problem import INF, Problem
+from .problem import INF, Problem, Schedule
 from .rank import runs, upward
 from .thrift import SPARED, Prefer
 
@@ -84,7 +84,11 @@ def _once(make: Callable[[Problem], T]) -> Callable[[Problem], T]:
     return known
 
 
-_first: Final = _once(heft)
+@_once
+def _planned(problem: Problem) -> tuple[list[float], Schedule]:
+    """Its ranks, which are those of all that is ever left of it, and its first plan."""
+    rank = upward(problem)
+    return rank, heft(problem, rank)
 
 
 def bound_late(policy: Callable[[], Policy] = Eft, *, prefer: Prefer = "time", deadline_s: float = INF) -> Course:
@@ -113,7 +117,8 @@ def ends_by(problem: Problem, deadline_s: float) -> list[float]:
 
 def guided(problem: Problem, took: Took | None) -> Played:
     """As the orchestrator does by a plan of the whole run that is made again when the facts have left it."""
-    return play(problem, Guided(first=_first(problem)), took=took)
+    rank, first = _planned(problem)
+    return play(problem, Guided(lambda rest: heft(rest, rank), first), took=took)
 
 
 PORTFOLIO: Final[Mapping[str, Course]] = {

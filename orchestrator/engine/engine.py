@@ -29,7 +29,7 @@ from protocol.frame import Ack, Assign, Bye, ToWorker
 
 from ..core import command as c
 from ..core import stimulus as s
-from ..core.event import Event, RunRemoved, RunSettled
+from ..core.event import ApprovalAsked, Event, RunRemoved, RunSettled, TaskUnknown, TaskWaited
 from ..core.machine import Machine
 from ..instrument import Instrument
 from ..journal.journal import Commit, Journal, LogLine
@@ -56,6 +56,10 @@ class Gateway(Protocol):
 
     def close(self, conn: int) -> None:
         """End the stream after what was sent."""
+
+
+_TOLD: Final = frozenset((ApprovalAsked, RunSettled, TaskUnknown))
+"""Of these a person hears once they are on disk, as of what a task asks."""
 
 
 class _Pending(msgspec.Struct, gc=False):
@@ -328,7 +332,8 @@ class Engine:
             pressing = (
                 not events
                 or any(type(command) is not c.Send or type(command.item) is not Ack for command in later)
-                or RunSettled in kinds
+                or not kinds.isdisjoint(_TOLD)
+                or (TaskWaited in kinds and any(type(one) is TaskWaited and one.what == "ask" for one in events))
             )
             self._last = self.journal.append(records, logs, self._committed, pressing=pressing, forget=forget)
             return self._last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.planner_desk import PlannerDesk
 from orchestrator.engine.watch import QUEUE_EVENTS
 from orchestrator.journal import snapshot
-from orchestrator.journal.journal import Journal
+from orchestrator.journal.journal import Commit, Journal, Record
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.recovery import recover
 from orchestrator.journal.scribe import Scribe
@@ -241,6 +241,36 @@ async def test_an_alarm_that_was_set_as_the_last_one_rang_ends_nothing() -> None
         await turns()
         await rig.join()
         assert rig.streams.of(Welcome)
+
+
+class HeardJournal(MemoryJournal):
+    """Remembers what it was told to hurry with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pressing: set[type[object]] = set()
+        self.waiting: set[type[object]] = set()
+
+    def append(self, records: Sequence[Record], *args: Any, pressing: bool = True, **options: Any) -> Commit:
+        kinds = {type(event) for record in records for event in decode_events(record.body)}
+        (self.pressing if pressing else self.waiting).update(kinds)
+        return super().append(records, *args, pressing=pressing, **options)
+
+
+@pytest.mark.anyio
+async def test_what_a_person_is_asked_is_on_disk_at_once_and_what_nobody_waits_for_need_not_be() -> None:
+    journal = HeardJournal()
+    async with running(journal) as rig:
+        await rig.join()
+        asked = msgspec.structs.replace(echo("c"), approve=True, after=("b",))
+        await rig.submit(echo("a"), msgspec.structs.replace(echo("b"), after=("a",)), asked)
+        for count in (1, 2):
+            await rig.streams.until(lambda count=count: len(rig.streams.of(Assign)) == count)  # type: ignore[misc]
+            assert e.ApprovalAsked not in journal.pressing
+            rig.report(rig.streams.of(Assign)[-1])
+        await rig.streams.until(lambda: len(rig.streams.of(Ack)) == 2)
+        assert e.ApprovalAsked in journal.pressing
+        assert e.TaskSettled in journal.waiting
 
 
 @pytest.mark.anyio

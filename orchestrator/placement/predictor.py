@@ -135,6 +135,8 @@ class Predictor:
         self._dirty: dict[tuple[str, str], _Cell] = {}
         self._young = False
         self._rests_until = -math.inf
+        self._due_at = math.inf
+        """When the first of what was noted may be taken in."""
         self._outcomes: deque[Outcome] | None = deque(maxlen=10_000) if keep else None
 
     # what happened
@@ -151,6 +153,7 @@ class Predictor:
             cell = self._cells[key] = self._skills.setdefault(skill, {})[device_class] = _Cell()
         if not cell.fresh:
             self._dirty[key] = cell
+            self._due_at = min(self._due_at, cell.fitted_at + REFIT_S)
         cell.count += 1
         if cell.count <= YOUNG:
             self._young = True
@@ -178,8 +181,8 @@ class Predictor:
             self.fits += 1
 
     def due(self, now: float) -> bool:
-        """Whether `refit` may have something to take in."""
-        return bool(self._dirty) and (now >= self._rests_until or self._young)
+        """Whether `refit` has something to take in."""
+        return bool(self._dirty) and (self._young or now >= max(self._rests_until, self._due_at))
 
     def refit(self, now: float | None = None) -> None:
         """Take in what was noted, as far as it is due; without `now` all of it."""
@@ -196,6 +199,7 @@ class Predictor:
             if now is not None:
                 cell.fitted_at = now
         self._young = False
+        self._due_at = min((cell.fitted_at + REFIT_S for cell in self._dirty.values()), default=math.inf)
         if now is not None:
             self._rests_until = now + (_FITS - left) * _REST_S
 

@@ -53,7 +53,9 @@ def test_what_is_noted_counts_from_the_next_fit_on_and_the_first_runs_at_once():
         predictor.note("x", "cpu", 1, 1.0, 0, 3.0)
     predictor.refit(19.01)
     assert predictor.predict("x", "cpu", 1).run_s == 1.0  # settled: not again within a tenth of a second
+    assert [predictor.due(at) for at in (19.02, 19.09, 19.11)] == [False, False, True]
     predictor.note("new", "cpu", 1, 1.0, 0, 7.0)
+    assert predictor.due(19.02)
     predictor.refit(19.02)
     assert predictor.measured("new") == 7.0
     predictor.refit(19.2)

@@ -1,7 +1,8 @@
 """The launcher: a process without gRPC and without threads that forks skill hosts for the daemon.
 
 Started before the daemon's first channel, because a process with gRPC inside must not fork. It imports what hosts
-need once, so a host costs a fork; one in bubblewrap costs an interpreter. Invariant: `Exited` is said only when the
+need once, so a host costs a fork; one in bubblewrap costs an interpreter. The modules of built-in skills are imported
+while nobody asks for anything. Invariant: `Exited` is said only when the
 host, its process group, its control group and whoever left both are gone; when the daemon goes, by whatever death,
 everything here goes with it. It knows no attempt.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import importlib
 import os
 import selectors
 import signal
@@ -29,6 +31,10 @@ from .host import serve
 from .pipe import TO_LAUNCHER, Exited, Launch, Launched, Signal, Tried, Unpacker, pack
 
 _GROUP_DEADLINE_S: Final = 3.0
+_FAMILIES: Final = ("fs", "file", "data", "text", "sys", "report", "process")
+"""Built-in skills that run in hosts of their own. Each host would import them anew: milliseconds before its first task
+of each family, stretched on a slow machine. What large libraries come with (http) and what runs in shared hosts stays
+out."""
 
 
 class Launcher:
@@ -58,11 +64,18 @@ class Launcher:
         self._say(pack(Tried(found)))
         gc.collect()
         gc.freeze()
+        families = [*reversed(_FAMILIES)]
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(wake_out, selectors.EVENT_READ)
             while True:
-                ready = {key.fileobj for key, _ in selector.select(0.02 if self._leaving else None)}
+                patience = 0.0 if families else 0.02 if self._leaving else None
+                ready = {key.fileobj for key, _ in selector.select(patience)}
+                if families and not ready:
+                    with contextlib.suppress(ImportError):  # whoever uses it is told
+                        importlib.import_module(f"workers.builtin.{families.pop()}")
+                    if not families:
+                        gc.freeze()
                 if wake_out in ready:
                     with contextlib.suppress(BlockingIOError):
                         wake_out.recv(4096)

@@ -23,7 +23,7 @@ from workers.distance import distance
 from workers.probe import measure
 
 SKILLS = """
-import os, time
+import os, sys, time
 from pathlib import Path
 from asterism import Resources, skill
 
@@ -41,6 +41,13 @@ def _(folder: str, k: int, wait: bool = False) -> dict[str, str]:
 @skill(name="dev.host", effect="pure")
 def host() -> list[int]:
     return [os.getppid(), os.getpid()]
+
+@skill(name="dev.meet", effect="pure")
+def meet(folder: str, k: int) -> bool:
+    Path(folder, str(k)).touch()
+    while len(os.listdir(folder)) < 6:
+        time.sleep(0.01)
+    return "workers.builtin.file" in sys.modules
 
 @skill(name="dev.pair", effect="pure", device="gpu", needs=Resources(cpu=1, gpu=2))
 def pair() -> list[int]:
@@ -137,6 +144,14 @@ def test_a_process_that_keeps_cards_is_made_up_for_by_a_fresh_one(shell: Shell) 
     while len(psutil.Process(launcher).children()) <= len(before):
         assert time.monotonic() < end, "nothing took its place"
         time.sleep(0.01)
+
+
+def test_a_fresh_process_finds_the_modules_of_built_in_skills_imported(shell: Shell, tmp_path: Path) -> None:
+    met = tmp_path / "met"
+    met.mkdir()
+    each = [{"id": f"t{k}", "skill": "dev.meet", "on": ["cards"], "args": {"folder": str(met), "k": k}}
+            for k in range(6)]  # fmt: skip
+    assert any(ran(shell, *each)["outputs"].values()), "the first may have been there before"
 
 
 def test_of_two_variants_the_one_on_the_faster_device_runs(shell: Shell, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -22,6 +22,9 @@ from protocol.resource import span_s
 from .reader import Reader
 from .result import Result
 from .submission import plan_text
+
+AGAIN_S: Final = 0.2
+"""A server whose watches end although the run goes on is asked so often."""
 
 
 class AsyncLive:
@@ -50,6 +53,7 @@ class AsyncLive:
     async def wait(self, timeout: float | str | None = None) -> str:
         """Until the run is settled; its state. Raises: TimedOut with the report so far in `partial`."""
         limit = span_s(timeout) if timeout is not None else None
+        pause_s = 0.0  # a run that has settled between the two questions is asked again at once
         with anyio.move_on_after(limit):
             while True:
                 state = str((await self._reader.ask("status", self.run))["state"])
@@ -58,7 +62,8 @@ class AsyncLive:
                 async with aclosing(self._reader.events(self.run, after=-1, kinds=["run_settled"])) as rows:
                     async for row in rows:
                         return str(row["state"])
-                await anyio.sleep(0.2)
+                await anyio.sleep(pause_s)
+                pause_s = AGAIN_S
         partial = await self._reader.report(self.run)
         raise TimedOut(
             f"{self.name} is {partial['state']} after {limit:g} s",

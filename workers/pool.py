@@ -157,7 +157,7 @@ class Pool:
         same = next((host for host in idle if host.environment == environment), None)
         if same is None and environment:
             same = next((host for host in idle if not host.environment), None)
-            if same is not None and self._own() < 2 * self._slots:
+            if same is not None and len(self._own()) < 2 * self._slots:
                 self._launch()  # what needs no card finds as many warm ones as before
         if same is None and len(idle) >= self._slots:
             self._control(Signal(idle[0].number, signal.SIGTERM))
@@ -287,13 +287,18 @@ class Pool:
                     "\n".join(host.tail),
                 )
                 self._end(host, Finished(attempt, failure, Usage(time.monotonic() - host.since[attempt])))
-        wanted = not host.single and not any(one.idle for one in self._hosts.values()) and self._own() < self._slots
-        if wanted and self._group is not None and host.loaded.is_set() and host.error is None:
-            self._launch()  # so that the next attempt finds a warm one
+        if self._group is not None and host.loaded.is_set() and host.error is None and self._missed(host):
+            self._launch()
 
-    def _own(self) -> int:
+    def _missed(self, gone: HostEnd) -> bool:
+        """Whether a fresh one takes its place: a map that comes next finds as many warm ones as before."""
+        if gone.single or gone.shared or gone.environment:
+            return not (gone.single or any(one.idle for one in self._hosts.values())) and len(self._own()) < self._slots
+        return sum(not one.environment for one in self._own()) < self._slots
+
+    def _own(self) -> list[HostEnd]:
         """Hosts that take any attempt, one at a time."""
-        return sum(not (one.shared or one.single) for one in self._hosts.values())
+        return [one for one in self._hosts.values() if not (one.shared or one.single)]
 
     # Traffic
 

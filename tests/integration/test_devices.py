@@ -154,6 +154,21 @@ def test_a_fresh_process_finds_the_modules_of_built_in_skills_imported(shell: Sh
     assert any(ran(shell, *each)["outputs"].values()), "the first may have been there before"
 
 
+def test_a_process_that_died_is_made_up_for_though_others_are_idle(shell: Shell, tmp_path: Path) -> None:
+    met = tmp_path / "met"
+    met.mkdir()
+    each = [{"id": f"t{k}", "skill": "dev.meet", "on": ["cards"], "args": {"folder": str(met), "k": k}}
+            for k in range(6)]  # fmt: skip
+    ran(shell, *each)
+    launcher, idle = ran(shell, {"id": "t", "skill": "dev.host", "on": ["cards"]})["outputs"]["t"]
+    before = {child.pid for child in psutil.Process(launcher).children()}
+    psutil.Process(idle).kill()
+    end = time.monotonic() + 20
+    while not {child.pid for child in psutil.Process(launcher).children()} - before:
+        assert time.monotonic() < end, "nothing took its place"
+        time.sleep(0.01)
+
+
 def test_of_two_variants_the_one_on_the_faster_device_runs(shell: Shell, tmp_path: Path) -> None:
     report = ran(shell, {"id": "t", "skill": "dev.where", "args": {"folder": str(tmp_path), "k": 9}})
     assert report["outputs"]["t"]["on"] == "gpu"

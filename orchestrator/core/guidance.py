@@ -100,6 +100,7 @@ def _drift(turn: Turn, run: Run, plan: Plan) -> None:
 
 
 def _make(turn: Turn, run: Run, plan: Plan) -> None:
+    turn.focus = run.ix
     now, sites = turn.now, max(1, len(turn.fleet.sessions))
     cost_s = run.unsettled * (sites + 4) * _EACH_S
     plan.sites, plan.next_at = {}, now + max(_SOON_S, _SHARE * cost_s)

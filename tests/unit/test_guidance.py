@@ -95,6 +95,18 @@ def test_a_planned_device_that_goes_stalls_nothing(policy):
     assert set(sim.states(2).values()) == {"succeeded"}
 
 
+def test_a_plan_that_can_not_be_made_is_held_against_its_run(monkeypatch):
+    sim = learned("heft")
+
+    def broken(problem):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("orchestrator.core.guidance.heft", broken)
+    with pytest.raises(ZeroDivisionError):
+        sim.submit({"tasks": graph(40, 2)})
+    assert sim.machine.focus == 2
+
+
 def test_nothing_is_planned_of_work_that_nobody_knows():
     sim = Simulator(workers=[worker(speed) for speed in SPEED.values()], settings=CoreSettings(placement="heft"))
     sim.submit({"tasks": [work(f"t{n}", False) for n in range(3)]})

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from protocol.artifact import ArtifactRef
 from protocol.frame import Assign, Frame, FromWorker, Heartbeat, Item, Report, Staged
 from protocol.ids import AttemptId
-from protocol.link import HEALTHY_S, Fault, redial_s
+from protocol.link import Fault, failures_after, redial_s
 from protocol.outcome import Usage
 from protocol.profile import WorkerProfile
 from workers import instruction as do
@@ -189,7 +189,7 @@ class SimulatedWorker:
         if self.stream is not stream:
             return
         self.stream = None
-        self._failures = 0 if self.clock() - self._dialled_at > HEALTHY_S else self._failures + 1
+        self._failures = failures_after(self._failures, self.clock() - self._dialled_at)
         self.step(on.Broken())
         self._dial_again()
 

@@ -25,7 +25,7 @@ from devices.gpu import Gpu, find_gpus
 from protocol.collector import tune
 from protocol.errors import AsterismError, NotAllowed, VersionMismatch
 from protocol.frame import FromWorker, Heartbeat, Item, Progress, Stage
-from protocol.link import HEALTHY_S, redial_s
+from protocol.link import failures_after, redial_s
 from protocol.outcome import Usage
 from protocol.port import Channel, Dialled
 from protocol.profile import WorkerProfile, ruling
@@ -255,11 +255,11 @@ class Worker:
             except (NotAllowed, VersionMismatch):
                 raise
             except (AsterismError, OSError) as error:
-                failures += 1
                 self._standing.failed(error)
             self.step(Broken())
-            if now() - self._admitted_at > HEALTHY_S:
-                failures, heard = 0, now()
+            failures = failures_after(failures, max(0.0, now() - self._admitted_at))
+            if not failures:
+                heard = now()
             if self._leave is None:
                 told_s = self._retry_after_s  # many were told the same: not all at once, and nobody earlier
                 luck = random.random()

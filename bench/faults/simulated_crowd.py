@@ -25,7 +25,7 @@ from protocol.builtin import BUILTINS
 from protocol.errors import AsterismError
 from protocol.frame import Item, Report, Welcome
 from protocol.ids import AttemptId
-from protocol.link import HEALTHY_S, redial_s
+from protocol.link import failures_after, redial_s
 from protocol.outcome import Failure, Outcome, Stopped, Success
 from protocol.profile import DeviceProfile, WorkerProfile
 from protocol.resource import Resources
@@ -71,11 +71,10 @@ class SimulatedMember:
                         self._step(on.Connected())
                         await self._session.run()
                 except (AsterismError, OSError):
-                    failures += 1
+                    pass
                 self._session, self.welcomed_at = None, 0.0
                 self._step(on.Broken())
-                if time.monotonic() - began > HEALTHY_S:
-                    failures = 0
+                failures = failures_after(failures, max(0.0, time.monotonic() - began))
                 await anyio.sleep(redial_s(failures, random.random()))
 
     def _heard(self, items: tuple[Item, ...]) -> None:

@@ -50,6 +50,7 @@ from protocol.link import (
     Link,
     Phase,
     Taken,
+    failures_after,
     lost_from,
     redial_s,
     suspect_from,
@@ -362,3 +363,9 @@ def test_a_worker_is_doubted_after_silence_or_soon_after_its_stream_broke() -> N
 def test_dialling_again_waits_between_a_tenth_and_five_seconds(failures: int, luck: float) -> None:
     assert 0.1 <= redial_s(failures, luck) <= 5.0
     assert redial_s(0, luck) == 0.1
+
+
+def test_only_a_stream_that_died_at_once_is_a_failure() -> None:
+    assert failures_after(0, 0.0) == 1
+    assert failures_after(7, 0.1) == 8
+    assert failures_after(7, 0.5) == 0

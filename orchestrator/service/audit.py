@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from protocol.artifact import ArtifactRef
+from protocol.collector import at_rest
 from protocol.errors import AsterismError, JournalCorrupt
 
 from ..artifacts.store import content_path
@@ -22,7 +23,7 @@ from ..core.graph import Run
 from ..core.state import State
 from ..journal.archive import Archive
 from ..journal.journal import Record
-from ..journal.recovery import PAGE_RECORDS, Recovered, collector_at_rest, recover, replay
+from ..journal.recovery import PAGE_RECORDS, Recovered, recover, replay
 
 
 class Defect(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ def audit(archive: Archive, artifacts: Path | None = None) -> Audit:
     if damage:
         found.defects.append(Defect("Pages", damage))
     try:
-        with collector_at_rest():
+        with at_rest():
             state = _replayed(archive, found)
     except AsterismError as error:
         found.first_bad = int(error.where) if error.where.isdecimal() else found.events + 1

@@ -77,7 +77,7 @@ def test_every_part_of_a_schedule_can_be_left_out():
 
 
 def test_a_failing_schedule_is_made_smaller_and_still_fails():
-    mutant = next(one for one in MUTANTS if one.title == "orphan adopted without its pin")
+    mutant = next(one for one in MUTANTS if one.title == "once dispatched before commit")
     outcome = killed(mutant, mutant.seeds())
     schedule = draw(outcome.seed)
     with mutant.applied():

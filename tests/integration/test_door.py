@@ -136,9 +136,8 @@ async def test_garbage_silence_and_many_connections_are_counted_and_cost_nobody_
                     one.sendall(b"\x16\x03\x01\xff\xff" + os.urandom(2000))
             assert await server.ask(ada)
         with anyio.fail_after(20):
-            while psutil.Process().num_fds() > base + 4:
+            while psutil.Process().num_fds() > base + 4 or server.silent() < 300:  # the last ones are being met yet
                 await anyio.lowlevel.checkpoint()
-        assert server.silent() >= 300
         assert await server.ask(ada)
 
 

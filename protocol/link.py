@@ -381,12 +381,13 @@ def lost_from(heard_at: float, times: Timing, loop_lag_s: float = 0.0) -> float:
 
 
 HEALTHY_S: Final = 0.3
-"""A stream that lived so long is no failure: the waits start anew. Not shorter, so that a server that dies at once is
-not dialled faster; not longer: an orchestrator that died every second had workers wait two seconds and more for it."""
+"""A stream that lived so long after its Welcome is no failure: the waits start anew. Not shorter, so that a server
+that dies at once, or never says welcome, is not dialled faster; not longer: an orchestrator that died every second had
+workers wait two seconds and more for it."""
 
 
 def failures_after(failures: int, lived_s: float) -> int:
-    """How many of them in a row there are, after a stream that lived so long; 0 seconds if none came about."""
+    """How many of them in a row there are, after a stream that lived so long; 0 seconds if there was no Welcome."""
     return 0 if lived_s > HEALTHY_S else failures + 1
 
 

@@ -178,7 +178,7 @@ class Worker:
         self._ahead = now() - time.monotonic()
         """By how much our clock, which runs on while the machine sleeps, is ahead of the one that doesn't."""
         self._retry_after_s: float | None = None
-        self._admitted_at = float("inf")
+        self._welcomed_at = float("inf")
         self._leave: Leave | None = None
         self._left = anyio.Event()
 
@@ -248,7 +248,7 @@ class Worker:
     async def _dial_until_left(self) -> None:
         failures, heard = 0, now()
         while self._leave is None and now() - heard <= self.alone_s:
-            self._admitted_at = float("inf")
+            self._welcomed_at = float("inf")
             try:
                 async with self._dial() as channel:
                     await self._converse(channel)
@@ -257,7 +257,7 @@ class Worker:
             except (AsterismError, OSError) as error:
                 self._standing.failed(error)
             self.step(Broken())
-            failures = failures_after(failures, max(0.0, now() - self._admitted_at))
+            failures = failures_after(failures, max(0.0, now() - self._welcomed_at))
             if not failures:
                 heard = now()
             if self._leave is None:
@@ -270,7 +270,6 @@ class Worker:
 
     async def _converse(self, channel: Channel) -> None:
         stream = await channel.link()
-        self._admitted_at = now()
         if self._leave is not None:  # told to leave while the line was being opened: nobody would end it any more
             await stream.aclose()
             return
@@ -295,6 +294,8 @@ class Worker:
 
     def _heard(self, items: tuple[Item, ...]) -> None:
         self.step(Received(items))  # type: ignore[arg-type]
+        if self._machine.online:
+            self._welcomed_at = min(self._welcomed_at, now())
 
     # The machine's loop, and what errands ask of it (errand.Owner)
 

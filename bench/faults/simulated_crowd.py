@@ -63,18 +63,17 @@ class SimulatedMember:
             group.start_soon(self._tick)
             failures = 0
             while True:
-                began = float("inf")
                 try:
                     async with dial(self._address, self._secret) as channel:
                         self._session = Session(await channel.link(), self._heard)
-                        began = time.monotonic()
                         self._step(on.Connected())
                         await self._session.run()
                 except (AsterismError, OSError):
                     pass
+                lived_s = time.time() - self.welcomed_at if self.welcomed_at else 0.0
                 self._session, self.welcomed_at = None, 0.0
                 self._step(on.Broken())
-                failures = failures_after(failures, max(0.0, time.monotonic() - began))
+                failures = failures_after(failures, lived_s)
                 await anyio.sleep(redial_s(failures, random.random()))
 
     def _heard(self, items: tuple[Item, ...]) -> None:
